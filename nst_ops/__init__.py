@@ -1,0 +1,41 @@
+"""Neural style transfer on tensors: the method, without files to schedule or a pipeline to run.
+
+    import nst_ops
+
+    result = nst_ops.run(photo, [painting], nst_ops.Settings(size=512))
+
+Every name below is imported on first use, so that a launcher which only needs `Settings` never starts TensorFlow.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "InputError": "nst_ops.errors",
+    "Settings": "nst_ops.settings",
+    "TargetCache": "nst_ops.targets",
+    "decode": "nst_ops.images",
+    "encode": "nst_ops.images",
+    "run": "nst_ops.stylize",
+    "stylize": "nst_ops.stylize",
+    "vgg19": "nst_ops.vgg",
+}
+__all__ = ["__version__", *_HOMES]
+
+if TYPE_CHECKING:
+    from nst_ops.errors import InputError as InputError
+    from nst_ops.images import decode as decode
+    from nst_ops.images import encode as encode
+    from nst_ops.settings import Settings as Settings
+    from nst_ops.stylize import run as run
+    from nst_ops.stylize import stylize as stylize
+    from nst_ops.targets import TargetCache as TargetCache
+    from nst_ops.vgg import vgg19 as vgg19
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'nst_ops' has no attribute {name!r}")

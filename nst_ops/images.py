@@ -1,0 +1,224 @@
+"""Image files: bytes in, pixels out, and back, with colour management and provenance.
+
+THE image convention: float32 [H, W, 3] (batches [B, H, W, 3]), sRGB, in [0, 1]. Everything a file may hold beside
+that (profiles, orientation, alpha, palettes, 16 bits, inks) is dealt with here and nowhere else.
+"""
+
+import functools
+import io
+import json
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from nst_ops import __version__
+from nst_ops.errors import InputError
+from nst_ops.sizes import Size, fit
+
+FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
+READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+MAX_PIXELS = 200_000_000
+SOFTWARE = f"nst {__version__}"
+
+# EXIF orientations that lie on their side.
+_TURNED = (5, 6, 7, 8)
+_PIL_LIMIT = threading.Lock()
+
+
+class Picture(NamedTuple):
+    """Decoded: pixels [H, W, 3] float32 sRGB in [0, 1], and alpha [H, W] float32 in [0, 1] or None if opaque.
+
+    Under transparency the pixels are blended with white, so that hidden colours do not show.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+
+
+class Header(NamedTuple):
+    """What a file says of itself before its pixels are read."""
+
+    size: Size  # after EXIF orientation
+    format: str  # Pillow's name
+    provenance: Mapping[str, Any] | None  # ours, if we wrote the file
+
+
+def probe(data: bytes, *, path: str = "<bytes>", max_pixels: int = MAX_PIXELS) -> Header:
+    """Reads a file's header only.
+
+    Raises:
+      InputError: not an image of a readable format, or more than `max_pixels`.
+    """
+    with _opened(data, path, max_pixels) as image:
+        try:
+            exif = image.getexif()
+        except Exception:  # damaged EXIF does not keep the pixels from being read
+            exif = Image.Exif()
+        width, height = image.size
+        turned = exif.get(ExifTags.Base.Orientation) in _TURNED
+        return Header((width, height) if turned else (height, width), str(image.format), _provenance(exif))
+
+
+def decode(data: bytes, *, path: str = "<bytes>", max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decodes PNG, JPEG, WebP, TIFF, BMP or a GIF's first frame.
+
+    EXIF orientation is applied and an ICC profile converted to sRGB. Grey, palette, CMYK, 16-bit grey and alpha are
+    understood; 16-bit colour is read at 8 bits, all that Pillow gives.
+
+    Args:
+      data: the file's bytes.
+      path: its name, for errors.
+      max_pixels: checked on the header, before anything is decoded.
+
+    Raises:
+      InputError: the file is empty, damaged, truncated, too large or of another kind.
+    """
+    with _opened(data, path, max_pixels) as image:
+        try:
+            image.load()
+            profile = image.info.get("icc_profile")
+            image = ImageOps.exif_transpose(image)
+            color, alpha = _split_alpha(image)
+            pixels = _to_srgb(color, profile, path)
+        except InputError:
+            raise
+        except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error, ...
+            raise InputError(
+                f"damaged or truncated {image.format or 'image'} ({type(error).__name__}: {error}); "
+                "export or download it again",
+                path=path,
+            ) from error
+    if alpha is None or alpha.min() == 1.0:
+        return Picture(pixels)
+    return Picture(pixels * alpha[..., None] + (1.0 - alpha[..., None]), alpha)
+
+
+def encode(
+    pixels: np.ndarray,
+    format: str = "png",
+    *,
+    quality: int = 92,
+    alpha: np.ndarray | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Encodes a picture as an sRGB-tagged file; the same picture gives the same bytes.
+
+    Args:
+      pixels: [H, W, 3] in [0, 1]; rounded to 8 bits, once.
+      format: `png`, `jpeg`, `webp` or `tiff`.
+      quality: 1 to 100, of `jpeg` and `webp`; 100 makes WebP lossless.
+      alpha: [H, W] in [0, 1], kept by all formats but JPEG.
+      provenance: JSON-able, embedded as EXIF ImageDescription and read back by `probe`; EXIF Software is ours.
+    """
+    if format not in FORMATS:
+        raise InputError(f"format: {format!r} is unknown; use {', '.join(FORMATS)}")
+    levels = np.round(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
+    if alpha is not None and format != "jpeg":
+        levels = np.concatenate([levels, np.round(np.clip(alpha, 0, 1) * 255).astype(np.uint8)[..., None]], axis=-1)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = SOFTWARE
+    if provenance is not None:
+        exif[ExifTags.Base.ImageDescription] = json.dumps(provenance, sort_keys=True)  # ASCII, as EXIF asks
+    options: dict[str, Any] = {
+        "png": {"compress_level": 6},
+        "jpeg": {"quality": quality, "subsampling": 0 if quality >= 90 else 2, "optimize": True},
+        "webp": {"quality": quality, "lossless": quality == 100, "method": 4},
+        "tiff": {"compression": "tiff_adobe_deflate"},
+    }[format]
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, format=format, exif=exif, icc_profile=_srgb_profile(), **options)
+    return file.getvalue()
+
+
+def shrink(picture: Picture, long_side: int, *, enlarge: bool = False) -> Picture:
+    """The picture at most `long_side` px long (exactly, if `enlarge`), aspect kept; Lanczos, antialiased."""
+    height, width = fit(picture.pixels.shape[:2], long_side, enlarge=enlarge)
+    if (height, width) == picture.pixels.shape[:2]:
+        return picture
+    planes = [_resize_plane(picture.pixels[..., channel], height, width) for channel in range(3)]
+    alpha = None if picture.alpha is None else _resize_plane(picture.alpha, height, width)
+    return Picture(np.stack(planes, axis=-1), alpha)
+
+
+def _resize_plane(plane: np.ndarray, height: int, width: int) -> np.ndarray:
+    image = Image.fromarray(np.ascontiguousarray(plane, np.float32))  # mode F
+    return np.clip(np.asarray(image.resize((width, height), Image.Resampling.LANCZOS)), 0.0, 1.0)
+
+
+@contextmanager
+def _opened(data: bytes, path: str, max_pixels: int) -> Iterator[Image.Image]:
+    if not data:
+        raise InputError("the file is empty", path=path)
+    with _PIL_LIMIT:  # Pillow's own limit is a global, and below what a user may allow
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of odd metadata; pixels decide
+                image = Image.open(io.BytesIO(data), formats=READABLE)
+        except UnidentifiedImageError as error:
+            hint = "it looks like a web page" if data.lstrip()[:1] == b"<" else f"it begins with {data[:8]!r}"
+            raise InputError(
+                f"not a PNG, JPEG, WebP, TIFF, BMP or GIF image ({hint}); convert it to one of these", path=path
+            ) from error
+        except Exception as error:
+            raise InputError(f"damaged header ({type(error).__name__}: {error}); export it again", path=path) from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+    with image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise InputError(
+                f"{height}x{width} px is more than max_pixels = {max_pixels}; raise the setting or shrink the image",
+                path=path,
+            )
+        yield image
+
+
+def _split_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
+    if image.mode in ("P", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode in ("LA", "RGBA", "La", "RGBa"):
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode))
+        alpha = np.asarray(image.getchannel("A"), np.float32) / 255.0
+        return image.convert("L" if image.mode == "LA" else "RGB"), alpha
+    return image, None
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None, path: str) -> np.ndarray:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        grey = np.asarray(image, np.float32) / 65535.0
+        return np.repeat(np.clip(grey, 0.0, 1.0)[..., None], 3, axis=-1)
+    if image.mode == "F":
+        raise InputError("32-bit float samples are not supported; save as 8 or 16 bits per channel", path=path)
+    if image.mode == "1":
+        image = image.convert("L")
+    if profile and image.mode in ("RGB", "CMYK", "L"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            image = converted or image
+        except (ImageCms.PyCMSError, OSError):
+            pass  # a damaged profile, or one of another colour space than the pixels: what viewers ignore too
+    return np.asarray(image.convert("RGB"), np.float32) / 255.0
+
+
+@functools.cache
+def _srgb_profile() -> bytes:
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[24:36] = np.array([2000, 1, 1, 0, 0, 0], ">u2").tobytes()  # its date of creation: now, but for this
+    return bytes(profile)
+
+
+def _provenance(exif: Image.Exif) -> Mapping[str, Any] | None:
+    if not str(exif.get(ExifTags.Base.Software, "")).startswith("nst "):
+        return None
+    try:
+        found = json.loads(exif.get(ExifTags.Base.ImageDescription, ""))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,257 @@
+"""Optimisers of a batch of images, each image independent of its neighbours.
+
+An optimiser proposes pictures and is told what they cost: evaluate `state.trial`, hand loss and gradient to
+`update`, which returns the next state. One update is one evaluation; line searches are spread over updates. All of a
+state is tensors, so `update` runs inside a compiled step; whatever concerns one image (history, step length,
+acceptance) is a row of a [B] tensor, so a batch gives what single runs give.
+
+`state.image` is the best picture so far and `state.loss` its loss.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from nst_ops.pyramid import resize
+from nst_ops.sizes import Size
+
+HISTORY = 10
+_EXPONENT = 0.5
+_FIRST_STEP = 0.02  # RMS change of the first step after a (re)start, in a pixel's range of 1
+_SUFFICIENT = 1e-4  # Armijo's constant (Nocedal & Wright 2006, section 3.1)
+_RESTART_AFTER = 4  # rejections in a row
+
+
+class LBFGSState(NamedTuple):
+    """Of a batch of B images."""
+
+    trial: tf.Tensor  # [B, H, W, 3], the picture to evaluate next
+    image: tf.Tensor  # [B, H, W, 3], the best so far
+    loss: tf.Tensor  # [B], of `image`; infinite before the first evaluation
+    gradient: tf.Tensor  # [B, H, W, 3], at `image`
+    direction: tf.Tensor  # [B, H, W, 3]; trial = clip(image + length * direction)
+    length: tf.Tensor  # [B]
+    rejections: tf.Tensor  # [B] int32, trials in a row that did not improve
+    scale: tf.Tensor  # [B], of the initial inverse Hessian; 0 while there is no history
+    moves: tuple[tf.Tensor, ...]  # HISTORY x [B, H, W, 3], newest first
+    bends: tuple[tf.Tensor, ...]  # HISTORY x [B, H, W, 3], the gradients' changes along the moves
+    curvatures: tuple[tf.Tensor, ...]  # HISTORY x [B], <move, bend>; 0 marks a pair as empty
+
+
+class AdamState(NamedTuple):
+    """Of a batch of B images."""
+
+    trial: tf.Tensor  # [B, H, W, 3]
+    image: tf.Tensor  # [B, H, W, 3]
+    loss: tf.Tensor  # [B]
+    rejections: tf.Tensor  # [B] int32, always 0: Adam takes every step
+    first: tf.Tensor  # [B, H, W, 3], mean gradient
+    second: tf.Tensor  # [B, H, W, 3], mean squared gradient
+    steps: tf.Tensor  # [B]
+
+
+State = LBFGSState | AdamState
+
+
+class LBFGS:
+    """L-BFGS (Nocedal 1980) whose initial inverse Hessian is a filter in Fourier space.
+
+    Pictures have spectra that fall like 1/f. Taking 1/f (amplitude f^-.5, squared) as the initial inverse Hessian is
+    the same as optimising the coefficients of f^-.5-weighted waves (Olah et al. 2017): broad strokes move first and
+    pixel noise is not made. Pixels stay in [0, 1]: trials are clipped, and a gradient that pushes further out is
+    not seen. Steps that do not improve the loss (Armijo) are shortened, each image by itself.
+    """
+
+    def start(self, image: tf.Tensor) -> LBFGSState:
+        """The state whose first trial is `image`, [B, H, W, 3] in [0, 1]."""
+        zero, zeros = tf.zeros_like(image), tf.zeros_like(image[:, 0, 0, 0])
+        return LBFGSState(
+            trial=image,
+            image=image,
+            loss=zeros + float("inf"),
+            gradient=zero,
+            direction=zero,
+            length=zeros,
+            rejections=tf.zeros_like(zeros, tf.int32),
+            scale=zeros,
+            moves=(zero,) * HISTORY,
+            bends=(zero,) * HISTORY,
+            curvatures=(zeros,) * HISTORY,
+        )
+
+    def update(self, state: LBFGSState, loss: tf.Tensor, gradient: tf.Tensor, active: tf.Tensor) -> LBFGSState:
+        """Takes in loss [B] and gradient [B, H, W, 3] at `state.trial`; rows that are not `active` [B] stay put."""
+        gradient = _inward(gradient, state.trial)
+        move, bend = state.trial - state.image, gradient - state.gradient
+        expected = _dot(state.gradient, move)  # negative: what a linear loss would change by
+        first = tf.math.is_inf(state.loss)
+        accepted = active & tf.math.is_finite(loss) & (first | (loss <= state.loss + _SUFFICIENT * expected))
+
+        bend_image = _smooth(bend)
+        curvature, stiffness = _dot(move, bend), _dot(bend, bend_image)
+        # A pair of negative or vanishing curvature says nothing about a minimum.
+        useful = accepted & ~first & (curvature > 1e-6 * tf.sqrt(_dot(move, move) * _dot(bend, bend)))
+        scale = tf.where(useful, tf.math.divide_no_nan(curvature, stiffness), state.scale)
+        # Every row pushes a pair at every step, an empty one if it has none, so that no row waits for another.
+        moves = (move, *state.moves[:-1])
+        bends = (bend, *state.bends[:-1])
+        curvatures = (tf.where(useful, curvature, 0.0), *state.curvatures[:-1])
+
+        rejections = tf.where(accepted | ~active, 0, state.rejections + 1)
+        restart = rejections >= _RESTART_AFTER
+        curvatures = tuple(tf.where(restart, 0.0, c) for c in curvatures)
+        scale = tf.where(restart, 0.0, scale)
+
+        image = _select(accepted, state.trial, state.image)
+        new_gradient = _select(accepted, gradient, state.gradient)
+        direction = -_two_loops(new_gradient, moves, bends, curvatures, scale)
+        unscaled = scale == 0.0
+        rms = tf.sqrt(_dot(direction, direction) / tf.cast(tf.reduce_prod(tf.shape(image)[1:]), tf.float32))
+        first_length = _FIRST_STEP * tf.math.divide_no_nan(1.0, rms) / 4.0 ** tf.cast(
+            rejections // _RESTART_AFTER, tf.float32
+        )
+        fresh = accepted | restart
+        direction = _select(fresh, direction, state.direction)
+        shorter = state.length * _backtrack(state.loss, loss, expected)
+        length = tf.where(fresh, tf.where(unscaled, first_length, 1.0), shorter)
+        trial = tf.clip_by_value(image + _rows(length) * direction, 0.0, 1.0)
+        return LBFGSState(
+            trial=_select(active, trial, state.trial),
+            image=image,
+            loss=tf.where(accepted, loss, state.loss),
+            gradient=new_gradient,
+            direction=direction,
+            length=length,
+            rejections=rejections,
+            scale=scale,
+            moves=moves,
+            bends=bends,
+            curvatures=curvatures,
+        )
+
+    def resize(self, state: LBFGSState, size: Size) -> LBFGSState:
+        """The state for the next scale: history carried over, the picture to be evaluated anew.
+
+        A gradient's entries shrink as pixels multiply, since each moves the loss by less; so do the bends.
+        """
+        shrink = (state.image.shape[1] * state.image.shape[2]) / (size[0] * size[1])
+        image = tf.clip_by_value(resize(state.image, size), 0.0, 1.0)
+        moves = tuple(resize(move, size) for move in state.moves)
+        bends = tuple(resize(bend, size) * shrink for bend in state.bends)
+        curvatures = tuple(
+            tf.where(old > 0.0, tf.maximum(_dot(move, bend), 0.0), 0.0)
+            for old, move, bend in zip(state.curvatures, moves, bends, strict=True)
+        )
+        return self.start(image)._replace(
+            scale=state.scale / shrink, moves=moves, bends=bends, curvatures=curvatures
+        )
+
+
+def _two_loops(
+    gradient: tf.Tensor,
+    moves: tuple[tf.Tensor, ...],
+    bends: tuple[tf.Tensor, ...],
+    curvatures: tuple[tf.Tensor, ...],
+    scale: tf.Tensor,
+) -> tf.Tensor:
+    """The inverse Hessian's estimate times the gradient (Nocedal & Wright 2006, algorithm 7.4)."""
+    alphas = []
+    q = gradient
+    for move, bend, curvature in zip(moves, bends, curvatures, strict=True):
+        alpha = tf.math.divide_no_nan(_dot(move, q), curvature)
+        alphas.append(alpha)
+        q -= _rows(alpha) * bend
+    r = _rows(tf.where(scale == 0.0, 1.0, scale)) * _smooth(q)
+    for move, bend, curvature, alpha in reversed(list(zip(moves, bends, curvatures, alphas, strict=True))):
+        beta = tf.math.divide_no_nan(_dot(bend, r), curvature)
+        r += _rows(tf.where(curvature > 0.0, alpha - beta, 0.0)) * move
+    return r
+
+
+def _smooth(images: tf.Tensor) -> tf.Tensor:
+    """Multiplies the spectrum of [B, H, W, 3] by f^-1, f in cycles per image, at least 1."""
+    planes = tf.transpose(images, [0, 3, 1, 2])
+    height, width = tf.shape(planes)[2], tf.shape(planes)[3]
+    longest = tf.cast(tf.maximum(height, width), tf.float32)
+    rows, columns = tf.cast(tf.range(height), tf.float32), tf.cast(tf.range(width // 2 + 1), tf.float32)
+    rows = tf.minimum(rows, tf.cast(height, tf.float32) - rows) / tf.cast(height, tf.float32)
+    columns = columns / tf.cast(width, tf.float32)
+    frequency = longest * tf.sqrt(rows[:, None] ** 2 + columns[None, :] ** 2)  # [H, W // 2 + 1]
+    gain = tf.maximum(frequency, 1.0) ** (-2.0 * _EXPONENT)
+    spectrum = tf.signal.rfft2d(planes) * tf.cast(gain, tf.complex64)
+    smooth = tf.signal.irfft2d(spectrum, fft_length=[height, width])
+    return tf.ensure_shape(tf.transpose(smooth, [0, 2, 3, 1]), images.shape)
+
+
+def _backtrack(before: tf.Tensor, after: tf.Tensor, expected: tf.Tensor) -> tf.Tensor:
+    """Where the parabola through both losses and the slope has its minimum, as a fraction of the step, [B]."""
+    fraction = tf.math.divide_no_nan(-0.5 * expected, after - before - expected)
+    return tf.where(tf.math.is_finite(fraction), tf.clip_by_value(fraction, 0.1, 0.5), 0.1)
+
+
+def _inward(gradient: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+    """The gradient without what would push pixels further out of [0, 1]."""
+    outward = ((image <= 0.0) & (gradient > 0.0)) | ((image >= 1.0) & (gradient < 0.0))
+    return tf.where(outward, 0.0, gradient)
+
+
+def _dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(a * b, axis=[1, 2, 3])  # [B]
+
+
+def _rows(values: tf.Tensor) -> tf.Tensor:
+    return values[:, None, None, None]
+
+
+def _select(rows: tf.Tensor, yes: tf.Tensor, no: tf.Tensor) -> tf.Tensor:
+    return tf.where(_rows(rows), yes, no)
+
+
+class Adam:
+    """Adam (Kingma & Ba 2015) on pixels, which are clipped to [0, 1] after every step.
+
+    Args:
+      learning_rate: per step, a pixel's range being 1.
+    """
+
+    def __init__(self, learning_rate: float, *, beta1: float = 0.9, beta2: float = 0.99, epsilon: float = 1e-8):
+        self.learning_rate, self.beta1, self.beta2, self.epsilon = learning_rate, beta1, beta2, epsilon
+
+    def start(self, image: tf.Tensor) -> AdamState:
+        """The state whose first trial is `image`, [B, H, W, 3] in [0, 1]."""
+        zero, zeros = tf.zeros_like(image), tf.zeros_like(image[:, 0, 0, 0])
+        return AdamState(image, image, zeros + float("inf"), tf.zeros_like(zeros, tf.int32), zero, zero, zeros)
+
+    def update(self, state: AdamState, loss: tf.Tensor, gradient: tf.Tensor, active: tf.Tensor) -> AdamState:
+        """Takes in loss [B] and gradient [B, H, W, 3] at `state.trial`; rows that are not `active` [B] stay put."""
+        better = active & (loss < state.loss)
+        steps = state.steps + 1.0
+        first = self.beta1 * state.first + (1.0 - self.beta1) * gradient
+        second = self.beta2 * state.second + (1.0 - self.beta2) * tf.square(gradient)
+        mean = first / _rows(1.0 - self.beta1**steps)
+        deviation = tf.sqrt(second / _rows(1.0 - self.beta2**steps))
+        trial = tf.clip_by_value(state.trial - self.learning_rate * mean / (deviation + self.epsilon), 0.0, 1.0)
+        return AdamState(
+            trial=_select(active, trial, state.trial),
+            image=_select(better, state.trial, state.image),
+            loss=tf.where(better, loss, state.loss),
+            rejections=state.rejections,
+            first=_select(active, first, state.first),
+            second=_select(active, second, state.second),
+            steps=tf.where(active, steps, state.steps),
+        )
+
+    def resize(self, state: AdamState, size: Size) -> AdamState:
+        """The state for the next scale: moments carried over, the picture to be evaluated anew."""
+        shrink = (state.image.shape[1] * state.image.shape[2]) / (size[0] * size[1])
+        image = tf.clip_by_value(resize(state.image, size), 0.0, 1.0)
+        return self.start(image)._replace(
+            first=resize(state.first, size) * shrink,
+            second=tf.maximum(resize(state.second, size), 0.0) * shrink**2,
+            steps=state.steps,
+        )
+
+
+def make_optimizer(name: str, learning_rate: float) -> LBFGS | Adam:
+    """The optimiser a config names: `lbfgs` or `adam`."""
+    return LBFGS() if name == "lbfgs" else Adam(learning_rate)

@@ -1,0 +1,27 @@
+"""Which precision convolutions run in here."""
+
+import functools
+from pathlib import Path
+
+import tensorflow as tf
+
+
+@functools.lru_cache(maxsize=1)
+def fast_bfloat16() -> bool:
+    """Whether this process's device multiplies bfloat16 in hardware (GPU of compute capability 8, AVX512_BF16, AMX)."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+        return capability >= (8, 0)
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:  # not Linux
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def resolve_precision(precision: str) -> str:
+    """`auto` becomes bfloat16 where it is fast, else float32; other names stay."""
+    if precision == "auto":
+        return "bfloat16" if fast_bfloat16() else "float32"
+    return precision

@@ -1,0 +1,35 @@
+"""Packaging; tools are configured in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+VERSION = re.search(r'__version__ = "(.+)"', Path("nst_ops/__init__.py").read_text())[1]
+
+setup(
+    name="nst",
+    version=VERSION,
+    description="Stylizes collections of photos after paintings: neural style transfer on Apache Beam",
+    long_description=Path("README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["nst_ops*", "pipeline*"]),
+    package_data={"nst_ops": ["data/*"]},
+    install_requires=[
+        "apache-beam>=2.77,<2.78",  # the engine; the wheel's job service must match its SDK
+        "numpy>=2",
+        "pillow>=11",  # image files, ICC and EXIF
+        "pyarrow>=18",  # metadata and manifests in Parquet
+        "pydantic>=2.8",  # settings and their errors
+        "PyYAML>=6",
+        "rich>=13",  # progress on a terminal
+        "tensorflow>=2.21,<2.22",
+    ],
+    extras_require={
+        "dev": ["pyright>=1.1.390", "pytest>=8", "ruff>=0.8"],
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+    },
+    entry_points={"console_scripts": ["nst = pipeline.cli:main"]},
+)
