@@ -10,10 +10,11 @@ VERSION = re.search(r'__version__ = "(.+)"', Path("nst_ops/__init__.py").read_te
 setup(
     name="nst",
     version=VERSION,
-    description="Stylizes collections of photos after paintings: neural style transfer on Apache Beam",
+    description=(
+        "Stylizes collections of photos after paintings: neural style transfer on Apache Beam"
+    ),
     long_description=Path("README.md").read_text(),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["nst_ops*", "pipeline*"]),
     package_data={"nst_ops": ["data/*"]},

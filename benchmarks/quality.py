@@ -1,14 +1,17 @@
-"""Figures of a stylized picture's quality, by judges that no optimiser sees. Lower is better for all.
+"""Figures of a stylized picture's quality, by judges that no optimiser sees. Lower is better for
+all.
 
-* `swd`: how far the picture's textures are from the painting's. Sliced Wasserstein distance of feature distributions
-  at layers that no loss here uses, over 256 fixed random directions and 256 quantiles, over the painting's own spread
-  along these directions; mean over the layers and over the picture at full, half and quarter size.
-* `gram`: relative Gram distance |G - A| / |A| at the five usual style layers, mean over the same sizes.
-* `cin`: how much of the photo's structure is gone. Mean squared distance at block4_conv2 between instance-normalised
-  features of picture and photo (so that a change of palette or contrast is none of structure). 0 is the photo, 2 is an
-  unrelated picture.
-* `speckle`: mean amplitude of the finest Laplacian band of the luma, relative to the larger of the photo's and the
-  painting's: above 1 there is noise that neither has.
+* `swd`: how far the picture's textures are from the painting's. Sliced Wasserstein distance of
+  feature distributions at layers that no loss here uses, over 256 fixed random directions and 256
+  quantiles, over the painting's own spread along these directions; mean over the layers and over
+  the picture at full, half and quarter size.
+* `gram`: relative Gram distance |G - A| / |A| at the five usual style layers, mean over the same
+  sizes.
+* `cin`: how much of the photo's structure is gone. Mean squared distance at block4_conv2 between
+  instance-normalised features of picture and photo (so that a change of palette or contrast is none
+  of structure). 0 is the photo, 2 is an unrelated picture.
+* `speckle`: mean amplitude of the finest Laplacian band of the luma, relative to the larger of the
+  photo's and the painting's: above 1 there is noise that neither has.
 """
 
 import numpy as np
@@ -28,17 +31,22 @@ _DIRECTIONS = _QUANTILES = 256
 def measure(picture: np.ndarray, photo: np.ndarray, painting: np.ndarray) -> dict[str, float]:
     """The four figures of a picture `[H, W, 3]` in [0, 1].
 
-    The photo is resized to the picture's size; the painting to its long side, as the default settings do.
+    The photo is resized to the picture's size; the painting to its long side, as the default
+    settings do.
     """
     size = picture.shape[:2]
     tensors = [tf.constant(image[None], tf.float32) for image in (picture, photo, painting)]
     mine, content, style = (
         tf.clip_by_value(pyramid.resize(tensor, wanted), 0.0, 1.0)
-        for tensor, wanted in zip(tensors, (size, size, fit(painting.shape[:2], max(size))), strict=True)
+        for tensor, wanted in zip(
+            tensors, (size, size, fit(painting.shape[:2], max(size))), strict=True
+        )
     )
     network = tf.function(vgg19((*JUDGES, *STYLE, CONTENT)), reduce_retracing=True)
     swd, gram = [], []
-    for picture_octave, style_octave in zip(pyramid.octaves(mine, 3), pyramid.octaves(style, 3), strict=True):
+    for picture_octave, style_octave in zip(
+        pyramid.octaves(mine, 3), pyramid.octaves(style, 3), strict=True
+    ):
         found, wanted = network(picture_octave), network(style_octave)
         swd.append(np.mean([_sliced_wasserstein(found[layer], wanted[layer]) for layer in JUDGES]))
         gram.append(np.mean([_gram_distance(found[layer], wanted[layer]) for layer in STYLE]))
@@ -57,7 +65,8 @@ def _sliced_wasserstein(found: tf.Tensor, wanted: tf.Tensor) -> float:
     directions /= np.linalg.norm(directions, axis=0)
     levels = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
     mine, goal = (
-        np.quantile(features.numpy().reshape(-1, channels) @ directions, levels, axis=0) for features in (found, wanted)
+        np.quantile(features.numpy().reshape(-1, channels) @ directions, levels, axis=0)
+        for features in (found, wanted)
     )
     return float(np.mean(np.abs(mine - goal)) / np.mean(goal.std(axis=0)))
 

@@ -4,7 +4,8 @@
 
     result = nst_ops.run(photo, [painting], nst_ops.Settings(size=512))
 
-Every name below is imported on first use, so that a launcher which only needs `Settings` never starts TensorFlow.
+Every name below is imported on first use, so that a launcher which only needs `Settings` never
+starts TensorFlow.
 """
 
 import importlib

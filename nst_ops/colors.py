@@ -1,4 +1,5 @@
-"""Colour control (Gatys et al. 2016b, arXiv:1606.05897): recolour the painting, or keep the photo's colours.
+"""Colour control (Gatys et al. 2016b, arXiv:1606.05897): recolour the painting, or keep the photo's
+colours.
 
 Images here are float32 `[..., H, W, 3]` NumPy arrays, sRGB in [0, 1].
 """
@@ -15,8 +16,8 @@ _FROM_YIQ = np.linalg.inv(_TO_YIQ).astype(np.float32)
 def match_colors(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """A linear map of colours that gives `image` the mean and covariance of `reference`.
 
-    The symmetric form (section 5.3 of the paper, "image analogies" colour transfer): of all such maps it is the one
-    that moves colours least.
+    The symmetric form (section 5.3 of the paper, "image analogies" colour transfer): of all such
+    maps it is the one that moves colours least.
 
     Args:
       image: [H, W, 3].
@@ -40,7 +41,9 @@ def luminance(image: np.ndarray) -> np.ndarray:
 
 
 def match_luminance(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """The grey version of `image`, with mean and spread of `reference`'s luma: [H, W, 3] in [0, 1]."""
+    """The grey version of `image`, with mean and spread of `reference`'s luma: [H, W, 3] in [0,
+    1].
+    """
     grey, goal = luminance(image), luminance(reference)
     spread = goal.std() / max(float(grey.std()), 1e-5)
     return np.clip((grey - grey.mean()) * spread + goal.mean(), 0.0, 1.0).astype(np.float32)

@@ -1,8 +1,12 @@
-"""What can be wrong with what a user gave us; every message names the thing, the value and the remedy."""
+"""What can be wrong with what a user gave us; every message names the thing, the value and the
+remedy.
+"""
 
 
 class InputError(ValueError):
-    """A file or value from outside that cannot be used. `path` is the file at fault, where there is one."""
+    """A file or value from outside that cannot be used. `path` is the file at fault, where there is
+    one.
+    """
 
     def __init__(self, message: str, *, path: str = ""):
         super().__init__(f"{path}: {message}" if path else message)

@@ -1,4 +1,6 @@
-"""Style statistics: the Gram matrix of a feature map, and the one place that decides its normalisation."""
+"""Style statistics: the Gram matrix of a feature map, and the one place that decides its
+normalisation.
+"""
 
 import tensorflow as tf
 
@@ -6,17 +8,20 @@ import tensorflow as tf
 def gram_matrix(features: tf.Tensor) -> tf.Tensor:
     """Channel correlations of a feature map, averaged over positions.
 
-    Gatys et al. 2016, eq. 3, but divided by H*W so that the value does not depend on the size of the image.
+    Gatys et al. 2016, eq. 3, but divided by H*W so that the value does not depend on the size of
+    the image.
 
     Args:
-      features: [B, H, W, C], any float type; accumulated in float32, since a sum over 1e5 positions in bfloat16 has
-        been measured to change the loss by a factor of two.
+      features: [B, H, W, C], any float type; accumulated in float32, since a sum over 1e5 positions
+        in bfloat16 has been measured to change the loss by a factor of two.
 
     Returns:
       [B, C, C] float32, symmetric.
     """
     shape = tf.shape(features)
-    flat = tf.reshape(tf.cast(features, tf.float32), [shape[0], shape[1] * shape[2], shape[3]])  # [B, H*W, C]
+    flat = tf.reshape(
+        tf.cast(features, tf.float32), [shape[0], shape[1] * shape[2], shape[3]]
+    )  # [B, H*W, C]
     gram = tf.matmul(flat, flat, transpose_a=True) / tf.cast(shape[1] * shape[2], tf.float32)
     gram.set_shape([features.shape[0], features.shape[-1], features.shape[-1]])
     return gram

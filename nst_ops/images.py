@@ -1,7 +1,8 @@
 """Image files: bytes in, pixels out, and back, with colour management and provenance.
 
-THE image convention: float32 [H, W, 3] (batches [B, H, W, 3]), sRGB, in [0, 1]. Everything a file may hold beside
-that (profiles, orientation, alpha, palettes, 16 bits, inks) is dealt with here and nowhere else.
+THE image convention: float32 [H, W, 3] (batches [B, H, W, 3]), sRGB, in [0, 1]. Everything a file
+may hold beside that (profiles, orientation, alpha, palettes, 16 bits, inks) is dealt with here and
+nowhere else.
 """
 
 import functools
@@ -31,7 +32,8 @@ _PIL_LIMIT = threading.Lock()
 
 
 class Picture(NamedTuple):
-    """Decoded: pixels [H, W, 3] float32 sRGB in [0, 1], and alpha [H, W] float32 in [0, 1] or None if opaque.
+    """Decoded: pixels [H, W, 3] float32 sRGB in [0, 1], and alpha [H, W] float32 in [0, 1] or None
+    if opaque.
 
     Under transparency the pixels are blended with white, so that hidden colours do not show.
     """
@@ -61,14 +63,16 @@ def probe(data: bytes, *, path: str = "<bytes>", max_pixels: int = MAX_PIXELS) -
             exif = Image.Exif()
         width, height = image.size
         turned = exif.get(ExifTags.Base.Orientation) in _TURNED
-        return Header((width, height) if turned else (height, width), str(image.format), _provenance(exif))
+        return Header(
+            (width, height) if turned else (height, width), str(image.format), _provenance(exif)
+        )
 
 
 def decode(data: bytes, *, path: str = "<bytes>", max_pixels: int = MAX_PIXELS) -> Picture:
     """Decodes PNG, JPEG, WebP, TIFF, BMP or a GIF's first frame.
 
-    EXIF orientation is applied and an ICC profile converted to sRGB. Grey, palette, CMYK, 16-bit grey and alpha are
-    understood; 16-bit colour is read at 8 bits, all that Pillow gives.
+    EXIF orientation is applied and an ICC profile converted to sRGB. Grey, palette, CMYK, 16-bit
+    grey and alpha are understood; 16-bit colour is read at 8 bits, all that Pillow gives.
 
     Args:
       data: the file's bytes.
@@ -87,9 +91,12 @@ def decode(data: bytes, *, path: str = "<bytes>", max_pixels: int = MAX_PIXELS) 
             pixels = _to_srgb(color, profile, path)
         except InputError:
             raise
-        except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error, ...
+        except (
+            Exception
+        ) as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error, ...
             raise InputError(
-                f"damaged or truncated {image.format or 'image'} ({type(error).__name__}: {error}); "
+                f"damaged or truncated {image.format or 'image'} ({type(error).__name__}: "
+                f"{error}); "
                 "export or download it again",
                 path=path,
             ) from error
@@ -113,17 +120,22 @@ def encode(
       format: `png`, `jpeg`, `webp` or `tiff`.
       quality: 1 to 100, of `jpeg` and `webp`; 100 makes WebP lossless.
       alpha: [H, W] in [0, 1], kept by all formats but JPEG.
-      provenance: JSON-able, embedded as EXIF ImageDescription and read back by `probe`; EXIF Software is ours.
+      provenance: JSON-able, embedded as EXIF ImageDescription and read back by `probe`; EXIF
+        Software is ours.
     """
     if format not in FORMATS:
         raise InputError(f"format: {format!r} is unknown; use {', '.join(FORMATS)}")
     levels = np.round(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
     if alpha is not None and format != "jpeg":
-        levels = np.concatenate([levels, np.round(np.clip(alpha, 0, 1) * 255).astype(np.uint8)[..., None]], axis=-1)
+        levels = np.concatenate(
+            [levels, np.round(np.clip(alpha, 0, 1) * 255).astype(np.uint8)[..., None]], axis=-1
+        )
     exif = Image.Exif()
     exif[ExifTags.Base.Software] = SOFTWARE
     if provenance is not None:
-        exif[ExifTags.Base.ImageDescription] = json.dumps(provenance, sort_keys=True)  # ASCII, as EXIF asks
+        exif[ExifTags.Base.ImageDescription] = json.dumps(
+            provenance, sort_keys=True
+        )  # ASCII, as EXIF asks
     options: dict[str, Any] = {
         "png": {"compress_level": 6},
         "jpeg": {"quality": quality, "subsampling": 0 if quality >= 90 else 2, "optimize": True},
@@ -131,12 +143,16 @@ def encode(
         "tiff": {"compression": "tiff_adobe_deflate"},
     }[format]
     file = io.BytesIO()
-    Image.fromarray(levels).save(file, format=format, exif=exif, icc_profile=_srgb_profile(), **options)
+    Image.fromarray(levels).save(
+        file, format=format, exif=exif, icc_profile=_srgb_profile(), **options
+    )
     return file.getvalue()
 
 
 def shrink(picture: Picture, long_side: int, *, enlarge: bool = False) -> Picture:
-    """The picture at most `long_side` px long (exactly, if `enlarge`), aspect kept; Lanczos, antialiased."""
+    """The picture at most `long_side` px long (exactly, if `enlarge`), aspect kept; Lanczos,
+    antialiased.
+    """
     height, width = fit(picture.pixels.shape[:2], long_side, enlarge=enlarge)
     if (height, width) == picture.pixels.shape[:2]:
         return picture
@@ -161,19 +177,28 @@ def _opened(data: bytes, path: str, max_pixels: int) -> Iterator[Image.Image]:
                 warnings.simplefilter("ignore")  # of odd metadata; pixels decide
                 image = Image.open(io.BytesIO(data), formats=READABLE)
         except UnidentifiedImageError as error:
-            hint = "it looks like a web page" if data.lstrip()[:1] == b"<" else f"it begins with {data[:8]!r}"
+            hint = (
+                "it looks like a web page"
+                if data.lstrip()[:1] == b"<"
+                else f"it begins with {data[:8]!r}"
+            )
             raise InputError(
-                f"not a PNG, JPEG, WebP, TIFF, BMP or GIF image ({hint}); convert it to one of these", path=path
+                f"not a PNG, JPEG, WebP, TIFF, BMP or GIF image ({hint}); convert it to one of "
+                "these",
+                path=path,
             ) from error
         except Exception as error:
-            raise InputError(f"damaged header ({type(error).__name__}: {error}); export it again", path=path) from error
+            raise InputError(
+                f"damaged header ({type(error).__name__}: {error}); export it again", path=path
+            ) from error
         finally:
             Image.MAX_IMAGE_PIXELS = before
     with image:
         width, height = image.size
         if width * height > max_pixels:
             raise InputError(
-                f"{height}x{width} px is more than max_pixels = {max_pixels}; raise the setting or shrink the image",
+                f"{height}x{width} px is more than max_pixels = {max_pixels}; raise the setting "
+                "or shrink the image",
                 path=path,
             )
         yield image
@@ -194,23 +219,29 @@ def _to_srgb(image: Image.Image, profile: bytes | None, path: str) -> np.ndarray
         grey = np.asarray(image, np.float32) / 65535.0
         return np.repeat(np.clip(grey, 0.0, 1.0)[..., None], 3, axis=-1)
     if image.mode == "F":
-        raise InputError("32-bit float samples are not supported; save as 8 or 16 bits per channel", path=path)
+        raise InputError(
+            "32-bit float samples are not supported; save as 8 or 16 bits per channel", path=path
+        )
     if image.mode == "1":
         image = image.convert("L")
     if profile and image.mode in ("RGB", "CMYK", "L"):
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            converted = ImageCms.profileToProfile(
+                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
             image = converted or image
         except (ImageCms.PyCMSError, OSError):
-            pass  # a damaged profile, or one of another colour space than the pixels: what viewers ignore too
+            pass  # a damaged profile, or another colour space's: viewers ignore those too
     return np.asarray(image.convert("RGB"), np.float32) / 255.0
 
 
 @functools.cache
 def _srgb_profile() -> bytes:
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    profile[24:36] = np.array([2000, 1, 1, 0, 0, 0], ">u2").tobytes()  # its date of creation: now, but for this
+    profile[24:36] = np.array(
+        [2000, 1, 1, 0, 0, 0], ">u2"
+    ).tobytes()  # its date of creation: now, but for this
     return bytes(profile)
 
 

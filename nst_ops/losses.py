@@ -1,15 +1,17 @@
 """The losses. A loss maps feature maps or images of a batch to one value per image, [B] float32.
 
-Units. Every term is relative to its own target, so that none depends on resolution, batch size or the magnitude of
-a layer's activations:
+Units. Every term is relative to its own target, so that none depends on resolution, batch size or
+the magnitude of a layer's activations:
 
-* style: mean over layers of |G - A|^2 / |A|^2 (Frobenius). The usual absolute form (Gatys et al. 2016, eq. 5) lets
-  block3 and block4 drown the other layers.
-* content: mean (F - P)^2 / mean P^2, times 1.5e-6. The factor makes the field's ranges the useful ones: measured, a
-  relative content term counts for something between .015 (free) and 1.5 (the photo hardly touched) times the style
-  term, and content_weight / style_weight goes from 1e3 / 1e-1 to 1e4 / 1e-2.
-* total variation: mean over pixels of the length of the colour gradient (per px, 0 to about 1), times `TV_UNIT`,
-  measured so that 10 to 100 is the useful range beside a style_weight of 1e-2 to 1e-1.
+* style: mean over layers of |G - A|^2 / |A|^2 (Frobenius). The usual absolute form (Gatys et al.
+  2016, eq. 5) lets block3 and block4 drown the other layers.
+* content: mean (F - P)^2 / mean P^2, times 1.5e-6. The factor makes the field's ranges the useful
+  ones: measured, a relative content term counts for something between .015 (free) and 1.5 (the
+  photo hardly touched) times the style term, and content_weight / style_weight goes from 1e3 / 1e-1
+  to 1e4 / 1e-2.
+* total variation: mean over pixels of the length of the colour gradient (per px, 0 to about 1),
+  times `TV_UNIT`, measured so that 10 to 100 is the useful range beside a style_weight of 1e-2 to
+  1e-1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +23,9 @@ from nst_ops.gram import gram_matrix
 
 CONTENT_UNIT = 1.5e-6
 TV_UNIT = 1e-4
-_TV_SOFTNESS = 0.02  # gradients below about this length count quadratically: grain of the paint is no edge
+_TV_SOFTNESS = (
+    0.02  # gradients below about this length count quadratically: grain of the paint is no edge
+)
 
 Features = Mapping[str, tf.Tensor]
 
@@ -57,8 +61,13 @@ def content_loss(features: Features, targets: Features, layers: Mapping[str, flo
     terms = []
     for layer, weight in layers.items():
         target = tf.cast(targets[layer], tf.float32)
-        distance = tf.reduce_mean(tf.square(tf.cast(features[layer], tf.float32) - target), axis=[1, 2, 3])
-        terms.append(weight * tf.math.divide_no_nan(distance, tf.reduce_mean(tf.square(target), axis=[1, 2, 3])))
+        distance = tf.reduce_mean(
+            tf.square(tf.cast(features[layer], tf.float32) - target), axis=[1, 2, 3]
+        )
+        terms.append(
+            weight
+            * tf.math.divide_no_nan(distance, tf.reduce_mean(tf.square(target), axis=[1, 2, 3]))
+        )
     return tf.add_n(terms) / sum(layers.values())
 
 
@@ -84,14 +93,19 @@ def style_loss(
     terms = []
     for features, grams, octave_weight in zip(octaves, targets, octave_weights, strict=True):
         for layer, layer_weight in layers.items():
-            distance = tf.reduce_sum(tf.square(gram_matrix(features[layer]) - grams[layer]), axis=[1, 2])
-            relative = tf.math.divide_no_nan(distance, tf.reduce_sum(tf.square(grams[layer]), axis=[1, 2]))
+            distance = tf.reduce_sum(
+                tf.square(gram_matrix(features[layer]) - grams[layer]), axis=[1, 2]
+            )
+            relative = tf.math.divide_no_nan(
+                distance, tf.reduce_sum(tf.square(grams[layer]), axis=[1, 2])
+            )
             terms.append(octave_weight * layer_weight * relative)
     return tf.add_n(terms) / (sum(layers.values()) * sum(octave_weights))
 
 
 def total_variation(images: tf.Tensor) -> tf.Tensor:
-    """Mean length of the gradient over space and colour (Rudin, Osher & Fatemi 1992; Blomgren & Chan 1998).
+    """Mean length of the gradient over space and colour (Rudin, Osher & Fatemi 1992; Blomgren &
+    Chan 1998).
 
     Per pixel, not per picture: grain of one amplitude costs the same at every resolution.
 
@@ -125,10 +139,13 @@ def weighted_terms(
       features: of each octave of `images`, full size first.
 
     Returns:
-      The total [B], and {"content", "style", "tv"}: [B] each, in the total's units: they add up to it.
+      The total [B], and {"content", "style", "tv"}: [B] each, in the total's units: they add up to
+      it.
     """
     terms = {
-        "content": CONTENT_UNIT * weights.content * content_loss(features[0], targets.content, content_layers),
+        "content": CONTENT_UNIT
+        * weights.content
+        * content_loss(features[0], targets.content, content_layers),
         "style": weights.style * style_loss(features, targets.style, style_layers, octave_weights),
         "tv": TV_UNIT * weights.tv * total_variation(images),
     }

@@ -1,9 +1,10 @@
 """Optimisers of a batch of images, each image independent of its neighbours.
 
-An optimiser proposes pictures and is told what they cost: evaluate `state.trial`, hand loss and gradient to
-`update`, which returns the next state. One update is one evaluation; line searches are spread over updates. All of a
-state is tensors, so `update` runs inside a compiled step; whatever concerns one image (history, step length,
-acceptance) is a row of a [B] tensor, so a batch gives what single runs give.
+An optimiser proposes pictures and is told what they cost: evaluate `state.trial`, hand loss and
+gradient to `update`, which returns the next state. One update is one evaluation; line searches are
+spread over updates. All of a state is tensors, so `update` runs inside a compiled step; whatever
+concerns one image (history, step length, acceptance) is a row of a [B] tensor, so a batch gives
+what single runs give.
 
 `state.image` is the best picture so far and `state.loss` its loss.
 """
@@ -56,10 +57,11 @@ State = LBFGSState | AdamState
 class LBFGS:
     """L-BFGS (Nocedal 1980) whose initial inverse Hessian is a filter in Fourier space.
 
-    Pictures have spectra that fall like 1/f. Taking 1/f (amplitude f^-.5, squared) as the initial inverse Hessian is
-    the same as optimising the coefficients of f^-.5-weighted waves (Olah et al. 2017): broad strokes move first and
-    pixel noise is not made. Pixels stay in [0, 1]: trials are clipped, and a gradient that pushes further out is
-    not seen. Steps that do not improve the loss (Armijo) are shortened, each image by itself.
+    Pictures have spectra that fall like 1/f. Taking 1/f (amplitude f^-.5, squared) as the initial
+    inverse Hessian is the same as optimising the coefficients of f^-.5-weighted waves (Olah et al.
+    2017): broad strokes move first and pixel noise is not made. Pixels stay in [0, 1]: trials are
+    clipped, and a gradient that pushes further out is not seen. Steps that do not improve the loss
+    (Armijo) are shortened, each image by itself.
     """
 
     def start(self, image: tf.Tensor) -> LBFGSState:
@@ -79,20 +81,31 @@ class LBFGS:
             curvatures=(zeros,) * HISTORY,
         )
 
-    def update(self, state: LBFGSState, loss: tf.Tensor, gradient: tf.Tensor, active: tf.Tensor) -> LBFGSState:
-        """Takes in loss [B] and gradient [B, H, W, 3] at `state.trial`; rows that are not `active` [B] stay put."""
+    def update(
+        self, state: LBFGSState, loss: tf.Tensor, gradient: tf.Tensor, active: tf.Tensor
+    ) -> LBFGSState:
+        """Takes in loss [B] and gradient [B, H, W, 3] at `state.trial`; rows that are not `active`
+        [B] stay put.
+        """
         gradient = _inward(gradient, state.trial)
         move, bend = state.trial - state.image, gradient - state.gradient
         expected = _dot(state.gradient, move)  # negative: what a linear loss would change by
         first = tf.math.is_inf(state.loss)
-        accepted = active & tf.math.is_finite(loss) & (first | (loss <= state.loss + _SUFFICIENT * expected))
+        accepted = (
+            active
+            & tf.math.is_finite(loss)
+            & (first | (loss <= state.loss + _SUFFICIENT * expected))
+        )
 
         bend_image = _smooth(bend)
         curvature, stiffness = _dot(move, bend), _dot(bend, bend_image)
         # A pair of negative or vanishing curvature says nothing about a minimum.
-        useful = accepted & ~first & (curvature > 1e-6 * tf.sqrt(_dot(move, move) * _dot(bend, bend)))
+        useful = (
+            accepted & ~first & (curvature > 1e-6 * tf.sqrt(_dot(move, move) * _dot(bend, bend)))
+        )
         scale = tf.where(useful, tf.math.divide_no_nan(curvature, stiffness), state.scale)
-        # Every row pushes a pair at every step, an empty one if it has none, so that no row waits for another.
+        # Every row pushes a pair at every step, an empty one if it has none, so that no row waits
+        # for another.
         moves = (move, *state.moves[:-1])
         bends = (bend, *state.bends[:-1])
         curvatures = (tf.where(useful, curvature, 0.0), *state.curvatures[:-1])
@@ -106,9 +119,13 @@ class LBFGS:
         new_gradient = _select(accepted, gradient, state.gradient)
         direction = -_two_loops(new_gradient, moves, bends, curvatures, scale)
         unscaled = scale == 0.0
-        rms = tf.sqrt(_dot(direction, direction) / tf.cast(tf.reduce_prod(tf.shape(image)[1:]), tf.float32))
-        first_length = _FIRST_STEP * tf.math.divide_no_nan(1.0, rms) / 4.0 ** tf.cast(
-            rejections // _RESTART_AFTER, tf.float32
+        rms = tf.sqrt(
+            _dot(direction, direction) / tf.cast(tf.reduce_prod(tf.shape(image)[1:]), tf.float32)
+        )
+        first_length = (
+            _FIRST_STEP
+            * tf.math.divide_no_nan(1.0, rms)
+            / 4.0 ** tf.cast(rejections // _RESTART_AFTER, tf.float32)
         )
         fresh = accepted | restart
         direction = _select(fresh, direction, state.direction)
@@ -132,7 +149,8 @@ class LBFGS:
     def resize(self, state: LBFGSState, size: Size) -> LBFGSState:
         """The state for the next scale: history carried over, the picture to be evaluated anew.
 
-        A gradient's entries shrink as pixels multiply, since each moves the loss by less; so do the bends.
+        A gradient's entries shrink as pixels multiply, since each moves the loss by less; so do the
+        bends.
         """
         shrink = (state.image.shape[1] * state.image.shape[2]) / (size[0] * size[1])
         image = tf.clip_by_value(resize(state.image, size), 0.0, 1.0)
@@ -162,7 +180,9 @@ def _two_loops(
         alphas.append(alpha)
         q -= _rows(alpha) * bend
     r = _rows(tf.where(scale == 0.0, 1.0, scale)) * _smooth(q)
-    for move, bend, curvature, alpha in reversed(list(zip(moves, bends, curvatures, alphas, strict=True))):
+    for move, bend, curvature, alpha in reversed(
+        list(zip(moves, bends, curvatures, alphas, strict=True))
+    ):
         beta = tf.math.divide_no_nan(_dot(bend, r), curvature)
         r += _rows(tf.where(curvature > 0.0, alpha - beta, 0.0)) * move
     return r
@@ -173,7 +193,10 @@ def _smooth(images: tf.Tensor) -> tf.Tensor:
     planes = tf.transpose(images, [0, 3, 1, 2])
     height, width = tf.shape(planes)[2], tf.shape(planes)[3]
     longest = tf.cast(tf.maximum(height, width), tf.float32)
-    rows, columns = tf.cast(tf.range(height), tf.float32), tf.cast(tf.range(width // 2 + 1), tf.float32)
+    rows, columns = (
+        tf.cast(tf.range(height), tf.float32),
+        tf.cast(tf.range(width // 2 + 1), tf.float32),
+    )
     rows = tf.minimum(rows, tf.cast(height, tf.float32) - rows) / tf.cast(height, tf.float32)
     columns = columns / tf.cast(width, tf.float32)
     frequency = longest * tf.sqrt(rows[:, None] ** 2 + columns[None, :] ** 2)  # [H, W // 2 + 1]
@@ -184,7 +207,9 @@ def _smooth(images: tf.Tensor) -> tf.Tensor:
 
 
 def _backtrack(before: tf.Tensor, after: tf.Tensor, expected: tf.Tensor) -> tf.Tensor:
-    """Where the parabola through both losses and the slope has its minimum, as a fraction of the step, [B]."""
+    """Where the parabola through both losses and the slope has its minimum, as a fraction of the
+    step, [B].
+    """
     fraction = tf.math.divide_no_nan(-0.5 * expected, after - before - expected)
     return tf.where(tf.math.is_finite(fraction), tf.clip_by_value(fraction, 0.1, 0.5), 0.1)
 
@@ -214,23 +239,43 @@ class Adam:
       learning_rate: per step, a pixel's range being 1.
     """
 
-    def __init__(self, learning_rate: float, *, beta1: float = 0.9, beta2: float = 0.99, epsilon: float = 1e-8):
-        self.learning_rate, self.beta1, self.beta2, self.epsilon = learning_rate, beta1, beta2, epsilon
+    def __init__(
+        self,
+        learning_rate: float,
+        *,
+        beta1: float = 0.9,
+        beta2: float = 0.99,
+        epsilon: float = 1e-8,
+    ):
+        self.learning_rate, self.beta1, self.beta2, self.epsilon = (
+            learning_rate,
+            beta1,
+            beta2,
+            epsilon,
+        )
 
     def start(self, image: tf.Tensor) -> AdamState:
         """The state whose first trial is `image`, [B, H, W, 3] in [0, 1]."""
         zero, zeros = tf.zeros_like(image), tf.zeros_like(image[:, 0, 0, 0])
-        return AdamState(image, image, zeros + float("inf"), tf.zeros_like(zeros, tf.int32), zero, zero, zeros)
+        return AdamState(
+            image, image, zeros + float("inf"), tf.zeros_like(zeros, tf.int32), zero, zero, zeros
+        )
 
-    def update(self, state: AdamState, loss: tf.Tensor, gradient: tf.Tensor, active: tf.Tensor) -> AdamState:
-        """Takes in loss [B] and gradient [B, H, W, 3] at `state.trial`; rows that are not `active` [B] stay put."""
+    def update(
+        self, state: AdamState, loss: tf.Tensor, gradient: tf.Tensor, active: tf.Tensor
+    ) -> AdamState:
+        """Takes in loss [B] and gradient [B, H, W, 3] at `state.trial`; rows that are not `active`
+        [B] stay put.
+        """
         better = active & (loss < state.loss)
         steps = state.steps + 1.0
         first = self.beta1 * state.first + (1.0 - self.beta1) * gradient
         second = self.beta2 * state.second + (1.0 - self.beta2) * tf.square(gradient)
         mean = first / _rows(1.0 - self.beta1**steps)
         deviation = tf.sqrt(second / _rows(1.0 - self.beta2**steps))
-        trial = tf.clip_by_value(state.trial - self.learning_rate * mean / (deviation + self.epsilon), 0.0, 1.0)
+        trial = tf.clip_by_value(
+            state.trial - self.learning_rate * mean / (deviation + self.epsilon), 0.0, 1.0
+        )
         return AdamState(
             trial=_select(active, trial, state.trial),
             image=_select(better, state.trial, state.image),

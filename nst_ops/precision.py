@@ -1,6 +1,7 @@
 """Which precision convolutions run in here."""
 
 import functools
+import platform
 from pathlib import Path
 
 import tensorflow as tf
@@ -8,10 +9,14 @@ import tensorflow as tf
 
 @functools.lru_cache(maxsize=1)
 def fast_bfloat16() -> bool:
-    """Whether this process's device multiplies bfloat16 in hardware (GPU of compute capability 8, AVX512_BF16, AMX)."""
+    """Whether this process's device multiplies bfloat16 in hardware (GPU of compute capability 8,
+    AVX512_BF16, AMX).
+    """
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
-        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+        capability = tf.config.experimental.get_device_details(gpus[0]).get(
+            "compute_capability", (0, 0)
+        )
         return capability >= (8, 0)
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
@@ -25,3 +30,20 @@ def resolve_precision(precision: str) -> str:
     if precision == "auto":
         return "bfloat16" if fast_bfloat16() else "float32"
     return precision
+
+
+def device_name() -> str:
+    """The device that convolutions run on, for people and metadata."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return str(
+            tf.config.experimental.get_device_details(gpus[0]).get("device_name", gpus[0].name)
+        )
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"CPU: {model}"

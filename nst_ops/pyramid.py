@@ -31,8 +31,8 @@ def octaves(images: tf.Tensor, count: int) -> list[tf.Tensor]:
       images: [B, H, W, C] float32.
 
     Returns:
-      `count` tensors, full size first; sides are halved and rounded up. Borders are mirrored, so that they do not
-      darken.
+      `count` tensors, full size first; sides are halved and rounded up. Borders are mirrored, so
+      that they do not darken.
     """
     levels = [images]
     for _ in range(count - 1):

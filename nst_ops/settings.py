@@ -1,4 +1,5 @@
-"""Every setting that changes the picture, with its range and default: the one place they are defined.
+"""Every setting that changes the picture, with its range and default: the one place they are
+defined.
 
 No TensorFlow here: launchers and validators read settings without starting it.
 """
@@ -26,7 +27,9 @@ class Scale(_Strict):
 
 
 class StyleScale(_Strict):
-    """One resolution of the painting: relative to the picture, or in px when the picture has its final size."""
+    """One resolution of the painting: relative to the picture, or in px when the picture has its
+    final size.
+    """
 
     ratio: Positive | None = None
     size: int | None = Field(None, ge=32, le=65536)
@@ -45,7 +48,9 @@ def _layers(value: object) -> object:
 
 
 LayerWeights = Annotated[
-    dict[str, Positive], BeforeValidator(_layers), Field(min_length=1, json_schema_extra={"of": LAYERS})
+    dict[str, Positive],
+    BeforeValidator(_layers),
+    Field(min_length=1, json_schema_extra={"of": LAYERS}),
 ]
 
 
@@ -58,43 +63,75 @@ class Settings(_Strict):
         "auto", description="coarse to fine; `auto`: halvings of `size`, see `steps`"
     )
     steps: int = Field(
-        20, ge=1, le=100_000, description="for `scales: auto`: steps at the result's scale, more at coarser ones"
+        20,
+        ge=1,
+        le=100_000,
+        description="for `scales: auto`: steps at the result's scale, more at coarser ones",
     )
     octaves: list[NonNegative] = Field(
-        [1.0, 1.0, 1.0], min_length=1, max_length=6, description="weights of style terms on the picture, its half, its quarter, ..."
+        [1.0, 1.0, 1.0],
+        min_length=1,
+        max_length=6,
+        description="weights of style terms on the picture, its half, its quarter, ...",
     )
     style_scales: list[StyleScale] = Field(
-        [StyleScale(ratio=1.0)], min_length=1, max_length=8, description="resolutions of the painting to take strokes from"
+        [StyleScale(ratio=1.0)],
+        min_length=1,
+        max_length=8,
+        description="resolutions of the painting to take strokes from",
     )
-    content_weight: NonNegative = Field(3e3, description="useful 1e3 (free) to 1e4 (close to the photo)")
+    content_weight: NonNegative = Field(
+        3e3, description="useful 1e3 (free) to 1e4 (close to the photo)"
+    )
     style_weight: NonNegative = Field(3e-2, description="useful 1e-2 (timid) to 1e-1 (abstract)")
-    tv_weight: NonNegative = Field(10.0, description="useful 10 (hardly seen) to 100 (smooth, flat areas)")
-    content_layers: LayerWeights = Field({"block4_conv2": 1.0}, description="layer: weight, or a list of layers")
-    style_layers: LayerWeights = Field(
-        {f"block{block}_conv1": 1.0 for block in range(1, 6)}, description="layer: weight, or a list of layers"
+    tv_weight: NonNegative = Field(
+        10.0, description="useful 10 (hardly seen) to 100 (smooth, flat areas)"
     )
-    pooling: Literal["max", "average"] = Field("max", description="how VGG19 halves its feature maps")
-    optimizer: Literal["lbfgs", "adam"] = Field("lbfgs", description="L-BFGS in Fourier space, or Adam")
+    content_layers: LayerWeights = Field(
+        {"block4_conv2": 1.0}, description="layer: weight, or a list of layers"
+    )
+    style_layers: LayerWeights = Field(
+        {f"block{block}_conv1": 1.0 for block in range(1, 6)},
+        description="layer: weight, or a list of layers",
+    )
+    pooling: Literal["max", "average"] = Field(
+        "max", description="how VGG19 halves its feature maps"
+    )
+    optimizer: Literal["lbfgs", "adam"] = Field(
+        "lbfgs", description="L-BFGS in Fourier space, or Adam"
+    )
     learning_rate: Positive = Field(0.02, description="Adam's; a pixel's range is 0 to 1")
     tolerance: NonNegative = Field(
-        1e-3, description="a scale ends early when `patience` steps improve the loss by less than this fraction"
+        1e-3,
+        description=(
+            "a scale ends early when `patience` steps improve the loss by less than this fraction"
+        ),
     )
     patience: int = Field(5, ge=1, description="see `tolerance`")
-    init: str = Field("content", description="first picture: `content`, `noise`, `style` (its colours) or a file")
+    init: str = Field(
+        "content", description="first picture: `content`, `noise`, `style` (its colours) or a file"
+    )
     color: Literal["style", "content", "match"] = Field(
-        "style", description="`style`: the painting's; `content`: the photo's; `match`: painting recoloured first"
+        "style",
+        description=(
+            "`style`: the painting's; `content`: the photo's; `match`: painting recoloured first"
+        ),
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
     precision: Literal["float32", "bfloat16", "float16", "auto"] = Field(
         "auto", description="of convolutions; `auto` takes bfloat16 where it is fast"
     )
-    weights: str = Field("embedded", min_length=1, description="`embedded`, `imagenet` (download) or a file")
+    weights: str = Field(
+        "embedded", min_length=1, description="`embedded`, `imagenet` (download) or a file"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
         if self.scales != "auto":
             if not self.scales:
-                raise ValueError("scales: the list is empty; give at least one {size, steps}, or `auto`")
+                raise ValueError(
+                    "scales: the list is empty; give at least one {size, steps}, or `auto`"
+                )
             sizes = [scale.size for scale in self.scales]
             if sizes != sorted(set(sizes)):
                 raise ValueError(f"scales: sizes {sizes} must grow from coarse to fine")
@@ -103,9 +140,14 @@ class Settings(_Strict):
         for setting in ("content_layers", "style_layers"):
             for layer in getattr(self, setting):
                 if layer not in LAYERS:
-                    raise ValueError(f"{setting}: no layer {layer!r} in VGG19; its layers are {', '.join(LAYERS)}")
+                    raise ValueError(
+                        f"{setting}: no layer {layer!r} in VGG19; its layers are "
+                        f"{', '.join(LAYERS)}"
+                    )
         if not (self.content_weight or self.style_weight):
-            raise ValueError("content_weight and style_weight are both 0; there is nothing to optimise")
+            raise ValueError(
+                "content_weight and style_weight are both 0; there is nothing to optimise"
+            )
         return self
 
     @property

@@ -1,4 +1,5 @@
-"""Which sizes a picture passes through: plain arithmetic, shared by planners that must not start TensorFlow.
+"""Which sizes a picture passes through: plain arithmetic, shared by planners that must not start
+TensorFlow.
 
 A size is `(height, width)` in pixels; a scale is the long side in pixels.
 """
@@ -11,12 +12,15 @@ from nst_ops.weights import LAYERS
 
 Size = tuple[int, int]
 
-_COARSEST = 128  # px: at 64 the photo's structure is gone from block4_conv2 and does not come back (cin .79 for .60)
+# px; a scale at 64 costs structure that does not come back (cin .59 for .52 on average).
+_COARSEST = 128
 _COARSE_STEPS = 2.0  # a scale takes this many times the steps of the next finer one
 
 
 class ScalePlan(NamedTuple):
-    """One scale of a picture: its size in px, its budget of steps, and the factor on the style weight."""
+    """One scale of a picture: its size in px, its budget of steps, and the factor on the style
+    weight.
+    """
 
     size: Size
     steps: int
@@ -24,7 +28,9 @@ class ScalePlan(NamedTuple):
 
 
 def fit(size: Size, long_side: int, *, enlarge: bool = False) -> Size:
-    """The size with that long side and the same aspect; never larger than `size` unless `enlarge`."""
+    """The size with that long side and the same aspect; never larger than `size` unless
+    `enlarge`.
+    """
     height, width = size
     longest = max(height, width)
     if longest <= long_side and not enlarge:
@@ -45,18 +51,20 @@ def output_size(size: Size, settings: Settings) -> Size:
     least = least_side(settings)
     if min(result) < least:
         raise InputError(
-            f"{size[0]}x{size[1]} px gives a picture of {result[0]}x{result[1]} px, but {_deepest(settings)} needs "
+            f"{size[0]}x{size[1]} px gives a picture of {result[0]}x{result[1]} px, but "
+            f"{_deepest(settings)} needs "
             f"sides of at least {least} px; use a larger image, `enlarge: true`, or drop that layer"
         )
     return result
 
 
 def schedule(size: Size, settings: Settings) -> list[ScalePlan]:
-    """The scales, coarse to fine, of a picture whose result has `size`; the last one is `size` itself.
+    """The scales, coarse to fine, of a picture whose result has `size`; the last one is `size`
+    itself.
 
-    Listed scales larger than the picture are left out (a photo is not enlarged behind the user's back), but the
-    picture always gets the last scale's steps at its own size. Scales whose short side would be too short for the
-    deepest layer are left out too.
+    Listed scales larger than the picture are left out (a photo is not enlarged behind the user's
+    back), but the picture always gets the last scale's steps at its own size. Scales whose short
+    side would be too short for the deepest layer are left out too.
     """
     longest = max(size)
     if settings.scales == "auto":
@@ -64,7 +72,8 @@ def schedule(size: Size, settings: Settings) -> list[ScalePlan]:
         while sides[0] // 2 >= _COARSEST:
             sides.insert(0, round(sides[0] / 2))
         steps = [
-            round(settings.steps * _COARSE_STEPS**halvings) for halvings in reversed(range(len(sides)))
+            round(settings.steps * _COARSE_STEPS**halvings)
+            for halvings in reversed(range(len(sides)))
         ]
         wanted = [(side, count, 1.0) for side, count in zip(sides, steps, strict=True)]
     else:
@@ -77,7 +86,9 @@ def schedule(size: Size, settings: Settings) -> list[ScalePlan]:
 
 
 def octave_sizes(size: Size, count: int, least: int) -> list[Size]:
-    """Sizes of up to `count` octaves of a picture, full size first, as long as sides have at least `least` px."""
+    """Sizes of up to `count` octaves of a picture, full size first, as long as sides have at least
+    `least` px.
+    """
     sizes = [size]
     while len(sizes) < count:
         height, width = sizes[-1]
@@ -89,7 +100,9 @@ def octave_sizes(size: Size, count: int, least: int) -> list[Size]:
 
 
 def least_side(settings: Settings) -> int:
-    """Shortest side in px that leaves the deepest layer in use two positions, the least that has a texture."""
+    """Shortest side in px that leaves the deepest layer in use two positions, the least that has a
+    texture.
+    """
     return 2 * 2 ** (int(_deepest(settings)[5]) - 1)
 
 

@@ -27,7 +27,9 @@ _STALLED_AFTER = 10  # rejected trials in a row: two restarts along the gradient
 
 @dataclass
 class Knobs:
-    """The three weights of a running optimisation; change them between steps, nothing is traced again."""
+    """The three weights of a running optimisation; change them between steps, nothing is traced
+    again.
+    """
 
     content_weight: float
     style_weight: float
@@ -42,11 +44,17 @@ class Iterate(NamedTuple):
     size: Size
     step: int  # of this scale, from 1
     steps: int  # at most, of this scale
-    losses: dict[str, np.ndarray]  # total and its parts content, style, tv: [B] float32 each, at this step's trial
+    losses: dict[
+        str, np.ndarray
+    ]  # total and its parts content, style, tv: [B] float32 each, at this step's trial
     best: dict[str, np.ndarray]  # the same, of the best picture of this scale so far
-    stopped: tuple[str, ...]  # per image: "" while it runs, else `steps`, `converged`, `stalled` or `non-finite`
+    stopped: tuple[
+        str, ...
+    ]  # per image: "" while it runs, else `steps`, `converged`, `stalled` or `non-finite`
     seconds: float  # spent in the compiled step so far, at this scale
-    image: Callable[[], np.ndarray]  # the best picture so far, [B, h, w, 3] in [0, 1], at this scale's size
+    image: Callable[
+        [], np.ndarray
+    ]  # the best picture so far, [B, h, w, 3] in [0, 1], at this scale's size
 
     @property
     def finished(self) -> bool:
@@ -70,7 +78,9 @@ class Report:
 
     scales: list[ScaleReport] = field(default_factory=list)
     curve: list[tuple[int, int, float, float, float, float]] = field(default_factory=list)
-    losses: dict[str, float] = field(default_factory=dict)  # of the result: total, content, style, tv
+    losses: dict[str, float] = field(
+        default_factory=dict
+    )  # of the result: total, content, style, tv
 
     @property
     def non_finite(self) -> bool:
@@ -118,7 +128,9 @@ def _record(report: Report, row: int, iterate: Iterate) -> None:
     report.curve.append((iterate.scale, iterate.step, values[0], values[1], values[2], values[3]))
     if iterate.stopped[row]:
         report.scales.append(
-            ScaleReport(iterate.size, iterate.step, iterate.step, iterate.seconds, iterate.stopped[row])
+            ScaleReport(
+                iterate.size, iterate.step, iterate.step, iterate.seconds, iterate.stopped[row]
+            )
         )
         report.losses = {name: float(values[row]) for name, values in iterate.best.items()}
 
@@ -140,9 +152,11 @@ def stylize(
     Gatys et al. 2016 and 2017; departures are named in `losses` and `optimizers`.
 
     Args:
-      contents: photos of one size, at the result's size: [B, H, W, 3] float32, sRGB in [0, 1]; or one, [H, W, 3].
+      contents: photos of one size, at the result's size: [B, H, W, 3] float32, sRGB in [0, 1]; or
+        one, [H, W, 3].
       styles: per photo a painting [h, w, 3], or a list of `Style(image, weight)` to blend.
-      settings: see `nst_ops.settings`; `size` and `enlarge` have no effect here, where the size is that of `contents`.
+      settings: see `nst_ops.settings`; `size` and `enlarge` have no effect here, where the size is
+        that of `contents`.
       knobs: weights in place of the settings', which the caller may change while this runs.
       initial: first pictures, like `contents`, at any size, in place of `settings.init`.
       seeds: one per photo, in place of `settings.seed`.
@@ -175,8 +189,12 @@ def stylize(
 
     precision = resolve_precision(settings.precision)
     layers = (*settings.content_layers, *settings.style_layers)
-    model = model or vgg19(layers, weights=settings.weights, pooling=settings.pooling, precision=precision)
-    extractor = _extractor(model, tuple(settings.content_layers), tuple(settings.style_layers), eager)
+    model = model or vgg19(
+        layers, weights=settings.weights, pooling=settings.pooling, precision=precision
+    )
+    extractor = _extractor(
+        model, tuple(settings.content_layers), tuple(settings.style_layers), eager
+    )
     optimizer = make_optimizer(settings.optimizer, settings.learning_rate)
     final: Size = (contents.shape[1], contents.shape[2])
     plans = schedule(final, settings)
@@ -200,20 +218,27 @@ def stylize(
             precision,
             eager,
         )
-        for iterate, state in _optimise(step, state, targets, plan, knobs, settings):  # noqa: B007
-            best = state.image
+        for iterate, latest in _optimise(step, state, targets, plan, knobs, settings):
+            best, state = latest.image, latest
 
             def image(best: tf.Tensor = best) -> np.ndarray:
                 picture = best.numpy()
                 if settings.color == "content":
-                    return colors.keep_colors(picture, pyramid.resize(tf.constant(contents), best.shape[1:3]).numpy())
+                    return colors.keep_colors(
+                        picture, pyramid.resize(tf.constant(contents), best.shape[1:3]).numpy()
+                    )
                 return picture
 
             yield iterate._replace(scale=index, scales=len(plans), image=image)
 
 
 def _optimise(
-    step: Callable, state: State, targets: Targets, plan: ScalePlan, knobs: Knobs, settings: Settings
+    step: Callable,
+    state: State,
+    targets: Targets,
+    plan: ScalePlan,
+    knobs: Knobs,
+    settings: Settings,
 ) -> Iterator[tuple[Iterate, State]]:
     """One scale. Images that have stopped stay put; the scale ends when all have."""
     count = state.image.shape[0]
@@ -232,11 +257,16 @@ def _optimise(
         set_to = now
         active = np.array([not reason for reason in stopped])
         started = time.perf_counter()
-        state, losses = step(state, targets, LossWeights(*map(tf.constant, now)), tf.constant(active))
+        state, losses = step(
+            state, targets, LossWeights(*map(tf.constant, now)), tf.constant(active)
+        )
         losses = {name: value.numpy() for name, value in losses.items()}
         seconds += time.perf_counter() - started
         improved = active & (losses["total"] < best.get("total", np.inf))
-        best = {name: np.where(improved, value, best.get(name, value)) for name, value in losses.items()}
+        best = {
+            name: np.asarray(np.where(improved, value, best.get(name, value)))
+            for name, value in losses.items()
+        }
         flat = plateau.update(best["total"])
         rejections = state.rejections.numpy()
         for row in np.flatnonzero(active):
@@ -249,7 +279,18 @@ def _optimise(
             elif number == plan.steps:
                 stopped[row] = "steps"
         yield (
-            Iterate(0, 0, plan.size, number, plan.steps, losses, best, tuple(stopped), seconds, state.image.numpy),
+            Iterate(
+                0,
+                0,
+                plan.size,
+                number,
+                plan.steps,
+                losses,
+                best,
+                tuple(stopped),
+                seconds,
+                state.image.numpy,
+            ),
             state,
         )
         if all(stopped):
@@ -265,7 +306,9 @@ class _Plateau:
         self.since = np.zeros(count, int)
 
     def update(self, best: np.ndarray) -> np.ndarray:
-        """Takes the best losses [B] so far; returns [B] bool, whether `patience` steps have gained too little."""
+        """Takes the best losses [B] so far; returns [B] bool, whether `patience` steps have gained
+        too little.
+        """
         gained = best < self.anchor * (1.0 - self.tolerance)
         self.since = np.where(gained, 0, self.since + 1)
         self.anchor = np.where(gained, best, self.anchor)
@@ -283,7 +326,9 @@ def _step(
     precision: str,
     eager: bool,
 ) -> Callable:
-    """The step (state, targets, weights, active) -> (state, losses), compiled once for images of any size."""
+    """The step (state, targets, weights, active) -> (state, losses), compiled once for images of
+    any size.
+    """
     optimizer: LBFGS | Adam = make_optimizer(optimizer_name, learning_rate)
     # Gradients are divided by as much again; float16 would lose those below 6e-8 on their way back.
     gain = 2.0**16 if precision == "float16" else 1.0
@@ -314,22 +359,22 @@ def _step(
 class _Compiled:
     """A `tf.function` traced once for tensors of any batch, height and width.
 
-    Without the relaxed signature a collection with a thousand shapes would be traced a thousand times; on a GPU, XLA
-    compiles the one trace per shape.
+    Without the relaxed signature a collection with a thousand shapes would be traced a thousand
+    times; on a GPU, XLA compiles the one trace per shape.
     """
 
     def __init__(self, function: Callable):
         jit = bool(tf.config.list_logical_devices("GPU"))
         self.function = tf.function(function, jit_compile=jit)
         self.traces = 0
-        self._concrete: Callable | None = None
+        self._concrete: list[Callable] = []
 
     def __call__(self, *arguments):
-        if self._concrete is None:
+        if not self._concrete:
             specs = tf.nest.map_structure(_any_size, arguments)
-            self._concrete = self.function.get_concrete_function(*specs)
+            self._concrete.append(self.function.get_concrete_function(*specs))
             self.traces += 1
-        return self._concrete(*arguments)
+        return self._concrete[0](*arguments)
 
 
 def _any_size(tensor: tf.Tensor) -> tf.TensorSpec:
@@ -365,11 +410,16 @@ def _targets(
     cache: TargetCache,
 ) -> Targets:
     features = extractor(photo)
-    styles = [style_targets(blend, plan.size, final, settings, extractor, cache) for blend in blends]
+    styles = [
+        style_targets(blend, plan.size, final, settings, extractor, cache) for blend in blends
+    ]
     return Targets(
         content={layer: features[layer] for layer in settings.content_layers},
         style=tuple(
-            {layer: tf.concat([style[octave][layer] for style in styles], axis=0) for layer in settings.style_layers}
+            {
+                layer: tf.concat([style[octave][layer] for style in styles], axis=0)
+                for layer in settings.style_layers
+            }
             for octave in range(len(styles[0]))
         ),
     )
@@ -391,7 +441,10 @@ def _first_pictures(
         noise = np.stack([_pink_noise(photo.shape[1:3], seed) for seed in seeds])
         if init == "style":
             noise = np.stack(
-                [colors.match_colors(n, blend[0].image) for n, blend in zip(noise, blends, strict=True)]
+                [
+                    colors.match_colors(n, blend[0].image)
+                    for n, blend in zip(noise, blends, strict=True)
+                ]
             )
         first = tf.constant(noise)
     else:
@@ -416,7 +469,8 @@ def _batch(images: np.ndarray, name: str) -> np.ndarray:
         raise InputError(f"{name} has shape {images.shape}; expected [B, H, W, 3] or [H, W, 3]")
     if not (images.min() >= 0.0 and images.max() <= 1.0):  # also false for NaN
         raise InputError(
-            f"{name} has values from {images.min():g} to {images.max():g}; expected sRGB in [0, 1] (divide 8-bit by 255)"
+            f"{name} has values from {images.min():g} to {images.max():g}; expected sRGB in [0, "
+            "1] (divide 8-bit by 255)"
         )
     return images
 
@@ -425,7 +479,9 @@ def _blends(styles: Sequence, count: int) -> list[list[Style]]:
     if isinstance(styles, np.ndarray) and styles.ndim == 3:
         styles = [styles]
     if len(styles) != count:
-        raise InputError(f"{count} photos but {len(styles)} styles; give one painting or blend per photo")
+        raise InputError(
+            f"{count} photos but {len(styles)} styles; give one painting or blend per photo"
+        )
     blends = []
     for entry in styles:
         blend = [Style(entry)] if isinstance(entry, np.ndarray) else [Style(*s) for s in entry]

@@ -1,4 +1,6 @@
-"""What pictures are optimised towards, computed once: features of photos, and Gram matrices of paintings, cached."""
+"""What pictures are optimised towards, computed once: features of photos, and Gram matrices of
+paintings, cached.
+"""
 
 import hashlib
 import threading
@@ -33,7 +35,8 @@ class TargetCache:
     """Gram matrices of paintings, least recently used out first; safe between threads.
 
     Args:
-      max_bytes: of all tensors kept. One painting at one resolution and octave takes 2.4 MB with default layers.
+      max_bytes: of all tensors kept. One painting at one resolution and octave takes 2.4 MB with
+        default layers.
     """
 
     def __init__(self, max_bytes: int = 512 * 2**20):
@@ -49,7 +52,7 @@ class TargetCache:
                 self._entries.move_to_end(key)
                 return self._entries[key][0]
         grams = compute()  # outside the lock: it takes seconds, and doing it twice does no harm
-        size = sum(int(np.prod(gram.shape)) * 4 for gram in grams.values())
+        size = sum(gram.shape.num_elements() * 4 for gram in grams.values())
         with self._lock:
             if key not in self._entries:
                 self._entries[key] = (grams, size)
@@ -67,10 +70,11 @@ def style_targets(
     extractor: Extractor,
     cache: TargetCache,
 ) -> tuple[Grams, ...]:
-    """The mean Gram matrices of a blend of paintings at several resolutions, per octave of the picture.
+    """The mean Gram matrices of a blend of paintings at several resolutions, per octave of the
+    picture.
 
-    A Gram loss is quadratic, so the weighted sum of losses against several targets is the loss against their
-    weighted mean plus a constant, which is left out.
+    A Gram loss is quadratic, so the weighted sum of losses against several targets is the loss
+    against their weighted mean plus a constant, which is left out.
 
     Args:
       picture: size of the picture at this scale.
@@ -89,7 +93,9 @@ def style_targets(
             size = _style_size(style.image.shape[:2], scale, picture, final, least_side(settings))
             image: list[tf.Tensor] = []  # octaves of the resized painting, made at most once
 
-            def grams(octave: int, size: Size = size, style: Style = style, image: list = image) -> Grams:
+            def grams(
+                octave: int, size: Size = size, style: Style = style, image: list = image
+            ) -> Grams:
                 if not image:
                     image.extend(_octaves(style.image, size, count))
                 features = extractor(image[octave])
@@ -98,7 +104,9 @@ def style_targets(
             for octave in range(count):
                 key = (extractor, digest, size, octave, tuple(settings.style_layers))
                 share = style.weight * scale.weight / total
-                for layer, gram in cache.get(key, lambda octave=octave, grams=grams: grams(octave)).items():
+                for layer, gram in cache.get(
+                    key, lambda octave=octave, grams=grams: grams(octave)
+                ).items():
                     sums[octave][layer] = sums[octave].get(layer, 0.0) + share * gram
     return tuple(sums)
 
@@ -109,7 +117,9 @@ def _octaves(image: np.ndarray, size: Size, count: int) -> list[tf.Tensor]:
 
 
 def _style_size(own: Size, scale: StyleScale, picture: Size, final: Size, least: int) -> Size:
-    """A painting is not enlarged: it has no strokes finer than its pixels, and blur is no stroke."""
+    """A painting is not enlarged: it has no strokes finer than its pixels, and blur is no
+    stroke.
+    """
     ratio = scale.ratio if scale.ratio is not None else scale.size / max(final)  # type: ignore[operator]
     size = fit(own, max(1, round(max(picture) * ratio)))
     # Not smaller than the network needs, however narrow the painting.

@@ -1,7 +1,7 @@
 """VGG19 as a feature extractor: images in, `{layer: [B, h, w, C]}` out.
 
-The only place that knows the network's own input convention (0-255, BGR, Caffe means). Any other Keras model from
-images to a dict of feature maps may stand in its place.
+The only place that knows the network's own input convention (0-255, BGR, Caffe means). Any other
+Keras model from images to a dict of feature maps may stand in its place.
 """
 
 import functools
@@ -24,17 +24,20 @@ def vgg19(
     pooling: str = "max",
     precision: str = "float32",
 ) -> keras.Model:
-    """VGG19 (Simonyan & Zisserman 2014) up to the deepest of `layers`, made once per process and set of arguments.
+    """VGG19 (Simonyan & Zisserman 2014) up to the deepest of `layers`, made once per process and
+    set of arguments.
 
     Args:
-      layers: Keras's layer names, `block1_conv1` ... `block5_conv4`; features are taken after the ReLU.
+      layers: Keras's layer names, `block1_conv1` ... `block5_conv4`; features are taken after the
+        ReLU.
       weights: see `nst_ops.weights.load_weights`.
       pooling: `max` as trained, or `average` (Gatys et al. 2016: smoother gradients).
-      precision: `float32`, `bfloat16` or `float16`: what convolutions compute and features are given in.
+      precision: `float32`, `bfloat16` or `float16`: what convolutions compute and features are
+        given in.
 
     Returns:
-      A frozen `keras.Model`: float32 `[B, H, W, 3]` images, sRGB in [0, 1], any size of at least 16 px, to
-      `{layer: [B, h, w, C]}` in `precision`.
+      A frozen `keras.Model`: float32 `[B, H, W, 3]` images, sRGB in [0, 1], any size of at least 16
+      px, to `{layer: [B, h, w, C]}` in `precision`.
 
     Raises:
       InputError: an unknown layer or pooling, or weights that do not have a layer.
@@ -54,7 +57,8 @@ def _vgg19(layers: tuple[str, ...], weights: str, pooling: str, precision: str) 
     deepest = max(LAYERS.index(layer) for layer in layers)
 
     x = inputs = keras.Input((None, None, 3), dtype="float32")
-    # The means are subtracted in float32: at 0-255, bfloat16's 8 bits of mantissa would round each pixel.
+    # The means are subtracted in float32: at 0-255, bfloat16's 8 bits of mantissa would round each
+    # pixel.
     x = keras.layers.Rescaling(255.0, offset=[-mean for mean in _MEAN_RGB], dtype="float32")(x)
     outputs = {}
     for name in LAYERS[: deepest + 1]:

@@ -1,7 +1,8 @@
 """VGG19's weights as arrays: from the package, from Keras's download, or from a file.
 
-Weights are `{layer: (kernel [3, 3, in, out] float32, bias [out] float32)}` under Keras's layer names, in Keras's
-order. This module needs no TensorFlow, so a launcher can hash and check weights without starting it.
+Weights are `{layer: (kernel [3, 3, in, out] float32, bias [out] float32)}` under Keras's layer
+names, in Keras's order. This module needs no TensorFlow, so a launcher can hash and check weights
+without starting it.
 """
 
 import functools
@@ -44,8 +45,9 @@ def load_weights(source: str = "embedded") -> Weights:
     """Loads weights once per process.
 
     Args:
-      source: `embedded` (block1_conv1 to block5_conv1, part of this package), `imagenet` (all layers, by Keras's own
-        download) or the path of a Keras `.h5` or `.weights.h5` or of an `.npz` such as the embedded one.
+      source: `embedded` (block1_conv1 to block5_conv1, part of this package), `imagenet` (all
+        layers, by Keras's own download) or the path of a Keras `.h5` or `.weights.h5` or of an
+        `.npz` such as the embedded one.
 
     Raises:
       InputError: the file is missing, damaged, not VGG19's, or Keras cannot download.
@@ -58,13 +60,15 @@ def load_weights(source: str = "embedded") -> Weights:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(
-            f"cannot read the network weights ({error.strerror or error}); give `embedded`, `imagenet` or a path",
+            f"cannot read the network weights ({error.strerror or error}); give `embedded`, "
+            "`imagenet` or a path",
             path=str(path),
         ) from error
     sha256 = hashlib.sha256(data).hexdigest()
     if source == "embedded" and sha256 != EMBEDDED_SHA256:
         raise InputError(
-            f"the embedded weights have SHA-256 {sha256}, expected {EMBEDDED_SHA256}; reinstall the package",
+            f"the embedded weights have SHA-256 {sha256}, expected {EMBEDDED_SHA256}; reinstall "
+            "the package",
             path=str(path),
         )
     try:
@@ -72,7 +76,8 @@ def load_weights(source: str = "embedded") -> Weights:
     except Exception as error:  # numpy, zipfile and h5py raise a dozen kinds for damaged files
         raise InputError(
             f"not readable as network weights ({type(error).__name__}: {error}); "
-            "expected VGG19 weights in a Keras .h5 or .weights.h5, or an .npz such as the embedded one",
+            "expected VGG19 weights in a Keras .h5 or .weights.h5, or an .npz such as the "
+            "embedded one",
             path=str(path),
         ) from error
     return Weights(_checked(arrays, str(path)), sha256)
@@ -84,7 +89,8 @@ def layer_weights(weights: Weights, layer: str) -> Layer:
         raise InputError(f"no layer {layer!r} in VGG19; its layers are {', '.join(LAYERS)}")
     if layer not in weights.layers:
         raise InputError(
-            f"these weights end at {list(weights.layers)[-1]} and lack {layer}; use a layer up to there, or "
+            f"these weights end at {list(weights.layers)[-1]} and lack {layer}; use a layer up "
+            "to there, or "
             "`weights: imagenet` (all layers, downloaded by Keras) or a file that has it"
         )
     return weights.layers[layer]
@@ -97,7 +103,8 @@ def _download() -> Path:
     name = "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
     url = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg19/{name}"
     try:
-        # The same call, file and hash as keras.applications.VGG19(weights="imagenet", include_top=False).
+        # The same call, file and hash as keras.applications.VGG19(weights="imagenet",
+        # include_top=False).
         return Path(
             keras.utils.get_file(
                 name, url, cache_subdir="models", file_hash="253f8cb515780f3b799900260a226db6"
@@ -105,7 +112,8 @@ def _download() -> Path:
         )
     except Exception as error:
         raise InputError(
-            f"weights: imagenet: Keras could not download {url} ({error}); use `weights: embedded`, or download the "
+            f"weights: imagenet: Keras could not download {url} ({error}); use `weights: "
+            "embedded`, or download the "
             "file elsewhere and give its path"
         ) from error
 
@@ -127,8 +135,9 @@ def _read_npz(data: bytes) -> dict[str, Layer]:
 def _read_h5(data: bytes) -> dict[str, Layer]:
     """Finds the convolutions in any of Keras's HDF5 layouts.
 
-    Keras 2 files hold `[model_weights/]block1_conv1/.../kernel:0`, Keras 3 files `.../block1_conv1/vars/0` or, from
-    models whose layers were renamed on saving, `.../conv2d_3/vars/0`, which count in the network's order.
+    Keras 2 files hold `[model_weights/]block1_conv1/.../kernel:0`, Keras 3 files
+    `.../block1_conv1/vars/0` or, from models whose layers were renamed on saving,
+    `.../conv2d_3/vars/0`, which count in the network's order.
     """
     import h5py  # a dependency of Keras
 
@@ -160,12 +169,15 @@ def _checked(arrays: Mapping[str, Layer], path: str) -> dict[str, Layer]:
         expected = ((3, 3, *CHANNELS[name]), CHANNELS[name][1:])
         if (kernel.shape, bias.shape) != expected:
             raise InputError(
-                f"{name} has kernel {kernel.shape} and bias {bias.shape}, VGG19's are {expected[0]} and {expected[1]}; "
+                f"{name} has kernel {kernel.shape} and bias {bias.shape}, VGG19's are "
+                f"{expected[0]} and {expected[1]}; "
                 "these are another network's weights",
                 path=path,
             )
         kernel, bias = kernel.astype(np.float32), bias.astype(np.float32)
         if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
-            raise InputError(f"{name} holds values that are not finite; the file is damaged", path=path)
+            raise InputError(
+                f"{name} holds values that are not finite; the file is damaged", path=path
+            )
         checked[name] = (kernel, bias)
     return checked

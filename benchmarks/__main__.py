@@ -1,0 +1,23 @@
+"""`python -m benchmarks NAME`: measures, prints a table, keeps it as
+`benchmarks/results/NAME.md`.
+"""
+
+import argparse
+import importlib
+
+from benchmarks import table
+
+NAMES = ("baseline", "sweep", "step_share")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=NAMES)
+    name = parser.parse_args().name
+    text = table.markdown(importlib.import_module(f"benchmarks.{name}").main())
+    print(text)
+    print(f"kept as {table.write(name, text).relative_to(table.RESULTS.parents[1])}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""A run's settings from YAML and the command line; every error names the file, the key, the value
+and the remedy.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field
+
+from nst_ops.images import MAX_PIXELS
+from nst_ops.settings import Settings
+
+# Bump when the method changes pictures: everything is then redone on the next run.
+METHOD = 1
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; nothing was started."""
+
+
+class RunConfig(Settings):
+    """All settings of a run: what changes the picture (`Settings`), how it is stored, and
+    limits.
+    """
+
+    format: Literal["png", "jpeg", "webp", "tiff"] = Field("png", description="of the results")
+    quality: int = Field(92, ge=1, le=100, description="of jpeg and webp (100: lossless webp)")
+    batch_size: Literal["auto"] | int = Field(
+        "auto", description="pictures of one shape optimised together"
+    )
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="larger inputs fail their row")
+    max_file_bytes: int = Field(500_000_000, ge=1, description="larger files fail their row")
+    accelerator: str = Field(
+        "", description="Beam resource hint, such as type:nvidia-l4;count:1;install-nvidia-driver"
+    )
+    min_ram: str = Field("", description="Beam resource hint, such as 16GB")
+
+    @pydantic.model_validator(mode="after")
+    def _batch_size_at_least_one(self) -> "RunConfig":
+        if self.batch_size != "auto" and self.batch_size < 1:
+            raise ValueError(f"batch_size: {self.batch_size} must be at least 1, or `auto`")
+        return self
+
+    def recipe(self) -> dict[str, Any]:
+        """What changes the picture or its file, as plain values."""
+        fields = [*Settings.model_fields, "format", "quality"]
+        return {"method": METHOD, **self.model_dump(mode="json", include=set(fields))}
+
+    def batch_of(self, pixels: int) -> int:
+        """How many pictures of so many pixels are optimised together.
+
+        `auto`: on a CPU, batches of pictures over 256 px gain nothing (measured: 379 GFLOP/s for
+          one, while at
+        128 px four together take 326 to 397); a GPU is filled by about 4 million pixels.
+        """
+        if self.batch_size != "auto":
+            return self.batch_size
+        room = 4_000_000 if self.accelerator else 131_072
+        return max(1, min(16, room // pixels))
+
+
+# Columns a manifest may set for one row.
+ROW_SETTINGS = tuple(
+    name for name in [*Settings.model_fields, "format", "quality"] if name != "weights"
+)
+
+
+def load_config(path: str | None, overrides: Iterable[str] = ()) -> RunConfig:
+    """Reads a YAML file (or none: defaults) and applies `key.path=value` overrides, values being
+    YAML.
+
+    Raises:
+      ConfigError: with all that is wrong, one problem a line.
+    """
+    where, values = "defaults", {}
+    if path is not None:
+        where = path
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}; give an existing YAML file") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        values = {} if values is None else values
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: expected `key: value` lines, got a {type(values).__name__}")
+    for override in overrides:
+        _override(values, override)
+        where = f"{path or 'defaults'} with --set {override}" if path is None else where
+    return validate(values, where)
+
+
+def validate(values: Mapping[str, Any], where: str) -> RunConfig:
+    """The settings, or a `ConfigError` that begins with `where`."""
+    try:
+        return RunConfig.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise ConfigError("\n".join(f"{where}: {_explain(p)}" for p in error.errors())) from error
+
+
+def spec_hash(recipe: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
+    """Identifies a picture by all that it depends on: 16 hex digits."""
+    text = json.dumps({"recipe": recipe, "sources": sources}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {override}: expected key=value, such as --set size=512")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error
+    if isinstance(value, str):
+        # YAML 1.1 reads 1e3 as text; people mean a number.
+        value = _number(value)
+    *parents, last = key.split(".")
+    target: Any = values
+    try:
+        for part in parents:
+            if isinstance(target, list):
+                target = target[int(part)]
+            else:
+                target = target.setdefault(part, {})
+        if isinstance(target, list):
+            target[int(last)] = value
+        elif isinstance(target, dict):
+            target[last] = value
+        else:
+            raise TypeError
+    except (TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ConfigError(
+            f"--set {override}: {key!r} is not there; a list's entries count from 0 and must be "
+            "in the config "
+            "(`scales: auto` has none: list the scales, or set `steps`)"
+        ) from error
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    # Pydantic names the branches of a union too, such as `scales.list[Scale].0.size`.
+    parts = [
+        str(p) for p in problem["loc"] if not str(p).startswith(("list[", "literal[", "function"))
+    ]
+    key = ".".join(p for p in parts if p not in ("int", "str"))
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(key, list(RunConfig.model_fields), n=1)
+        hint = (
+            f"did you mean {close[0]!r}?"
+            if close
+            else f"keys are {', '.join(RunConfig.model_fields)}"
+        )
+        return f"unknown key {key!r}; {hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
+    return f"{key}: {problem['input']!r} is not usable: {message[0].lower()}{message[1:]}"

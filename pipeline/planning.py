@@ -1,0 +1,145 @@
+"""What will be done, before anything is: header probes, spec hashes, output sizes, and
+deterministic batches.
+"""
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from nst_ops.errors import InputError
+from nst_ops.images import probe
+from nst_ops.sizes import Size, output_size
+from pipeline import files
+from pipeline.config import ConfigError, RunConfig, spec_hash
+from pipeline.manifest import Job
+from pipeline.outputs import Row, failed_row, images_folder, row
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job whose files were seen: plain values only."""
+
+    job: Job
+    size: Size  # of the result
+    spec_hash: str
+    content_sha256: str
+    style_sha256: tuple[str, ...]
+    weights_sha256: str
+    settings: str  # the row's RunConfig, as JSON: jobs of one batch share it
+
+    @property
+    def bucket(self) -> tuple[Size, str]:
+        """Jobs with the same bucket can be optimised together."""
+        return self.size, self.settings
+
+    def facts(self) -> Row:
+        """The columns of the metadata that are known by now."""
+        return {
+            "height": self.size[0],
+            "width": self.size[1],
+            "seed": RunConfig.model_validate_json(self.settings).seed,
+            "spec_hash": self.spec_hash,
+            "content_sha256": self.content_sha256,
+            "style_sha256": list(self.style_sha256),
+            "weights_sha256": self.weights_sha256,
+        }
+
+
+class Planner:
+    """Plans jobs of one run; remembers the paintings' hashes, which many rows share.
+
+    Args:
+      run: settings that rows override.
+      weights_sha256: of the network's weights.
+    """
+
+    def __init__(self, run: RunConfig, weights_sha256: str):
+        self.run, self.weights_sha256 = run, weights_sha256
+        self._paintings: OrderedDict[tuple[str, int], str] = OrderedDict()
+
+    def plan(self, job: Job) -> PlannedJob:
+        """Reads the job's files and their headers.
+
+        Raises:
+          InputError, ConfigError: a file is missing, no image or too small or large; a setting is
+            out of range.
+        """
+        config = job.config(self.run)
+        data = files.read(job.content, config.max_file_bytes)
+        header = probe(data, path=job.content, max_pixels=config.max_pixels)
+        try:
+            size = output_size(header.size, config)
+        except InputError as error:
+            raise InputError(str(error), path=job.content) from error
+        content = hashlib.sha256(data).hexdigest()
+        styles = tuple(self._painting(path, config) for path, _ in job.styles)
+        sources = {
+            "content": content,
+            "styles": [(sha, weight) for sha, (_, weight) in zip(styles, job.styles, strict=True)],
+            "weights": self.weights_sha256,
+        }
+        if config.init not in ("content", "noise", "style"):
+            sources["init"] = self._painting(config.init, config)
+        # A file's name is no part of the picture.
+        recipe = config.recipe() | {
+            "weights": "",
+            "init": config.init if "init" not in sources else "file",
+        }
+        identity = spec_hash(recipe, sources)
+        return PlannedJob(
+            job, size, identity, content, styles, self.weights_sha256, config.model_dump_json()
+        )
+
+    def _painting(self, path: str, config: RunConfig) -> str:
+        """SHA-256 of a painting that can be read, computed once per run."""
+        key = (path, config.max_pixels)
+        if key not in self._paintings:
+            data = files.read(path, config.max_file_bytes)
+            probe(data, path=path, max_pixels=config.max_pixels)
+            self._paintings[key] = hashlib.sha256(data).hexdigest()
+            if len(self._paintings) > 10_000:
+                self._paintings.popitem(last=False)
+        return self._paintings[key]
+
+
+def settle(planner: Planner, job: Job, folder: str, run_id: str) -> PlannedJob | Row:
+    """A plan, or the final row of a job that is done already (`cached`) or cannot be done
+    (`failed`).
+    """
+    try:
+        planned = planner.plan(job)
+    except (InputError, ConfigError) as error:
+        return failed_row(run_id, job, error)
+    if is_done(planned, images_folder(folder)):
+        return row(run_id, job, "cached", **planned.facts())
+    return planned
+
+
+def is_done(planned: PlannedJob, images: str) -> bool:
+    """Whether the picture is in the folder `images` and says that it was made to this very spec."""
+    path = files.join(images, planned.job.output)
+    if not files.exists(path):
+        return False
+    try:
+        header = probe(files.read(path), path=path)
+    except InputError:
+        return False  # damaged: it will be made again
+    found = (header.provenance or {}).get("spec_hash")
+    return found == planned.spec_hash and header.size == planned.size
+
+
+def bucket_key(planned: PlannedJob, shards: int) -> str:
+    """Key under which jobs that can share a batch meet; stable between runs and machines."""
+    shard = int(hashlib.sha256(planned.job.id.encode()).hexdigest(), 16) % shards
+    return json.dumps([*planned.bucket, shard])
+
+
+def cut_batches(jobs: Iterable[PlannedJob]) -> Iterator[tuple[PlannedJob, ...]]:
+    """Cuts the jobs of one bucket into batches, in the manifest's order."""
+    ordered = sorted(jobs, key=lambda planned: planned.job.line)
+    config = RunConfig.model_validate_json(ordered[0].settings)
+    count = config.batch_of(ordered[0].size[0] * ordered[0].size[1])
+    for start in range(0, len(ordered), count):
+        yield tuple(ordered[start : start + count])

@@ -1,0 +1,97 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from nst_ops.errors import InputError
+from nst_ops.images import FORMATS, Picture, decode, encode, probe, shrink
+
+PIXELS = np.linspace(0, 1, 24 * 32 * 3, dtype=np.float32).reshape(24, 32, 3)
+TOLERANCE = {"png": 0.002, "tiff": 0.002, "jpeg": 0.05, "webp": 0.08}
+
+
+def saved(image: Image.Image, format: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_round_trip(format):
+    alpha = np.linspace(0.5, 1, 24 * 32, dtype=np.float32).reshape(24, 32)
+    provenance = {"spec_hash": "abc", "content": "Große Reise.jpg"}
+    data = encode(PIXELS, format, quality=95, alpha=alpha, provenance=provenance)
+    assert data == encode(PIXELS, format, quality=95, alpha=alpha, provenance=provenance)
+    header = probe(data)
+    assert header.size == (24, 32) and header.provenance == provenance
+    assert Image.open(io.BytesIO(data)).info["icc_profile"]
+    picture = decode(encode(PIXELS, format, quality=95))
+    assert np.abs(picture.pixels - PIXELS).mean() < TOLERANCE[format]
+    if format != "jpeg":
+        np.testing.assert_allclose(decode(data).alpha, alpha, atol=0.003)
+
+
+def test_orientation_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to view
+    data = saved(Image.fromarray((PIXELS * 255).astype(np.uint8)), "PNG", exif=exif)
+    assert probe(data).size == (32, 24)
+    np.testing.assert_allclose(decode(data).pixels, np.rot90(PIXELS, -1), atol=0.005)
+
+
+def test_modes():
+    grey = np.linspace(0, 65535, 100).astype(np.uint16).reshape(10, 10)
+    deep = decode(saved(Image.fromarray(grey), "PNG")).pixels
+    np.testing.assert_allclose(deep[..., 1], grey / 65535, atol=1e-4)
+    red = Image.new("RGB", (8, 8), (200, 30, 40))
+    for mode, format, tolerance in (("P", "GIF", 0.1), ("CMYK", "JPEG", 0.05), ("L", "BMP", 1)):
+        pixels = decode(saved(red.convert(mode), format)).pixels
+        assert pixels.shape == (8, 8, 3)
+        np.testing.assert_allclose(pixels[4, 4], np.array([200, 30, 40]) / 255, atol=tolerance)
+
+
+def test_transparent_pixels_show_white():
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    picture = decode(saved(image, "PNG"))
+    assert picture.pixels.min() == 1.0 and picture.alpha.max() == 0.0
+
+
+def test_profile_is_converted():
+    """Another profile changes the pixels, sRGB does not."""
+    image = Image.new("RGB", (8, 8), (100, 150, 200))
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    same = decode(saved(image, "PNG", icc_profile=srgb)).pixels[0, 0]
+    np.testing.assert_allclose(same, np.array([100, 150, 200]) / 255, atol=0.005)
+    swapped = bytearray(srgb)
+    # Exchange the red and blue primaries' tags: the profile of a screen with the wires crossed.
+    red, blue = swapped.index(b"rXYZ"), swapped.index(b"bXYZ")
+    swapped[red : red + 4], swapped[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    moved = decode(saved(image, "PNG", icc_profile=bytes(swapped))).pixels[0, 0]
+    np.testing.assert_allclose(moved, np.array([200, 150, 100]) / 255, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty"),
+        (b"<!doctype html><html>", "web page"),
+        (encode(PIXELS, "png")[:200], "damaged or truncated|damaged header"),
+        (encode(np.repeat(PIXELS, 9, 0), "jpeg")[:900], "damaged or truncated"),
+        (b"\x89PNG\r\n\x1a\n", "damaged|not a PNG"),
+    ],
+)
+def test_bad_files(data, message):
+    with pytest.raises(InputError, match=f"photo.jpg: .*({message})"):
+        decode(data, path="photo.jpg")
+
+
+def test_limits_hold_before_decoding():
+    with pytest.raises(InputError, match="max_pixels = 100"):
+        probe(encode(PIXELS), path="a.png", max_pixels=100)
+
+
+def test_shrink_keeps_aspect():
+    assert shrink(Picture(PIXELS), 16).pixels.shape == (12, 16, 3)
+    assert shrink(Picture(PIXELS), 64).pixels.shape == (24, 32, 3)
+    assert shrink(Picture(PIXELS), 64, enlarge=True).pixels.shape == (48, 64, 3)
