@@ -1,4 +1,4 @@
-"""How much of a run's time is spent in the compiled step: what is left is what Python and NumPy cost."""
+"""How much of a run's time is spent in the compiled step; Python and NumPy cost the rest."""
 
 import time
 
@@ -15,7 +15,7 @@ def main() -> Table:
     known = nst_ops.TargetCache()
     nst_ops.run(pair.photo, [pair.painting], settings, cache=known)  # traces
     rows = [
-        # A painting's Gram matrices are computed once per process; the share is given without and with them.
+        # A painting's Gram matrices are computed once per process: both without and with them.
         _timed(pair, settings, "painting new", nst_ops.TargetCache()),
         _timed(pair, settings, "painting known", known),
     ]

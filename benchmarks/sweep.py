@@ -1,4 +1,4 @@
-"""What the three weights do: a contact sheet, `docs/weights.jpg`, and the figures of each picture on it."""
+"""What the three weights do: a contact sheet, `docs/weights.jpg`, and its pictures' figures."""
 
 import itertools
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Cell(NamedTuple):
 
 def main() -> Table:
     pair = pairs.load(0, SIZE)
-    # Settings by setting: three rows of the two weights that pull against each other, then one of tv_weight.
+    # Three rows of the two weights that pull against each other, then one of tv_weight.
     changes = [
         {"content_weight": content, "style_weight": style}
         for content, style in itertools.product(CONTENT_WEIGHTS, STYLE_WEIGHTS)
@@ -58,7 +58,7 @@ def main() -> Table:
         f"The weights, {pair.name}, {SIZE} px",
         rows,
         (
-            "The other settings are the defaults. The pictures are in docs/weights.jpg, in this order.",
+            "Other settings are the defaults. docs/weights.jpg has the pictures, in this order.",
             "`tv`: mean absolute difference of neighbouring pixels, in levels of 255.",
         ),
     )

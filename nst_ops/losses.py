@@ -22,7 +22,7 @@ import tensorflow as tf
 from nst_ops.gram import gram_matrix
 
 CONTENT_UNIT = 1.5e-6
-TV_UNIT = 1e-4
+TV_UNIT = 3e-4
 _TV_SOFTNESS = (
     0.02  # gradients below about this length count quadratically: grain of the paint is no edge
 )

@@ -389,12 +389,15 @@ def _extractor(
 ) -> Callable:
     """The network alone, for targets: images -> {layer: features}."""
     wanted = {*content_layers, *style_layers}
+    given = set(model.output) if isinstance(model.output, dict) else set()
+    if not wanted <= given:
+        raise InputError(
+            f"the model gives {sorted(given)}, which lacks {sorted(wanted - given)}; its output must "
+            "be a dict of feature maps by layer"
+        )
 
     def extract(images: tf.Tensor) -> Mapping[str, tf.Tensor]:
         features = model(images)
-        missing = wanted - set(features)
-        if missing:
-            raise InputError(f"the model gives {sorted(features)}, which lacks {sorted(missing)}")
         return {layer: features[layer] for layer in wanted}
 
     return extract if eager else _Compiled(extract)

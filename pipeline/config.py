@@ -127,6 +127,8 @@ def _override(values: dict[str, Any], override: str) -> None:
         for part in parents:
             if isinstance(target, list):
                 target = target[int(part)]
+            elif part.isdigit():
+                raise TypeError
             else:
                 target = target.setdefault(part, {})
         if isinstance(target, list):

@@ -6,8 +6,7 @@ import os
 import posixpath
 import tempfile
 from pathlib import Path
-
-from apache_beam.io.filesystems import FileSystems
+from typing import Any
 
 from nst_ops.errors import InputError
 
@@ -44,7 +43,7 @@ def read(path: str, max_bytes: int | None = None) -> bytes:
     limit = -1 if max_bytes is None else max_bytes + 1
     try:
         if is_url(path):
-            with FileSystems.open(path, compression_type="uncompressed") as file:
+            with _filesystems().open(path, compression_type="uncompressed") as file:
                 data = file.read(limit) if limit > 0 else file.read()
         else:
             with open(path, "rb") as file:
@@ -66,7 +65,7 @@ def read(path: str, max_bytes: int | None = None) -> bytes:
 
 def exists(path: str) -> bool:
     """Whether there is a file under this name."""
-    return FileSystems.exists(path) if is_url(path) else os.path.isfile(path)
+    return _filesystems().exists(path) if is_url(path) else os.path.isfile(path)
 
 
 def write(path: str, data: bytes) -> None:
@@ -77,7 +76,7 @@ def write(path: str, data: bytes) -> None:
       OSError: no space, no permission; there is no half file under `path` then.
     """
     if is_url(path):
-        with FileSystems.create(path, compression_type="uncompressed") as file:
+        with _filesystems().create(path, compression_type="uncompressed") as file:
             file.write(data)
         return
     folder = Path(path).parent
@@ -93,6 +92,13 @@ def write(path: str, data: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _filesystems() -> Any:
+    # Imported on first use: Beam takes a second to import, which `nst --help` need not wait for.
+    from apache_beam.io.filesystems import FileSystems
+
+    return FileSystems
 
 
 def _umask() -> int:

@@ -12,14 +12,14 @@ import sys
 def quiet_start() -> None:
     """Imports TensorFlow, once, with the C++ side's start-up lines kept from the terminal.
 
-    They are written to file descriptor 2 before TensorFlow has a log level. Set
-    TF_CPP_MIN_LOG_LEVEL yourself to see all of it.
+    They are written to file descriptor 2 before TensorFlow has a log level. With
+    TF_CPP_MIN_LOG_LEVEL=0 (`--verbose`) all of it is shown.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
         import tensorflow  # noqa: F401
 
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     terminal = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

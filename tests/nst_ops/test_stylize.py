@@ -50,7 +50,7 @@ def test_eager_equals_compiled(photo, painting):
 
 
 def test_new_shapes_and_weights_are_not_traced_again(load, painting):
-    settings = Settings(precision="float32", steps=2, style_layers=["block1_conv1", "block2_conv1"])
+    settings = Settings(precision="float32", steps=2, octaves=[1.0])
     stylize._step.cache_clear()
     made = []
     original = stylize._Compiled.__init__
@@ -124,11 +124,12 @@ def test_color_content_keeps_chroma(photo, painting):
 def test_blend_lies_between(photo, load):
     night, bridge = load("cafe_terrace_at_night", 96), load("langlois_bridge", 96)
     settings = Settings(precision="float32", steps=8)
-    means = [
-        stylize.run(photo, [blend], settings).images.mean()
+    first, blended, second = (
+        stylize.run(photo, [blend], settings).images
         for blend in ([(night, 1.0)], [(night, 1.0), (bridge, 1.0)], [(bridge, 1.0)])
-    ]
-    assert means[0] < means[1] < means[2]
+    )
+    apart = np.abs(first - second).mean()
+    assert np.abs(blended - first).mean() < apart and np.abs(blended - second).mean() < apart
 
 
 def test_another_model_in_place(photo, painting):
@@ -140,12 +141,12 @@ def test_another_model_in_place(photo, painting):
     )
     settings = Settings(
         precision="float32",
-        steps=3,
+        steps=12,
         content_layers=["block1_conv1"],
         style_layers=["block1_conv1"],
     )
-    curve = stylize.run(photo, [painting], settings, model=model).reports[0].curve
-    assert curve[-1][2] < curve[0][2]
+    report = stylize.run(photo, [painting], settings, model=model).reports[0]
+    assert report.losses["total"] < 0.5 * report.curve[0][2]
     with pytest.raises(InputError, match="lacks.*block4_conv2"):
         stylize.run(photo, [painting], Settings(), model=model)
 

@@ -1,0 +1,143 @@
+"""The command line as a user runs it, with real photos, paintings, weights and the real engine."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from nst_ops.images import probe
+
+from ..conftest import IMAGES
+
+SMALL = ["--set", "size=64", "--set", "steps=3", "--set", "precision=float32"]
+
+
+def nst(*arguments, cwd=None):
+    command = [sys.executable, "-m", "pipeline.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+def rows_of(folder, run_id):
+    table = pyarrow.parquet.read_table(folder / "metadata" / f"run_id={run_id}")
+    return sorted(table.to_pylist(), key=lambda row: row["manifest_line"])
+
+
+def summaries(folder):
+    files = sorted((folder / "runs").glob("*/summary.json"), key=lambda path: path.stat().st_mtime)
+    return [json.loads(file.read_text()) for file in files]
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    """A manifest of two good rows and one of every kind of bad row."""
+    folder = tmp_path_factory.mktemp("collection")
+    for name in ("rocket", "cat", "cafe_terrace_at_night"):
+        shutil.copy(IMAGES / f"{name}.jpg", folder)
+    (folder / "broken.jpg").write_bytes((folder / "cat.jpg").read_bytes()[:3000])
+    (folder / "page.jpg").write_text("<html>not found</html>")
+    Image.new("RGB", (300, 8)).save(folder / "thin.png")
+    (folder / "manifest.csv").write_text(
+        "content,style,output,color\n"
+        "rocket.jpg,cafe_terrace_at_night.jpg,deep/er/rocket,\n"
+        "cat.jpg,cafe_terrace_at_night.jpg,,content\n"
+        "gone.jpg,cafe_terrace_at_night.jpg,,\n"
+        "broken.jpg,cafe_terrace_at_night.jpg,,\n"
+        "page.jpg,cafe_terrace_at_night.jpg,,\n"
+        "thin.png,cafe_terrace_at_night.jpg,,\n"
+        "cat.jpg,gone.jpg,,\n"
+        "cat.jpg,cafe_terrace_at_night.jpg,purple,purple\n"
+    )
+    return folder
+
+
+def test_run_again_and_change(collection, tmp_path):
+    command = ["run", "--manifest", collection / "manifest.csv", "--output", tmp_path, *SMALL]
+    first = nst(*command)
+    assert first.returncode == 3, first.stderr
+    (summary,) = summaries(tmp_path)
+    assert (summary["ok"], summary["failed"]) == (2, 6)
+    rows = rows_of(tmp_path, summary["run_id"])
+    assert [row["status"] for row in rows] == ["ok", "ok"] + ["failed"] * 6
+    reasons = ["gone.jpg", "broken.jpg", "page.jpg", "thin.png", "gone.jpg", "color: 'purple'"]
+    for row, reason in zip(rows[2:], reasons, strict=True):
+        assert reason in row["error_message"] and row["error_type"]
+        assert row["error_message"] in first.stderr.replace("failed: ", "") or row["manifest_line"]
+    good = rows[0]
+    assert good["loss_last"] < good["loss_first"]
+    assert good["loss_last"] == pytest.approx(
+        good["loss_content"] + good["loss_style"] + good["loss_tv"], rel=1e-4
+    )
+    assert good["scales"][0]["stop_reason"] == "steps"
+    assert len(good["loss_curve"]) == 3
+    picture = tmp_path / "images/deep/er/rocket.png"
+    header = probe(picture.read_bytes())
+    assert header.size == (good["height"], good["width"]) == (43, 64)
+    assert header.provenance["spec_hash"] == good["spec_hash"]
+    assert not list((tmp_path / "work").glob("*"))
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*.png")}
+    assert len(before) == 2
+    nst(*command)
+    assert (summaries(tmp_path)[-1]["cached"], summaries(tmp_path)[-1]["ok"]) == (2, 0)
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "images").rglob("*.png")}
+
+    nst(*command, "--set", "tv_weight=50")
+    assert summaries(tmp_path)[-1]["ok"] == 2
+    shutil.copy(collection / "cat.jpg", collection / "rocket.jpg")  # another photo, same name
+    nst(*command, "--set", "tv_weight=50")
+    assert (summaries(tmp_path)[-1]["cached"], summaries(tmp_path)[-1]["ok"]) == (1, 1)
+
+
+def test_stylize_blends_and_repeats(tmp_path):
+    images = [IMAGES / f"{name}.jpg" for name in ("coffee", "pere_tanguy", "church_at_auvers")]
+    outputs = []
+    for name in ("a.webp", "b.webp"):
+        done = nst("stylize", images[0], f"{images[1]}=2", images[2], "-o", tmp_path / name, *SMALL)
+        assert done.returncode == 0, done.stderr
+        assert "oneDNN" not in done.stderr and "WARNING" not in done.stderr
+        outputs.append((tmp_path / name).read_bytes())
+    assert outputs[0] == outputs[1]
+    assert [style["weight"] for style in probe(outputs[0]).provenance["styles"]] == [2.0, 1.0]
+
+
+def test_alpha_comes_back(tmp_path):
+    photo = Image.open(IMAGES / "coffee.jpg").convert("RGBA")
+    photo.putalpha(Image.radial_gradient("L").resize(photo.size))
+    photo.save(tmp_path / "photo.png")
+    done = nst(
+        "stylize", "photo.png", IMAGES / "pere_tanguy.jpg", "-o", "out.png", *SMALL, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "out.png").mode == "RGBA"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--manifest", "gone.csv", "--output", "o"], "gone.csv: cannot be read"),
+        (["run", "--config", "gone.yaml", "--manifest", "m", "--output", "o"], "gone.yaml"),
+        (["stylize", "a.jpg", "b.jpg", "-o", "x.bmp"], "'.bmp'; use .png"),
+        (["stylize", "a.jpg", "b.jpg", "-o", "x.png"], "a.jpg: cannot be read"),
+        (["stylize", "a.jpg", "b.jpg=many", "-o", "x.png"], "must be a number above 0"),
+        (["manifest", "--content", "no*", "--style", "no*", "-o", "m.csv"], "matches no file"),
+        (["stylize", "a.jpg", "b.jpg", "-o", "x.png", "--frobnicate"], "unknown arguments"),
+        (["run", "--manifest", "m.csv", "--output", "o", "--set", "sise=3"], "did you mean 'size'"),
+    ],
+)
+def test_bad_arguments_exit_2_and_start_nothing(tmp_path, arguments, message):
+    done = nst(*arguments, cwd=tmp_path)
+    assert done.returncode == 2 and message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_validate_and_doctor(collection):
+    done = nst("validate", "--manifest", collection / "manifest.csv", *SMALL)
+    assert done.returncode == 2 and "8 rows, 5 problems" in done.stdout
+    assert "line 6" in done.stdout
+    done = nst("doctor")
+    assert done.returncode == 0 and "42200b99" in done.stdout and "bfloat16" in done.stdout

@@ -1,0 +1,161 @@
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from nst_ops.errors import InputError
+from pipeline.config import ConfigError, RunConfig, load_config
+from pipeline.manifest import (
+    BadRow,
+    ManifestError,
+    check_manifest,
+    make_manifest,
+    parse_row,
+    read_manifest,
+    write_manifest,
+)
+
+RUN = RunConfig()
+
+
+def rows_of(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return list(read_manifest(str(path), RUN))
+
+
+def test_csv(tmp_path):
+    text = (
+        b"\xef\xbb\xbfcontent,style,style_weight,id\n"
+        b'"a, b.jpg",s.png,0.05,\n'
+        b"\n"
+        b'/abs/c.jpg,"[{""path"": ""s.png"", ""weight"": 3}, ""t.png""]",,night\n'
+    )
+    first, second = rows_of(tmp_path, "m.csv", text)
+    assert first.content == str(tmp_path / "a, b.jpg")
+    assert first.config(RUN).style_weight == 0.05
+    assert second.content == "/abs/c.jpg" and second.line == 4
+    assert second.styles == ((str(tmp_path / "s.png"), 3.0), (str(tmp_path / "t.png"), 1.0))
+    assert second.output == "night.png" and second.config(RUN) is RUN
+
+
+def test_json_lines_and_parquet(tmp_path):
+    row = {"content": "a.jpg", "style": ["s.png", {"path": "t.png", "weight": 2}], "size": 256}
+    (from_json,) = rows_of(tmp_path, "m.jsonl", json.dumps(row) + "\n")
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist([{**row, "style": json.dumps(row["style"])}]),
+        tmp_path / "m.parquet",
+    )
+    (from_parquet,) = read_manifest(str(tmp_path / "m.parquet"), RUN)
+    assert from_json.styles == from_parquet.styles
+    assert from_json.config(RUN).size == from_parquet.config(RUN).size == 256
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"content": "a.jpg"}, "line 7: 'style' is empty"),
+        ({"content": "a", "style": "s", "colour": "x"}, "unknown column 'colour'"),
+        ({"content": "a", "style": "[oops"}, "no JSON"),
+        ({"content": "a", "style": [{"path": "s", "weight": -1}]}, "weight above 0"),
+        ({"content": "a", "style": "s", "output": "../../etc/passwd"}, "relative path"),
+        ({"content": "a", "style": "s", "output": "/etc/passwd"}, "relative path"),
+        ({"content": "a", "style": "s", "id": "x\ny"}, "control characters"),
+    ],
+)
+def test_bad_rows(row, message):
+    with pytest.raises(InputError, match=message):
+        parse_row(row, 7, "", "png")
+
+
+def test_bad_rows_do_not_stop_the_rest(tmp_path):
+    rows = rows_of(
+        tmp_path, "m.csv", "content,style,color\na.jpg,s.png,purple\nb.jpg,s.png,match\n"
+    )
+    assert isinstance(rows[0], BadRow) and "color: 'purple'" in rows[0].message
+    assert "line 2" in rows[0].message
+    assert rows[1].config(RUN).color == "match"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("m.csv", "content,stile\na,b\n", "no column 'style'"),
+        ("m.csv", "content,style,wieght\na,b,1\n", "unknown column 'wieght'"),
+        ("m.csv", "content,style\n", "no rows"),
+        ("m.csv", "content,style\na.jpg,s\na.jpg,s\n", "lines 2 and 3 both write"),
+        ("m.txt", "a", "unknown kind"),
+        ("m.parquet", "nonsense", "not a Parquet file"),
+    ],
+)
+def test_unusable_manifests(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ManifestError, match=message):
+        check_manifest(str(tmp_path / name), RUN)
+
+
+def test_ten_thousand_rows(tmp_path):
+    path = tmp_path / "m.csv"
+    lines = "".join(f"photos/{i}.jpg,s.png,{i % 5 + 1}000\n" for i in range(10_000))
+    path.write_text("content,style,content_weight\n" + lines)
+    assert check_manifest(str(path), RUN) == (10_000, [])
+
+
+def test_making_manifests(tmp_path):
+    for name in ("p/x/1.jpg", "p/y/1.jpg", "s/a.png", "s/b.png", "s/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    photos, paintings = str(tmp_path / "p/**/*.jpg"), str(tmp_path / "s/*.png")
+    template = "{content_dir}/{content_stem}-{style_stem}"
+    rows = make_manifest(photos, paintings, name=template, folder=str(tmp_path))
+    assert len(rows) == 6
+    assert rows[0] == {"content": "p/x/1.jpg", "style": "s/a.png", "output": "x/1-a"}
+    drawn = make_manifest(photos, paintings, pair="random:2", seed=5)
+    assert len(drawn) == 4 and drawn == make_manifest(photos, paintings, pair="random:2", seed=5)
+    with pytest.raises(InputError, match="2 photos but 3 paintings"):
+        make_manifest(photos, paintings, pair="zip")
+    with pytest.raises(InputError, match="matches no file"):
+        make_manifest("nothing/*", paintings)
+    with pytest.raises(InputError, match="fields are"):
+        make_manifest(photos, paintings, name="{photo}")
+    write_manifest(rows, str(tmp_path / "m.csv"))
+    assert check_manifest(str(tmp_path / "m.csv"), RUN) == (6, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("sise: 3", [], "unknown key 'sise'; did you mean 'size'"),
+        ("size: big", [], "c.yaml: size: 'big'"),
+        ("size: [", [], "not valid YAML"),
+        ("a", [], "expected `key: value`"),
+        ("scales: [{size: 64, steps: 0}]", [], r"scales.0.steps: 0"),
+        ("scales: [{size: 64, steps: 2}, {size: 32, steps: 2}]", [], "coarse to fine"),
+        ("style_layers: [block9_conv1]", [], "no layer 'block9_conv1'"),
+        ("!!python/object/apply:os.system ['true']", [], "not valid YAML"),
+        ("{}", ["scales.0.steps=5"], "`scales: auto` has none"),
+        ("{}", ["size"], "expected key=value"),
+        ("batch_size: 0", [], "at least 1"),
+    ],
+)
+def test_bad_configs(tmp_path, text, overrides, message):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(str(path), overrides)
+
+
+def test_overrides(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("scales: [{size: 64, steps: 2}]\n")
+    config = load_config(str(path), ["scales.0.steps=50", "content_weight=2e3", "color=match"])
+    assert config.scales[0].steps == 50
+    assert config.content_weight == 2000.0 and config.color == "match"
+
+
+def test_configs_are_valid():
+    from pathlib import Path
+
+    for path in sorted(Path("configs").glob("*.yaml")):
+        load_config(str(path))
