@@ -392,7 +392,8 @@ def _extractor(
     given = set(model.output) if isinstance(model.output, dict) else set()
     if not wanted <= given:
         raise InputError(
-            f"the model gives {sorted(given)}, which lacks {sorted(wanted - given)}; its output must "
+            f"the model gives {sorted(given)}, which lacks {sorted(wanted - given)}; its output "
+            "must "
             "be a dict of feature maps by layer"
         )
 
