@@ -81,9 +81,8 @@ def main() -> Table:
             "`evaluations`: of loss and gradient, as full-size ones (at half the size, a quarter)."
             " Ours looks at three octaves of the picture, which costs the network 1.31 times the"
             " pixels; `seconds` hold that.",
-            "`cpu`: processor seconds, and `ratio` theirs over ours: other work on the machine, which"
-            " `seconds` suffer from, blurs them less. Both methods were traced before the clock"
-            " started.",
+            "`cpu`: processor seconds, and `ratio` theirs over ours: blurred less than `seconds` by"
+            " other work on the machine. Both methods were traced before the clock started.",
             "`reached`: which of our swd and cin this picture is at or below.",
             "The figures are those of `benchmarks.quality`; lower is better.",
         ),

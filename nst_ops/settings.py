@@ -81,7 +81,7 @@ class Settings(_Strict):
         description="resolutions of the painting to take strokes from",
     )
     content_weight: NonNegative = Field(
-        3e3, description="useful 1e3 (free) to 1e4 (close to the photo)"
+        5e3, description="useful 1e3 (free) to 1e4 (close to the photo)"
     )
     style_weight: NonNegative = Field(3e-2, description="useful 1e-2 (timid) to 1e-1 (abstract)")
     tv_weight: NonNegative = Field(

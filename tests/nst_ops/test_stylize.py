@@ -61,7 +61,7 @@ def test_new_shapes_and_weights_are_not_traced_again(load, painting):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stylize._Compiled, "__init__", remember)
-        knobs = stylize.Knobs(3e3, 3e-2, 10.0)
+        knobs = stylize.Knobs(5e3, 3e-2, 10.0)
         for size in (150, 96, 80):
             for _ in stylize.stylize(load("cat", size), [painting], settings, knobs=knobs):
                 knobs.content_weight += 100.0
@@ -71,7 +71,7 @@ def test_new_shapes_and_weights_are_not_traced_again(load, painting):
 
 def test_knobs_act_between_steps(photo, painting):
     settings = Settings(precision="float32", steps=3)
-    knobs = stylize.Knobs(3e3, 3e-2, 10.0)
+    knobs = stylize.Knobs(5e3, 3e-2, 10.0)
     styles = []
     for iterate in stylize.stylize(photo, [painting], settings, knobs=knobs):
         styles.append(iterate.losses["style"][0])
