@@ -10,6 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from nst_ops.weights import LAYERS
 
+INITS = ("content", "noise", "style")  # other values of `init` are files
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -149,6 +151,11 @@ class Settings(_Strict):
                 "content_weight and style_weight are both 0; there is nothing to optimise"
             )
         return self
+
+    @property
+    def init_file(self) -> str | None:
+        """The file that `init` names, if it names one."""
+        return None if self.init in INITS else self.init
 
     @property
     def final_size(self) -> int:

@@ -302,16 +302,16 @@ class _Plateau:
 
     def __init__(self, count: int, tolerance: float, patience: int):
         self.tolerance, self.patience = tolerance, patience
-        self.anchor = np.full(count, np.inf)
+        self.goal = np.full(count, np.inf)  # the loss to get below
         self.since = np.zeros(count, int)
 
     def update(self, best: np.ndarray) -> np.ndarray:
         """Takes the best losses [B] so far; returns [B] bool, whether `patience` steps have gained
         too little.
         """
-        gained = best < self.anchor * (1.0 - self.tolerance)
+        gained = best < self.goal
         self.since = np.where(gained, 0, self.since + 1)
-        self.anchor = np.where(gained, best, self.anchor)
+        self.goal[gained] = best[gained] * (1.0 - self.tolerance)
         return self.since >= self.patience
 
 
@@ -471,6 +471,8 @@ def _batch(images: np.ndarray, name: str) -> np.ndarray:
     images = images[None] if images.ndim == 3 else images
     if images.ndim != 4 or images.shape[-1] != 3:
         raise InputError(f"{name} has shape {images.shape}; expected [B, H, W, 3] or [H, W, 3]")
+    if not images.size:
+        raise InputError(f"{name} has shape {images.shape}: nothing to stylize")
     if not (images.min() >= 0.0 and images.max() <= 1.0):  # also false for NaN
         raise InputError(
             f"{name} has values from {images.min():g} to {images.max():g}; expected sRGB in [0, "

@@ -2,7 +2,9 @@
 paintings, cached.
 """
 
+import functools
 import hashlib
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -42,24 +44,27 @@ class TargetCache:
     def __init__(self, max_bytes: int = 512 * 2**20):
         self.max_bytes = max_bytes
         self.bytes = 0
-        self._entries: OrderedDict[Hashable, tuple[Grams, int]] = OrderedDict()
+        self._entries: OrderedDict[Hashable, tuple[Grams, ...]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, compute: Callable[[], Grams]) -> Grams:
+    def get(self, key: Hashable, compute: Callable[[], tuple[Grams, ...]]) -> tuple[Grams, ...]:
         """The entry, computed if it is not there."""
         with self._lock:
             if key in self._entries:
                 self._entries.move_to_end(key)
-                return self._entries[key][0]
-        grams = compute()  # outside the lock: it takes seconds, and doing it twice does no harm
-        size = sum(gram.shape.num_elements() * 4 for gram in grams.values())
+                return self._entries[key]
+        octaves = compute()  # outside the lock: it takes seconds, and doing it twice does no harm
         with self._lock:
             if key not in self._entries:
-                self._entries[key] = (grams, size)
-                self.bytes += size
+                self._entries[key] = octaves
+                self.bytes += _bytes(octaves)
             while self.bytes > self.max_bytes and len(self._entries) > 1:
-                self.bytes -= self._entries.popitem(last=False)[1][1]
-        return grams
+                self.bytes -= _bytes(self._entries.popitem(last=False)[1])
+        return octaves
+
+
+def _bytes(octaves: tuple[Grams, ...]) -> int:
+    return sum(4 * gram.shape.num_elements() for grams in octaves for gram in grams.values())
 
 
 def style_targets(
@@ -85,42 +90,34 @@ def style_targets(
       Per octave, full size first: {layer: [1, C, C]}.
     """
     count = len(octave_sizes(picture, len(settings.octaves), least_side(settings)))
+    # The painting's smallest octave, too, must be large enough for the network.
+    least = least_side(settings) * 2 ** (count - 1)
+    layers = tuple(settings.style_layers)
     total = sum(s.weight for s in styles) * sum(r.weight for r in settings.style_scales)
-    sums: list[dict[str, tf.Tensor]] = [{} for _ in range(count)]
-    for style in styles:
-        digest = style.digest()
-        for scale in settings.style_scales:
-            size = _style_size(style.image.shape[:2], scale, picture, final, least_side(settings))
-            image: list[tf.Tensor] = []  # octaves of the resized painting, made at most once
-
-            def grams(
-                octave: int, size: Size = size, style: Style = style, image: list = image
-            ) -> Grams:
-                if not image:
-                    image.extend(_octaves(style.image, size, count))
-                features = extractor(image[octave])
-                return {layer: gram_matrix(features[layer]) for layer in settings.style_layers}
-
-            for octave in range(count):
-                key = (extractor, digest, size, octave, tuple(settings.style_layers))
-                share = style.weight * scale.weight / total
-                for layer, gram in cache.get(
-                    key, lambda octave=octave, grams=grams: grams(octave)
-                ).items():
-                    sums[octave][layer] = sums[octave].get(layer, 0.0) + share * gram
-    return tuple(sums)
+    mean: list[Grams] = [{} for _ in range(count)]
+    for style, scale in itertools.product(styles, settings.style_scales):
+        size = _style_size(style.image.shape[:2], scale, picture, final, least)
+        compute = functools.partial(_grams, style.image, size, count, layers, extractor)
+        octaves = cache.get((extractor, style.digest(), size, count, layers), compute)
+        share = style.weight * scale.weight / total
+        for sums, grams in zip(mean, octaves, strict=True):
+            for layer, gram in grams.items():
+                sums[layer] = sums.get(layer, 0.0) + share * gram
+    return tuple(mean)
 
 
-def _octaves(image: np.ndarray, size: Size, count: int) -> list[tf.Tensor]:
+def _grams(
+    image: np.ndarray, size: Size, count: int, layers: Sequence[str], extractor: Extractor
+) -> tuple[Grams, ...]:
+    """Of a painting resized to `size`, per octave."""
     resized = tf.clip_by_value(pyramid.resize(tf.convert_to_tensor(image)[None], size), 0.0, 1.0)
-    return pyramid.octaves(resized, count)
+    octaves = [extractor(octave) for octave in pyramid.octaves(resized, count)]
+    return tuple({layer: gram_matrix(octave[layer]) for layer in layers} for octave in octaves)
 
 
 def _style_size(own: Size, scale: StyleScale, picture: Size, final: Size, least: int) -> Size:
-    """A painting is not enlarged: it has no strokes finer than its pixels, and blur is no
-    stroke.
-    """
-    ratio = scale.ratio if scale.ratio is not None else scale.size / max(final)  # type: ignore[operator]
-    size = fit(own, max(1, round(max(picture) * ratio)))
+    """Never larger than the painting: beyond its own pixels it has no strokes, only blur."""
+    ratio = scale.ratio if scale.size is None else scale.size / max(final)
+    height, width = fit(own, max(1, round(max(picture) * (ratio or 1.0))))
     # Not smaller than the network needs, however narrow the painting.
-    return size if min(size) >= least else (max(size[0], least), max(size[1], least))
+    return max(height, least), max(width, least)

@@ -5,6 +5,7 @@ and the remedy.
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,11 @@ class RunConfig(Settings):
             raise ValueError(f"batch_size: {self.batch_size} must be at least 1, or `auto`")
         return self
 
+    @property
+    def weights_file(self) -> str | None:
+        """The file that `weights` names, if it names one."""
+        return None if self.weights in ("embedded", "imagenet") else self.weights
+
     def recipe(self) -> dict[str, Any]:
         """What changes the picture or its file, as plain values."""
         fields = [*Settings.model_fields, "format", "quality"]
@@ -78,9 +84,8 @@ def load_config(path: str | None, overrides: Iterable[str] = ()) -> RunConfig:
     Raises:
       ConfigError: with all that is wrong, one problem a line.
     """
-    where, values = "defaults", {}
+    values = {}
     if path is not None:
-        where = path
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
         except OSError as error:
@@ -92,8 +97,13 @@ def load_config(path: str | None, overrides: Iterable[str] = ()) -> RunConfig:
             raise ConfigError(f"{path}: expected `key: value` lines, got a {type(values).__name__}")
     for override in overrides:
         _override(values, override)
-        where = f"{path or 'defaults'} with --set {override}" if path is None else where
-    return validate(values, where)
+    config = validate(values, path or "--set")
+    # Workers may have another working folder.
+    files = {"init": config.init_file, "weights": config.weights_file}
+    absolute = {
+        key: os.path.abspath(file) for key, file in files.items() if file and "://" not in file
+    }
+    return config.model_copy(update=absolute)
 
 
 def validate(values: Mapping[str, Any], where: str) -> RunConfig:

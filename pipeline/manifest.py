@@ -20,6 +20,7 @@ import yaml
 
 from nst_ops.errors import InputError
 from nst_ops.images import FORMATS
+from nst_ops.settings import INITS
 from pipeline import files
 from pipeline.config import ROW_SETTINGS, ConfigError, RunConfig, validate
 
@@ -110,9 +111,10 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, format: str) -> Jo
             )
     content = files.resolve(str(given["content"]), folder)
     styles = tuple((files.resolve(p, folder), w) for p, w in _styles(given["style"], line))
-    overrides = tuple(
-        sorted((key, json.dumps(_value(given[key]))) for key in given if key in ROW_SETTINGS)
-    )
+    settings = {key: _value(given[key]) for key in given if key in ROW_SETTINGS}
+    if settings.get("init", "content") not in INITS:
+        settings["init"] = files.resolve(str(settings["init"]), folder)
+    overrides = tuple(sorted((key, json.dumps(value)) for key, value in settings.items()))
     # Without an id, the same pair under other settings must get another name.
     key = json.dumps([given["content"], _plain(given["style"]), overrides], sort_keys=True)
     stems = "-".join(_stem(p) for p in (content, *(path for path, _ in styles)))[:120]

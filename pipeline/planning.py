@@ -30,6 +30,12 @@ class PlannedJob:
     settings: str  # the row's RunConfig, as JSON: jobs of one batch share it
 
     @property
+    def seed(self) -> int:
+        """Of everything random in this job, from the settings' and the photo: any batch's."""
+        settings = RunConfig.model_validate_json(self.settings)
+        return (settings.seed + int(self.content_sha256[:7], 16)) % 2**31
+
+    @property
     def bucket(self) -> tuple[Size, str]:
         """Jobs with the same bucket can be optimised together."""
         return self.size, self.settings
@@ -39,7 +45,7 @@ class PlannedJob:
         return {
             "height": self.size[0],
             "width": self.size[1],
-            "seed": RunConfig.model_validate_json(self.settings).seed,
+            "seed": self.seed,
             "spec_hash": self.spec_hash,
             "content_sha256": self.content_sha256,
             "style_sha256": list(self.style_sha256),
@@ -80,8 +86,8 @@ class Planner:
             "styles": [(sha, weight) for sha, (_, weight) in zip(styles, job.styles, strict=True)],
             "weights": self.weights_sha256,
         }
-        if config.init not in ("content", "noise", "style"):
-            sources["init"] = self._painting(config.init, config)
+        if config.init_file:
+            sources["init"] = self._painting(config.init_file, config)
         # A file's name is no part of the picture.
         recipe = config.recipe() | {
             "weights": "",

@@ -113,9 +113,7 @@ class Stylizer:
         if photo.pixels.shape[:2] != planned.size:
             raise InputError("has changed since the run began; run again", path=planned.job.content)
         styles = [(self._painting(path, config), weight) for path, weight in planned.job.styles]
-        initial = None
-        if config.init not in ("content", "noise", "style"):
-            initial = self._painting(config.init, config)
+        initial = self._painting(config.init_file, config) if config.init_file else None
         return photo, styles, initial
 
     def _painting(self, path: str, config: RunConfig) -> np.ndarray:
@@ -144,6 +142,7 @@ class Stylizer:
             [styles for _, _, styles, _ in ready],
             config,
             initial=initial,
+            seeds=[planned.seed for planned, *_ in ready],
             progress=self._reporter(ready[0][0].job, len(ready)),
         )
         return result.images, result.reports, result.seconds_optimise

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nst_ops.gram import gram_matrix
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_against_numpy(dtype):
+    features = tf.cast(np.random.default_rng(0).normal(size=(3, 5, 7, 4)), dtype)
+    rows = tf.cast(features, tf.float64).numpy().reshape(3, 35, 4)
+    gram = gram_matrix(features)
+    assert gram.dtype == tf.float32
+    np.testing.assert_allclose(
+        gram, np.einsum("bpc,bpd->bcd", rows, rows) / 35, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_does_not_depend_on_the_area():
+    features = tf.constant(np.random.default_rng(1).random((1, 4, 6, 3), np.float32))
+    tiled = tf.tile(features, [1, 3, 2, 1])
+    np.testing.assert_allclose(gram_matrix(tiled), gram_matrix(features), rtol=1e-5)
+
+
+def test_does_not_depend_on_the_arrangement():
+    rng = np.random.default_rng(2)
+    features = rng.random((1, 4, 6, 3), np.float32)
+    shuffled = rng.permutation(features.reshape(24, 3)).reshape(1, 4, 6, 3)
+    assert not np.array_equal(features, shuffled)
+    np.testing.assert_allclose(gram_matrix(shuffled), gram_matrix(features), rtol=1e-5)
+
+
+def test_gradient():
+    """Of a sum over entries, by hand: d/dF sum(G) = 2 * (sum of F's channels) / (H * W)."""
+    features = tf.constant(np.random.default_rng(3).random((1, 3, 4, 2), np.float32))
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        value = tf.reduce_sum(gram_matrix(features))
+    expected = 2.0 / 12.0 * np.repeat(np.sum(features, -1, keepdims=True), 2, axis=-1)
+    np.testing.assert_allclose(tape.gradient(value, features), expected, rtol=1e-5)

@@ -1,0 +1,99 @@
+import pytest
+from pydantic import ValidationError
+
+from nst_ops.errors import InputError
+from nst_ops.settings import Scale, Settings
+from nst_ops.sizes import fit, least_side, octave_sizes, output_size, schedule
+
+
+@pytest.mark.parametrize(
+    ("size", "long_side", "enlarge", "expected"),
+    [
+        ((300, 400), 200, False, (150, 200)),
+        ((400, 300), 200, False, (200, 150)),
+        ((300, 400), 800, False, (300, 400)),
+        ((300, 400), 800, True, (600, 800)),
+        ((300, 400), 400, True, (300, 400)),
+        ((1, 1000), 100, False, (1, 100)),  # never zero
+    ],
+)
+def test_fit(size, long_side, enlarge, expected):
+    assert fit(size, long_side, enlarge=enlarge) == expected
+
+
+def test_automatic_schedule_halves_down_to_the_coarsest():
+    plans = schedule((1024, 768), Settings(steps=10))
+    assert [p.size for p in plans] == [(128, 96), (256, 192), (512, 384), (1024, 768)]
+    assert [p.steps for p in plans] == [80, 40, 20, 10]
+    assert {p.weight for p in plans} == {1.0}
+
+
+def test_small_pictures_have_one_scale():
+    assert [(p.size, p.steps) for p in schedule((96, 64), Settings(steps=7))] == [((96, 64), 7)]
+
+
+def test_listed_scales_keep_steps_and_weights():
+    scales = [
+        Scale(size=64, steps=9, weight=2.0),
+        Scale(size=128, steps=5),
+        Scale(size=256, steps=3, weight=0.5),
+    ]
+    plans = schedule((256, 256), Settings(scales=scales))
+    assert [(p.size, p.steps, p.weight) for p in plans] == [
+        ((64, 64), 9, 2.0),
+        ((128, 128), 5, 1.0),
+        ((256, 256), 3, 0.5),
+    ]
+    smaller = schedule((100, 100), Settings(scales=scales))
+    assert [(p.size, p.steps, p.weight) for p in smaller] == [
+        ((64, 64), 9, 2.0),
+        ((100, 100), 3, 0.5),
+    ]
+
+
+def test_scales_too_narrow_for_the_network_are_left_out():
+    settings = Settings(scales=[Scale(size=64, steps=1), Scale(size=256, steps=1)])
+    assert [p.size for p in schedule((60, 256), settings)] == [(60, 256)]  # 15 px at the coarse one
+    shallow = settings.model_copy(
+        update={"content_layers": {"block2_conv1": 1.0}, "style_layers": {"block1_conv1": 1.0}}
+    )
+    assert [p.size for p in schedule((60, 256), shallow)] == [(15, 64), (60, 256)]
+
+
+def test_octaves_end_where_the_network_cannot_follow():
+    assert octave_sizes((101, 64), 3, 16) == [(101, 64), (51, 32), (26, 16)]
+    assert octave_sizes((101, 64), 3, 32) == [(101, 64), (51, 32)]
+    assert octave_sizes((20, 20), 3, 32) == [(20, 20)]
+
+
+@pytest.mark.parametrize(("layer", "expected"), [("block1_conv1", 2), ("block4_conv2", 16)])
+def test_least_side_is_of_the_deepest_layer(layer, expected):
+    settings = Settings(content_layers=[layer], style_layers=["block1_conv1"])
+    assert least_side(settings) == expected
+
+
+def test_output_size_names_the_layer_and_the_remedy():
+    assert output_size((1000, 500), Settings(size=200)) == (200, 100)
+    with pytest.raises(InputError, match="10x400 px.*5x200 px.*block5_conv1.*32 px.*enlarge"):
+        output_size((10, 400), Settings(size=200))
+    with pytest.raises(InputError, match="at least 32 px"):
+        output_size((31, 31), Settings(size=512))
+    assert output_size((32, 32), Settings(size=512)) == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"scales": [{"size": 128, "steps": 1}, {"size": 64, "steps": 1}]}, "must grow"),
+        ({"scales": []}, "list is empty"),
+        ({"octaves": [0.0, 0.0]}, "all weights are 0"),
+        ({"style_layers": ["block9_conv1"]}, "no layer 'block9_conv1'"),
+        ({"content_weight": 0, "style_weight": 0}, "nothing to optimise"),
+        ({"style_scales": [{}]}, "either ratio or size"),
+        ({"content_weight": float("inf")}, "finite"),
+        ({"sise": 512}, "sise"),
+    ],
+)
+def test_settings_that_contradict_themselves(fields, message):
+    with pytest.raises(ValidationError, match=message):
+        Settings(**fields)
