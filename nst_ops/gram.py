@@ -19,9 +19,13 @@ def gram_matrix(features: tf.Tensor) -> tf.Tensor:
       [B, C, C] float32, symmetric.
     """
     shape = tf.shape(features)
-    flat = tf.reshape(
-        tf.cast(features, tf.float32), [shape[0], shape[1] * shape[2], shape[3]]
-    )  # [B, H*W, C]
-    gram = tf.matmul(flat, flat, transpose_a=True) / tf.cast(shape[1] * shape[2], tf.float32)
-    gram.set_shape([features.shape[0], features.shape[-1], features.shape[-1]])
-    return gram
+    return gram_sum(features) / tf.cast(shape[1] * shape[2], tf.float32)
+
+
+def gram_sum(features: tf.Tensor) -> tf.Tensor:
+    """`gram_matrix` before the mean: sums over tiles add up to that of the whole feature map."""
+    shape = tf.shape(features)
+    channels = features.shape[-1]
+    flat = tf.reshape(tf.cast(features, tf.float32), [shape[0], shape[1] * shape[2], channels])
+    gram = tf.matmul(flat, flat, transpose_a=True)
+    return tf.ensure_shape(gram, [features.shape[0], channels, channels])

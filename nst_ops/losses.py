@@ -19,8 +19,6 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from nst_ops.gram import gram_matrix
-
 CONTENT_UNIT = 1.5e-6
 TV_UNIT = 3e-4
 _TV_SOFTNESS = (
@@ -72,7 +70,7 @@ def content_loss(features: Features, targets: Features, layers: Mapping[str, flo
 
 
 def style_loss(
-    octaves: Sequence[Features],
+    grams: Sequence[Features],
     targets: Sequence[Features],
     layers: Mapping[str, float],
     octave_weights: Sequence[float],
@@ -82,8 +80,8 @@ def style_loss(
     Gatys et al. 2016, eq. 4-5, made relative; over octaves of the picture: Snelgrove 2017.
 
     Args:
-      octaves: per octave of the picture {layer: [B, h, w, C]}.
-      targets: per octave {layer: [B, C, C]}, Gram matrices.
+      grams: per octave of the picture {layer: [B, C, C]}, Gram matrices.
+      targets: the same of the painting.
       layers: {layer: weight}; the weights' sum does not matter.
       octave_weights: one per octave; their sum does not matter.
 
@@ -91,15 +89,11 @@ def style_loss(
       [B] float32.
     """
     terms = []
-    for features, grams, octave_weight in zip(octaves, targets, octave_weights, strict=True):
+    for mine, goal, octave_weight in zip(grams, targets, octave_weights, strict=True):
         for layer, layer_weight in layers.items():
-            distance = tf.reduce_sum(
-                tf.square(gram_matrix(features[layer]) - grams[layer]), axis=[1, 2]
-            )
-            relative = tf.math.divide_no_nan(
-                distance, tf.reduce_sum(tf.square(grams[layer]), axis=[1, 2])
-            )
-            terms.append(octave_weight * layer_weight * relative)
+            distance = tf.reduce_sum(tf.square(mine[layer] - goal[layer]), axis=[1, 2])
+            norm = tf.reduce_sum(tf.square(goal[layer]), axis=[1, 2])
+            terms.append(octave_weight * layer_weight * tf.math.divide_no_nan(distance, norm))
     return tf.add_n(terms) / (sum(layers.values()) * sum(octave_weights))
 
 
@@ -115,38 +109,35 @@ def total_variation(images: tf.Tensor) -> tf.Tensor:
     Returns:
       [B] float32, 0 for a flat image.
     """
+    height, width = tf.shape(images)[1], tf.shape(images)[2]
+    return variation_sum(images) / tf.cast((height - 1) * (width - 1), tf.float32)
+
+
+def variation_sum(images: tf.Tensor) -> tf.Tensor:
+    """`total_variation` before the mean, for images that are tiles of one: [B] float32.
+
+    A pixel counts with its neighbours below and to the right, so the last row and column only
+    serve as neighbours.
+    """
     down = images[:, 1:, :-1] - images[:, :-1, :-1]
     right = images[:, :-1, 1:] - images[:, :-1, :-1]
     squared = tf.reduce_sum(tf.square(down) + tf.square(right), axis=-1)
     length = tf.sqrt(squared + _TV_SOFTNESS**2) - _TV_SOFTNESS
-    return tf.reduce_mean(length, axis=[1, 2])
+    return tf.reduce_sum(length, axis=[1, 2])
 
 
-def weighted_terms(
-    images: tf.Tensor,
-    features: Sequence[Features],
-    targets: Targets,
-    weights: LossWeights,
-    *,
-    content_layers: Mapping[str, float],
-    style_layers: Mapping[str, float],
-    octave_weights: Sequence[float],
+def weighted_total(
+    weights: LossWeights, *, content: tf.Tensor, style: tf.Tensor, tv: tf.Tensor
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """The weighted multi-scale Gram loss.
-
-    Args:
-      images: [B, H, W, 3].
-      features: of each octave of `images`, full size first.
+    """The weighted multi-scale Gram loss from its three terms, [B] each.
 
     Returns:
-      The total [B], and {"content", "style", "tv"}: [B] each, in the total's units: they add up to
-      it.
+      The total [B], and {"content", "style", "tv"}: [B] each, in the total's units: they add up
+      to it.
     """
     terms = {
-        "content": CONTENT_UNIT
-        * weights.content
-        * content_loss(features[0], targets.content, content_layers),
-        "style": weights.style * style_loss(features, targets.style, style_layers, octave_weights),
-        "tv": TV_UNIT * weights.tv * total_variation(images),
+        "content": CONTENT_UNIT * weights.content * content,
+        "style": weights.style * style,
+        "tv": TV_UNIT * weights.tv * tv,
     }
     return tf.add_n(list(terms.values())), terms

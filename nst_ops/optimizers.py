@@ -9,6 +9,7 @@ what single runs give.
 `state.image` is the best picture so far and `state.loss` its loss.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -34,9 +35,9 @@ class LBFGSState(NamedTuple):
     length: tf.Tensor  # [B]
     rejections: tf.Tensor  # [B] int32, trials in a row that did not improve
     scale: tf.Tensor  # [B], of the initial inverse Hessian; 0 while there is no history
-    moves: tuple[tf.Tensor, ...]  # HISTORY x [B, H, W, 3], newest first
-    bends: tuple[tf.Tensor, ...]  # HISTORY x [B, H, W, 3], the gradients' changes along the moves
-    curvatures: tuple[tf.Tensor, ...]  # HISTORY x [B], <move, bend>; 0 marks a pair as empty
+    moves: tuple[tf.Tensor, ...]  # history x [B, H, W, 3], newest first
+    bends: tuple[tf.Tensor, ...]  # history x [B, H, W, 3], the gradients' changes along the moves
+    curvatures: tuple[tf.Tensor, ...]  # history x [B], <move, bend>; 0 marks a pair as empty
 
 
 class AdamState(NamedTuple):
@@ -54,6 +55,7 @@ class AdamState(NamedTuple):
 State = LBFGSState | AdamState
 
 
+@dataclass(frozen=True)
 class LBFGS:
     """L-BFGS (Nocedal 1980) whose initial inverse Hessian is a filter in Fourier space.
 
@@ -62,7 +64,12 @@ class LBFGS:
     2017): broad strokes move first and pixel noise is not made. Pixels stay in [0, 1]: trials are
     clipped, and a gradient that pushes further out is not seen. Steps that do not improve the loss
     (Armijo) are shortened, each image by itself.
+
+    Args:
+      history: how many steps are remembered; each takes two pictures' memory.
     """
+
+    history: int = HISTORY
 
     def start(self, image: tf.Tensor) -> LBFGSState:
         """The state whose first trial is `image`, [B, H, W, 3] in [0, 1]."""
@@ -76,9 +83,9 @@ class LBFGS:
             length=zeros,
             rejections=tf.zeros_like(zeros, tf.int32),
             scale=zeros,
-            moves=(zero,) * HISTORY,
-            bends=(zero,) * HISTORY,
-            curvatures=(zeros,) * HISTORY,
+            moves=(zero,) * self.history,
+            bends=(zero,) * self.history,
+            curvatures=(zeros,) * self.history,
         )
 
     def update(
@@ -232,6 +239,7 @@ def _select(rows: tf.Tensor, yes: tf.Tensor, no: tf.Tensor) -> tf.Tensor:
     return tf.where(_rows(rows), yes, no)
 
 
+@dataclass(frozen=True)
 class Adam:
     """Adam (Kingma & Ba 2015) on pixels, which are clipped to [0, 1] after every step.
 
@@ -239,20 +247,10 @@ class Adam:
       learning_rate: per step, a pixel's range being 1.
     """
 
-    def __init__(
-        self,
-        learning_rate: float,
-        *,
-        beta1: float = 0.9,
-        beta2: float = 0.99,
-        epsilon: float = 1e-8,
-    ):
-        self.learning_rate, self.beta1, self.beta2, self.epsilon = (
-            learning_rate,
-            beta1,
-            beta2,
-            epsilon,
-        )
+    learning_rate: float
+    beta1: float = 0.9
+    beta2: float = 0.99
+    epsilon: float = 1e-8
 
     def start(self, image: tf.Tensor) -> AdamState:
         """The state whose first trial is `image`, [B, H, W, 3] in [0, 1]."""
@@ -297,6 +295,6 @@ class Adam:
         )
 
 
-def make_optimizer(name: str, learning_rate: float) -> LBFGS | Adam:
+def make_optimizer(name: str, learning_rate: float, history: int = HISTORY) -> LBFGS | Adam:
     """The optimiser a config names: `lbfgs` or `adam`."""
-    return LBFGS() if name == "lbfgs" else Adam(learning_rate)
+    return LBFGS(history) if name == "lbfgs" else Adam(learning_rate)

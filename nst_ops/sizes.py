@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from nst_ops.errors import InputError
 from nst_ops.settings import Settings
-from nst_ops.weights import LAYERS
+from nst_ops.weights import LAYERS, stride
 
 Size = tuple[int, int]
 
@@ -103,7 +103,7 @@ def least_side(settings: Settings) -> int:
     """Shortest side in px that leaves the deepest layer in use two positions, the least that has a
     texture.
     """
-    return 2 * 2 ** (int(_deepest(settings)[5]) - 1)
+    return 2 * stride(_deepest(settings))
 
 
 def _deepest(settings: Settings) -> str:

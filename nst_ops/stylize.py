@@ -2,9 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -12,88 +10,21 @@ import tensorflow as tf
 
 from nst_ops import colors, pyramid
 from nst_ops.errors import InputError
-from nst_ops.losses import LossWeights, Targets, weighted_terms
-from nst_ops.optimizers import LBFGS, Adam, State, make_optimizer
+from nst_ops.first import first_pictures, given_pictures
+from nst_ops.iterates import Iterate, Knobs, Report, Result
+from nst_ops.losses import LossWeights, Targets
+from nst_ops.objective import Objective, evaluate
+from nst_ops.optimizers import HISTORY, LBFGS, Adam, State, make_optimizer
 from nst_ops.precision import resolve_precision
 from nst_ops.settings import Settings
 from nst_ops.sizes import ScalePlan, Size, schedule
-from nst_ops.targets import Style, TargetCache, style_targets
+from nst_ops.targets import Style, TargetCache, content_targets, style_targets
+from nst_ops.tiling import evaluate_tiled
 from nst_ops.vgg import vgg19
 
 CACHE = TargetCache()  # this process's, unless a caller brings its own
 
 _STALLED_AFTER = 10  # rejected trials in a row: two restarts along the gradient found nothing lower
-
-
-@dataclass
-class Knobs:
-    """The three weights of a running optimisation; change them between steps, nothing is traced
-    again.
-    """
-
-    content_weight: float
-    style_weight: float
-    tv_weight: float
-
-
-class Iterate(NamedTuple):
-    """The state of a batch of B images after one step."""
-
-    scale: int  # index into the schedule, 0 is the coarsest
-    scales: int  # length of the schedule
-    size: Size
-    step: int  # of this scale, from 1
-    steps: int  # at most, of this scale
-    losses: dict[
-        str, np.ndarray
-    ]  # total and its parts content, style, tv: [B] float32 each, at this step's trial
-    best: dict[str, np.ndarray]  # the same, of the best picture of this scale so far
-    stopped: tuple[
-        str, ...
-    ]  # per image: "" while it runs, else `steps`, `converged`, `stalled` or `non-finite`
-    seconds: float  # spent in the compiled step so far, at this scale
-    image: Callable[
-        [], np.ndarray
-    ]  # the best picture so far, [B, h, w, 3] in [0, 1], at this scale's size
-
-    @property
-    def finished(self) -> bool:
-        """Whether this is the last iterate of its scale."""
-        return all(self.stopped)
-
-
-class ScaleReport(NamedTuple):
-    """How one image fared at one scale."""
-
-    size: Size
-    steps: int
-    evaluations: int
-    seconds: float
-    stop_reason: str
-
-
-@dataclass
-class Report:
-    """How one image came about."""
-
-    scales: list[ScaleReport] = field(default_factory=list)
-    curve: list[tuple[int, int, float, float, float, float]] = field(default_factory=list)
-    losses: dict[str, float] = field(
-        default_factory=dict
-    )  # of the result: total, content, style, tv
-
-    @property
-    def non_finite(self) -> bool:
-        """Whether the loss was never a number, so that there is no result."""
-        return any(scale.stop_reason == "non-finite" for scale in self.scales)
-
-
-class Result(NamedTuple):
-    """Pictures [B, H, W, 3] float32 in [0, 1], and a report on each."""
-
-    images: np.ndarray
-    reports: list[Report]
-    seconds_optimise: float  # in the compiled step, of the whole batch
 
 
 def run(
@@ -111,7 +42,7 @@ def run(
     for iterate in stylize(contents, styles, settings, **options):
         reports = reports or [Report() for _ in iterate.stopped]
         for row, report in enumerate(reports):
-            _record(report, row, iterate)
+            report.add(iterate, row)
         if iterate.finished:
             seconds += iterate.seconds
         progress(iterate)
@@ -119,20 +50,6 @@ def run(
     if last is None:
         raise InputError("nothing to stylize: the batch is empty")
     return Result(last.image(), reports, seconds)
-
-
-def _record(report: Report, row: int, iterate: Iterate) -> None:
-    if len(report.scales) > iterate.scale:
-        return  # this image stopped earlier than its neighbours
-    values = [float(iterate.losses[name][row]) for name in ("total", "content", "style", "tv")]
-    report.curve.append((iterate.scale, iterate.step, values[0], values[1], values[2], values[3]))
-    if iterate.stopped[row]:
-        report.scales.append(
-            ScaleReport(
-                iterate.size, iterate.step, iterate.step, iterate.seconds, iterate.stopped[row]
-            )
-        )
-        report.losses = {name: float(values[row]) for name, values in iterate.best.items()}
 
 
 def stylize(
@@ -145,6 +62,8 @@ def stylize(
     seeds: Sequence[int] | None = None,
     model: keras.Model | None = None,
     cache: TargetCache | None = None,
+    tile: int | None = None,
+    history: int = HISTORY,
     eager: bool = False,
 ) -> Iterator[Iterate]:
     """Optimises a batch of pictures, coarse to fine, yielding after every step.
@@ -162,6 +81,9 @@ def stylize(
       seeds: one per photo, in place of `settings.seed`.
       model: a Keras model from images to `{layer: features}` in place of VGG19.
       cache: of style targets, in place of this process's.
+      tile: side in px, a multiple of 16, of the tiles that scales larger than one are computed in;
+        None: whole. The picture is the same to float tolerance.
+      history: steps that L-BFGS remembers; each takes two pictures' memory.
       eager: run the same code without `tf.function`, to look inside.
 
     Yields:
@@ -173,62 +95,33 @@ def stylize(
     settings = settings or Settings()
     knobs = knobs or Knobs(settings.content_weight, settings.style_weight, settings.tv_weight)
     contents = _batch(contents, "contents")
-    blends = _blends(styles, len(contents))
-    if settings.color == "match":
-        blends = [
-            [Style(colors.match_colors(s.image, photo), s.weight) for s in blend]
-            for blend, photo in zip(blends, contents, strict=True)
-        ]
-    photos = contents
-    if settings.color == "content":
-        blends = [
-            [Style(colors.match_luminance(s.image, photo), s.weight) for s in blend]
-            for blend, photo in zip(blends, contents, strict=True)
-        ]
-        photos = colors.luminance(contents)
-
-    precision = resolve_precision(settings.precision)
-    layers = (*settings.content_layers, *settings.style_layers)
-    model = model or vgg19(
-        layers, weights=settings.weights, pooling=settings.pooling, precision=precision
-    )
-    extractor = _extractor(
-        model, tuple(settings.content_layers), tuple(settings.style_layers), eager
-    )
-    optimizer = make_optimizer(settings.optimizer, settings.learning_rate)
+    photos, blends = _recolored(contents, _blends(styles, len(contents)), settings.color)
+    objective = _objective(settings, model, eager)
+    optimizer = make_optimizer(settings.optimizer, settings.learning_rate, history)
     final: Size = (contents.shape[1], contents.shape[2])
     plans = schedule(final, settings)
-    seeds = seeds or [settings.seed] * len(contents)
     state: State | None = None
     for index, plan in enumerate(plans):
+        side = tile if tile is not None and max(plan.size) > tile else None
         photo = pyramid.resize(tf.constant(photos), plan.size)
-        targets = _targets(photo, blends, plan, final, settings, extractor, cache or CACHE)
-        if state is None:
-            first = _first_pictures(photo, blends, initial, settings.init, seeds)
-            state = optimizer.start(first)
-        else:
+        paintings = [
+            style_targets(blend, plan.size, final, settings, objective, cache or CACHE, side)
+            for blend in blends
+        ]
+        targets = Targets(content_targets(photo, objective, side), _stacked(paintings))
+        if state is not None:
             state = optimizer.resize(state, plan.size)
-        step = _step(
-            model,
-            settings.optimizer,
-            settings.learning_rate,
-            tuple(settings.content_layers.items()),
-            tuple(settings.style_layers.items()),
-            tuple(settings.octaves[: len(targets.style)]),
-            precision,
-            eager,
-        )
+        elif initial is not None:
+            state = optimizer.start(given_pictures(_batch(initial, "initial"), plan.size))
+        else:
+            main = [blend[0].image for blend in blends]
+            first_seeds = seeds or [settings.seed] * len(contents)
+            state = optimizer.start(first_pictures(settings.init, photo, main, first_seeds))
+        octaves = tuple(settings.octaves[: len(targets.style)])
+        step = _step(objective, optimizer, octaves, side)
         for iterate, latest in _optimise(step, state, targets, plan, knobs, settings):
-            best, state = latest.image, latest
-
-            def image(best: tf.Tensor = best) -> np.ndarray:
-                picture = best.numpy()
-                if settings.color == "content":
-                    return colors.keep_colors(
-                        picture, pyramid.resize(tf.constant(contents), best.shape[1:3]).numpy()
-                    )
-                return picture
-
+            state = latest
+            image = functools.partial(_finished, state.image, contents, settings.color)
             yield iterate._replace(scale=index, scales=len(plans), image=image)
 
 
@@ -317,153 +210,71 @@ class _Plateau:
 
 @functools.lru_cache(maxsize=16)
 def _step(
-    model: keras.Model,
-    optimizer_name: str,
-    learning_rate: float,
-    content_layers: tuple[tuple[str, float], ...],
-    style_layers: tuple[tuple[str, float], ...],
+    objective: Objective,
+    optimizer: LBFGS | Adam,
     octave_weights: tuple[float, ...],
-    precision: str,
-    eager: bool,
+    side: int | None,
 ) -> Callable:
-    """The step (state, targets, weights, active) -> (state, losses), compiled once for images of
-    any size.
-    """
-    optimizer: LBFGS | Adam = make_optimizer(optimizer_name, learning_rate)
-    # Gradients are divided by as much again; float16 would lose those below 6e-8 on their way back.
-    gain = 2.0**16 if precision == "float16" else 1.0
+    """The step (state, targets, weights, active) -> (state, losses), for images of any size.
 
-    def losses_of(images: tf.Tensor, targets: Targets, weights: LossWeights):
-        features = [model(octave) for octave in pyramid.octaves(images, len(octave_weights))]
-        return weighted_terms(
-            images,
-            features,
-            targets,
-            weights,
-            content_layers=dict(content_layers),
-            style_layers=dict(style_layers),
-            octave_weights=octave_weights,
-        )
+    One compiled function; or, in tiles, several that Python calls for each.
+    """
 
     def step(state: State, targets: Targets, weights: LossWeights, active: tf.Tensor):
-        with tf.GradientTape() as tape:
-            tape.watch(state.trial)
-            total, terms = losses_of(state.trial, targets, weights)
-            amplified = total * gain
-        gradient = tape.gradient(amplified, state.trial) / gain
-        return optimizer.update(state, total, gradient, active), {"total": total, **terms}  # type: ignore[arg-type]
+        total, terms, gradient = evaluate(objective, octave_weights, state.trial, targets, weights)
+        return optimizer.update(state, total, gradient, active), {"total": total, **terms}
 
-    return step if eager else _Compiled(step)
+    if side is None:
+        return objective.compile(step)
+    update = objective.compile(optimizer.update)
 
-
-class _Compiled:
-    """A `tf.function` traced once for tensors of any batch, height and width.
-
-    Without the relaxed signature a collection with a thousand shapes would be traced a thousand
-    times; on a GPU, XLA compiles the one trace per shape.
-    """
-
-    def __init__(self, function: Callable):
-        jit = bool(tf.config.list_logical_devices("GPU"))
-        self.function = tf.function(function, jit_compile=jit)
-        self.traces = 0
-        self._concrete: list[Callable] = []
-
-    def __call__(self, *arguments):
-        if not self._concrete:
-            specs = tf.nest.map_structure(_any_size, arguments)
-            self._concrete.append(self.function.get_concrete_function(*specs))
-            self.traces += 1
-        return self._concrete[0](*arguments)
-
-
-def _any_size(tensor: tf.Tensor) -> tf.TensorSpec:
-    """Images and features may have any batch and size, Gram matrices and rows any batch."""
-    fixed = {4: 3, 3: 1, 1: 1, 0: 0}[tensor.shape.rank]  # leading dimensions that may change
-    return tf.TensorSpec([None] * fixed + tensor.shape[fixed:], tensor.dtype)
-
-
-@functools.lru_cache(maxsize=16)
-def _extractor(
-    model: keras.Model, content_layers: tuple[str, ...], style_layers: tuple[str, ...], eager: bool
-) -> Callable:
-    """The network alone, for targets: images -> {layer: features}."""
-    wanted = {*content_layers, *style_layers}
-    given = set(model.output) if isinstance(model.output, dict) else set()
-    if not wanted <= given:
-        raise InputError(
-            f"the model gives {sorted(given)}, which lacks {sorted(wanted - given)}; its output "
-            "must "
-            "be a dict of feature maps by layer"
+    def tiled_step(state: State, targets: Targets, weights: LossWeights, active: tf.Tensor):
+        total, terms, gradient = evaluate_tiled(
+            objective, octave_weights, state.trial, targets, weights, side
         )
+        return update(state, total, gradient, active), {"total": total, **terms}
 
-    def extract(images: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        features = model(images)
-        return {layer: features[layer] for layer in wanted}
-
-    return extract if eager else _Compiled(extract)
+    return tiled_step
 
 
-def _targets(
-    photo: tf.Tensor,
-    blends: Sequence[Sequence[Style]],
-    plan: ScalePlan,
-    final: Size,
-    settings: Settings,
-    extractor: Callable,
-    cache: TargetCache,
-) -> Targets:
-    features = extractor(photo)
-    styles = [
-        style_targets(blend, plan.size, final, settings, extractor, cache) for blend in blends
+def _objective(settings: Settings, model: keras.Model | None, eager: bool) -> Objective:
+    precision = resolve_precision(settings.precision)
+    if model is None:
+        layers = (*settings.content_layers, *settings.style_layers)
+        model = vgg19(
+            layers, weights=settings.weights, pooling=settings.pooling, precision=precision
+        )
+    return Objective.of(settings, model, precision, eager)
+
+
+def _recolored(
+    contents: np.ndarray, blends: list[list[Style]], color: str
+) -> tuple[np.ndarray, list[list[Style]]]:
+    """Photos and paintings as the optimisation sees them."""
+    recolor = {"match": colors.match_colors, "content": colors.match_luminance}.get(color)
+    if recolor is None:
+        return contents, blends
+    blends = [
+        [Style(recolor(style.image, photo), style.weight) for style in blend]
+        for blend, photo in zip(blends, contents, strict=True)
     ]
-    return Targets(
-        content={layer: features[layer] for layer in settings.content_layers},
-        style=tuple(
-            {
-                layer: tf.concat([style[octave][layer] for style in styles], axis=0)
-                for layer in settings.style_layers
-            }
-            for octave in range(len(styles[0]))
-        ),
+    return (colors.luminance(contents) if color == "content" else contents), blends
+
+
+def _finished(pictures: tf.Tensor, contents: np.ndarray, color: str) -> np.ndarray:
+    """Pictures as the user sees them."""
+    if color != "content":
+        return pictures.numpy()
+    photos = pyramid.resize(tf.constant(contents), tuple(pictures.shape[1:3]))
+    return colors.keep_colors(pictures.numpy(), photos.numpy())
+
+
+def _stacked(blends: Sequence[tuple[dict[str, tf.Tensor], ...]]) -> tuple:
+    """Per octave and layer, the Gram matrices of all images of the batch: [B, C, C]."""
+    return tuple(
+        {layer: tf.concat([grams[layer] for grams in octave], axis=0) for layer in octave[0]}
+        for octave in zip(*blends, strict=True)
     )
-
-
-def _first_pictures(
-    photo: tf.Tensor,
-    blends: Sequence[Sequence[Style]],
-    initial: np.ndarray | None,
-    init: str,
-    seeds: Sequence[int],
-) -> tf.Tensor:
-    """[B, H, W, 3] at the coarsest scale."""
-    if initial is not None:
-        first = pyramid.resize(tf.constant(_batch(initial, "initial")), photo.shape[1:3])
-    elif init == "content":
-        first = photo
-    elif init in ("noise", "style"):
-        noise = np.stack([_pink_noise(photo.shape[1:3], seed) for seed in seeds])
-        if init == "style":
-            noise = np.stack(
-                [
-                    colors.match_colors(n, blend[0].image)
-                    for n, blend in zip(noise, blends, strict=True)
-                ]
-            )
-        first = tf.constant(noise)
-    else:
-        raise InputError(f"init: {init!r} is a file; read it and pass its pixels as `initial`")
-    return tf.clip_by_value(first, 0.0, 1.0)
-
-
-def _pink_noise(size: Size, seed: int) -> np.ndarray:
-    """Noise [H, W, 3] around .5 whose spectrum falls like 1/f, as pictures' do."""
-    white = np.random.default_rng(seed).standard_normal((*size, 3))
-    rows, columns = np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None, :]
-    gain = 1.0 / np.maximum(np.hypot(rows, columns), 1.0 / max(size))
-    gain[0, 0] = 0.0
-    noise = np.fft.irfft2(np.fft.rfft2(white, axes=(0, 1)) * gain[..., None], s=size, axes=(0, 1))
-    return np.clip(0.5 + 0.15 * noise / noise.std(), 0.0, 1.0).astype(np.float32)
 
 
 def _batch(images: np.ndarray, name: str) -> np.ndarray:

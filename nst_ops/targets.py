@@ -15,11 +15,13 @@ import tensorflow as tf
 
 from nst_ops import pyramid
 from nst_ops.gram import gram_matrix
+from nst_ops.losses import Features
+from nst_ops.objective import Objective, extractor
 from nst_ops.settings import Settings, StyleScale
 from nst_ops.sizes import Size, fit, least_side, octave_sizes
+from nst_ops.tiling import tiled_content, tiled_grams
 
 Grams = dict[str, tf.Tensor]  # {layer: [1, C, C]}
-Extractor = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
 class Style(NamedTuple):
@@ -67,13 +69,24 @@ def _bytes(octaves: tuple[Grams, ...]) -> int:
     return sum(4 * gram.shape.num_elements() for grams in octaves for gram in grams.values())
 
 
+def content_targets(photos: tf.Tensor, objective: Objective, side: int | None = None) -> Features:
+    """Content features of photos [B, H, W, 3]: {layer: [B, h, w, C]}, in tiles of `side` px if
+    given.
+    """
+    if side is not None:
+        return tiled_content(objective, photos.numpy(), side)
+    features = extractor(objective)(photos)
+    return {layer: features[layer] for layer, _ in objective.content_layers}
+
+
 def style_targets(
     styles: Sequence[Style],
     picture: Size,
     final: Size,
     settings: Settings,
-    extractor: Extractor,
+    objective: Objective,
     cache: TargetCache,
+    side: int | None = None,
 ) -> tuple[Grams, ...]:
     """The mean Gram matrices of a blend of paintings at several resolutions, per octave of the
     picture.
@@ -84,7 +97,8 @@ def style_targets(
     Args:
       picture: size of the picture at this scale.
       final: size of the result, which `style_scales` in px refer to.
-      extractor: compiled network; its identity is part of the cache's key.
+      objective: the network; part of the cache's key.
+      side: of tiles in px, if the painting is to be computed in tiles.
 
     Returns:
       Per octave, full size first: {layer: [1, C, C]}.
@@ -92,13 +106,12 @@ def style_targets(
     count = len(octave_sizes(picture, len(settings.octaves), least_side(settings)))
     # The painting's smallest octave, too, must be large enough for the network.
     least = least_side(settings) * 2 ** (count - 1)
-    layers = tuple(settings.style_layers)
     total = sum(s.weight for s in styles) * sum(r.weight for r in settings.style_scales)
     mean: list[Grams] = [{} for _ in range(count)]
     for style, scale in itertools.product(styles, settings.style_scales):
         size = _style_size(style.image.shape[:2], scale, picture, final, least)
-        compute = functools.partial(_grams, style.image, size, count, layers, extractor)
-        octaves = cache.get((extractor, style.digest(), size, count, layers), compute)
+        compute = functools.partial(_grams, style.image, size, count, objective, side)
+        octaves = cache.get((objective, style.digest(), size, count), compute)
         share = style.weight * scale.weight / total
         for sums, grams in zip(mean, octaves, strict=True):
             for layer, gram in grams.items():
@@ -107,12 +120,17 @@ def style_targets(
 
 
 def _grams(
-    image: np.ndarray, size: Size, count: int, layers: Sequence[str], extractor: Extractor
+    image: np.ndarray, size: Size, count: int, objective: Objective, side: int | None
 ) -> tuple[Grams, ...]:
     """Of a painting resized to `size`, per octave."""
     resized = tf.clip_by_value(pyramid.resize(tf.convert_to_tensor(image)[None], size), 0.0, 1.0)
-    octaves = [extractor(octave) for octave in pyramid.octaves(resized, count)]
-    return tuple({layer: gram_matrix(octave[layer]) for layer in layers} for octave in octaves)
+    octaves = pyramid.octaves(resized, count)
+    if side is not None:
+        return tuple(tiled_grams(objective, octave.numpy(), side) for octave in octaves)
+    features = [extractor(objective)(octave) for octave in octaves]
+    return tuple(
+        {layer: gram_matrix(f[layer]) for layer, _ in objective.style_layers} for f in features
+    )
 
 
 def _style_size(own: Size, scale: StyleScale, picture: Size, final: Size, least: int) -> Size:

@@ -22,15 +22,13 @@ def grams(maps):
 
 def terms_of(images, weights):
     ours, theirs = [features(0), features(1)], [features(2), features(3)]
-    targets = losses.Targets(theirs[0], tuple(grams(t) for t in theirs))
-    return losses.weighted_terms(
-        images,
-        ours,
-        targets,
+    return losses.weighted_total(
         weights,
-        content_layers={"a": 1.0},
-        style_layers={"a": 1.0, "b": 2.0},
-        octave_weights=[1.0, 0.5],
+        content=losses.content_loss(ours[0], theirs[0], {"a": 1.0}),
+        style=losses.style_loss(
+            [grams(f) for f in ours], [grams(f) for f in theirs], {"a": 1.0, "b": 2.0}, [1.0, 0.5]
+        ),
+        tv=losses.total_variation(images),
     )
 
 
@@ -69,7 +67,10 @@ def test_images_of_a_batch_do_not_mix():
 
 
 def test_layers_and_octaves_are_weighted_means():
-    maps, targets = [features(8), features(9)], [grams(features(10)), grams(features(11))]
+    maps, targets = (
+        [grams(features(8)), grams(features(9))],
+        [grams(features(10)), grams(features(11))],
+    )
 
     def cost(layers, octaves):
         return losses.style_loss(maps, targets, layers, octaves).numpy()
@@ -93,10 +94,10 @@ def test_layers_and_octaves_are_weighted_means():
 def test_style_does_not_depend_on_the_scale_of_features(factor):
     maps, targets = features(12), features(13)
     layers = {"a": 1.0, "b": 1.0}
-    plain = losses.style_loss([maps], [grams(targets)], layers, [1.0])
+    plain = losses.style_loss([grams(maps)], [grams(targets)], layers, [1.0])
     maps, targets = ({k: v * factor for k, v in m.items()} for m in (maps, targets))
     np.testing.assert_allclose(
-        losses.style_loss([maps], [grams(targets)], layers, [1.0]), plain, rtol=1e-3
+        losses.style_loss([grams(maps)], [grams(targets)], layers, [1.0]), plain, rtol=1e-3
     )
 
 

@@ -50,26 +50,6 @@ def test_eager_equals_compiled(photo, painting):
     np.testing.assert_allclose(eager.images, compiled.images, atol=0.01)
 
 
-def test_new_shapes_and_weights_are_not_traced_again(load, painting):
-    settings = Settings(precision="float32", steps=2, octaves=[1.0])
-    stylize._step.cache_clear()
-    made = []
-    original = stylize._Compiled.__init__
-
-    def remember(self, function):
-        original(self, function)
-        made.append(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stylize._Compiled, "__init__", remember)
-        knobs = stylize.Knobs(5e3, 3e-2, 10.0)
-        for size in (150, 96, 80):
-            for _ in stylize.stylize(load("cat", size), [painting], settings, knobs=knobs):
-                knobs.content_weight += 100.0
-    steps = [compiled for compiled in made if "step" in compiled.function.__name__]
-    assert [compiled.traces for compiled in steps] == [1]
-
-
 def test_knobs_act_between_steps(photo, painting):
     settings = Settings(precision="float32", steps=3)
     knobs = stylize.Knobs(5e3, 3e-2, 10.0)

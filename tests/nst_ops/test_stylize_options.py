@@ -6,8 +6,11 @@ import pytest
 from nst_ops import colors, stylize
 from nst_ops.errors import InputError
 from nst_ops.images import encode
+from nst_ops.objective import Objective
+from nst_ops.optimizers import make_optimizer
 from nst_ops.settings import Settings
 from nst_ops.targets import Style
+from nst_ops.vgg import vgg19
 
 QUICK = {"precision": "float32", "steps": 2, "octaves": [1.0]}
 SHALLOW = {"content_layers": ["block2_conv1"], "style_layers": ["block1_conv1", "block2_conv1"]}
@@ -38,7 +41,6 @@ def test_same_seed_same_bytes(small, night, init):
 
 def test_step_is_traced_once_for_all_shapes_and_knobs(load, night):
     stylize._step.cache_clear()
-    stylize._extractor.cache_clear()
     made = {}
     for size in (64, 80, 96):
         knobs = stylize.Knobs(5e3, 3e-2, 10.0)
@@ -48,21 +50,18 @@ def test_step_is_traced_once_for_all_shapes_and_knobs(load, night):
     batch = np.stack([load("cat", 64)] * 3)
     stylize.run(batch, [night] * 3, settings())
     assert stylize._step.cache_info().misses == 1 and stylize._step.cache_info().hits == 3
-    compiled = stylize._step(*_arguments(night))
+    compiled = stylize._step(*_arguments())
     assert stylize._step.cache_info().misses == 1, "this test asks for another step than stylize"
     assert compiled.traces == 1
     assert compiled.function.experimental_get_tracing_count() == 1
     assert len(set(made.values())) == 3
 
 
-def _arguments(night):
-    from nst_ops.vgg import vgg19
-
+def _arguments():
     chosen = settings()
     layers = (*chosen.content_layers, *chosen.style_layers)
-    model = vgg19(layers, weights="embedded", pooling="max", precision="float32")
-    content, style = (tuple(x.items()) for x in (chosen.content_layers, chosen.style_layers))
-    return (model, "lbfgs", chosen.learning_rate, content, style, (1.0,), "float32", False)
+    objective = Objective.of(chosen, vgg19(layers), "float32", False)
+    return (objective, make_optimizer("lbfgs", chosen.learning_rate), (1.0,), None)
 
 
 def test_starts_from_the_photo(small, night):

@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from nst_ops.gram import gram_matrix
+from nst_ops.objective import Objective
 from nst_ops.settings import Settings, StyleScale
 from nst_ops.targets import Style, TargetCache, style_targets
 
@@ -23,9 +24,9 @@ class Extractor:
 
 
 def targets(styles, settings=SETTINGS, *, extractor=None, cache=None, picture=(64, 96)):
-    return style_targets(
-        styles, picture, (64, 96), settings, extractor or Extractor(), cache or TargetCache()
-    )
+    layers = tuple(settings.content_layers.items()), tuple(settings.style_layers.items())
+    objective = Objective(extractor or Extractor(), *layers, "float32", eager=True)
+    return style_targets(styles, picture, (64, 96), settings, objective, cache or TargetCache())
 
 
 def entry(kilobytes):

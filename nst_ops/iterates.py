@@ -1,0 +1,89 @@
+"""What an optimisation tells while it runs, and afterwards."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from nst_ops.sizes import Size
+
+LOSSES = ("total", "content", "style", "tv")
+
+
+@dataclass
+class Knobs:
+    """The three weights of a running optimisation.
+
+    Change them between steps; nothing is traced again.
+    """
+
+    content_weight: float
+    style_weight: float
+    tv_weight: float
+
+
+class Iterate(NamedTuple):
+    """The state of a batch of B images after one step."""
+
+    scale: int  # index into the schedule, 0 is the coarsest
+    scales: int  # length of the schedule
+    size: Size
+    step: int  # of this scale, from 1
+    steps: int  # at most, of this scale
+    losses: dict[str, np.ndarray]  # by the names in LOSSES, [B] each, of this step's trial
+    best: dict[str, np.ndarray]  # the same, of the best picture of this scale so far
+    stopped: tuple[str, ...]  # per image: "" while it runs, else its `ScaleReport.stop_reason`
+    seconds: float  # spent in the compiled step so far, at this scale
+    image: Callable[[], np.ndarray]  # the best picture so far, [B, *size, 3] in [0, 1]
+
+    @property
+    def finished(self) -> bool:
+        """Whether this is the last iterate of its scale."""
+        return all(self.stopped)
+
+
+class ScaleReport(NamedTuple):
+    """How one image fared at one scale."""
+
+    size: Size
+    steps: int
+    evaluations: int
+    seconds: float
+    stop_reason: str  # steps | converged | stalled | non-finite
+
+
+@dataclass
+class Report:
+    """How one image came about."""
+
+    scales: list[ScaleReport] = field(default_factory=list)
+    curve: list[tuple[int, int, float, float, float, float]] = field(default_factory=list)
+    """Per step: scale, step, and the losses in the order of LOSSES."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """Of the result."""
+
+    @property
+    def non_finite(self) -> bool:
+        """Whether the loss was never a number, so that there is no result."""
+        return any(scale.stop_reason == "non-finite" for scale in self.scales)
+
+    def add(self, iterate: Iterate, row: int) -> None:
+        """Records one step of the image that is this row of the batch."""
+        if len(self.scales) > iterate.scale:
+            return  # it stopped earlier than its neighbours
+        total, content, style, tv = (float(iterate.losses[name][row]) for name in LOSSES)
+        self.curve.append((iterate.scale, iterate.step, total, content, style, tv))
+        if iterate.stopped[row]:
+            steps = iterate.step  # one update is one evaluation
+            reason = iterate.stopped[row]
+            self.scales.append(ScaleReport(iterate.size, steps, steps, iterate.seconds, reason))
+            self.losses = {name: float(values[row]) for name, values in iterate.best.items()}
+
+
+class Result(NamedTuple):
+    """Pictures [B, H, W, 3] float32 in [0, 1], and a report on each."""
+
+    images: np.ndarray
+    reports: list[Report]
+    seconds_optimise: float  # in the compiled step, of the whole batch

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nst_ops import stylize
+from nst_ops.losses import LossWeights, Targets
+from nst_ops.objective import Objective, evaluate
+from nst_ops.settings import Settings
+from nst_ops.targets import Style, TargetCache, content_targets, style_targets
+from nst_ops.tiling import MARGIN, evaluate_tiled, tiles
+from nst_ops.vgg import vgg19
+
+WEIGHTS = LossWeights(*map(tf.constant, (5e3, 3e-2, 50.0)))
+
+
+def objective_of(settings):
+    return Objective.of(
+        settings, vgg19([*settings.content_layers, *settings.style_layers]), "float32", False
+    )
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 200), (333, 150), (16, 16), (95, 96)])
+def test_inner_parts_cover_the_picture_once(size):
+    seen = np.zeros(size, int)
+    for tile in tiles(size, 64):
+        top, bottom, left, right = tile.inner
+        seen[tile.rows, tile.columns][top:bottom, left:right] += 1
+        assert tile.rows.start % 16 == tile.columns.start % 16 == 0
+        for start, stop, length, low, high in (
+            (tile.rows.start, tile.rows.stop, size[0], top, bottom),
+            (tile.columns.start, tile.columns.stop, size[1], left, right),
+        ):
+            assert start == 0 or low == MARGIN
+            assert stop == length or (stop - start) - high == MARGIN
+    assert (seen == 1).all()
+
+
+def relative(found, expected):
+    return float(tf.norm(found - expected) / tf.norm(expected))
+
+
+def compare(photo, painting, picture, side, settings):
+    objective = objective_of(settings)
+    size = picture.shape[1:3]
+    both = []
+    for tile in (None, side):
+        styles = [Style(painting)]
+        targets = Targets(
+            content_targets(photo, objective, tile),
+            style_targets(styles, size, size, settings, objective, TargetCache(), tile),
+        )
+        octaves = tuple(settings.octaves)
+        if tile is None:
+            both.append(evaluate(objective, octaves, picture, targets, WEIGHTS))
+        else:
+            both.append(evaluate_tiled(objective, octaves, picture, targets, WEIGHTS, tile))
+    (total, terms, gradient), (tiled_total, tiled_terms, tiled_gradient) = both
+    assert relative(tiled_total, total) < 1e-4
+    for name, term in terms.items():
+        assert relative(tiled_terms[name], term) < 1e-4, name
+    assert relative(tiled_gradient, gradient) < 1e-4
+    return np.abs(tiled_gradient - gradient).max() / np.abs(gradient).max()
+
+
+@pytest.mark.parametrize("octaves", [[1.0], [1.0, 0.5]])
+def test_loss_and_gradient_are_those_of_the_whole_picture(load, octaves):
+    """Odd sizes, so that pooling drops a row, and several tiles a side."""
+    photo = tf.constant(load("coffee", 301)[None, :187])
+    picture = tf.clip_by_value(photo + tf.random.stateless_normal(photo.shape, [1, 2]) * 0.1, 0, 1)
+    worst = compare(photo, load("pere_tanguy", 300), picture, 96, Settings(octaves=octaves))
+    assert worst < 1e-3
+
+
+@pytest.mark.slow
+def test_gradient_at_640_px(load):
+    photo = tf.constant(load("rocket", 640)[None])
+    picture = tf.clip_by_value(photo + tf.random.stateless_normal(photo.shape, [1, 2]) * 0.1, 0, 1)
+    compare(photo, load("cafe_terrace_at_night", 500), picture, 256, Settings())
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_pictures_are_the_same(load, optimizer):
+    settings = Settings(
+        precision="float32", scales=[{"size": 160, "steps": 3}], optimizer=optimizer
+    )
+    photo, painting = load("cat", 160), load("church_at_auvers", 160)
+    whole = stylize.run(photo, [painting], settings)
+    tiled = stylize.run(photo, [painting], settings, tile=64, cache=TargetCache())
+    np.testing.assert_allclose(tiled.images, whole.images, atol=0.01)
+    assert tiled.reports[0].losses["total"] == pytest.approx(
+        whole.reports[0].losses["total"], rel=1e-3
+    )
