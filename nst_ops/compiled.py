@@ -20,15 +20,19 @@ class Compiled:
     def __init__(self, function: Callable):
         jit = bool(tf.config.list_logical_devices("GPU"))
         self.function = tf.function(function, jit_compile=jit)
-        self.traces = 0
-        self._concrete: list[Callable] = []
+        self._concrete: dict[tuple[tf.TensorSpec, ...], Callable] = {}
+
+    @property
+    def traces(self) -> int:
+        """One, unless it was called with different structures, such as numbers of octaves."""
+        return len(self._concrete)
 
     def __call__(self, *arguments):
-        if not self._concrete:
-            specs = tf.nest.map_structure(_any_size, arguments)
-            self._concrete.append(self.function.get_concrete_function(*specs))
-            self.traces += 1
-        return self._concrete[0](*arguments)
+        specs = tf.nest.map_structure(_any_size, arguments)
+        key = tuple(tf.nest.flatten(specs))
+        if key not in self._concrete:
+            self._concrete[key] = self.function.get_concrete_function(*specs)
+        return self._concrete[key](*arguments)
 
 
 def _any_size(tensor: tf.Tensor) -> tf.TensorSpec:

@@ -41,7 +41,7 @@ def relative(found, expected):
 
 def compare(photo, painting, picture, side, settings):
     objective = objective_of(settings)
-    size = picture.shape[1:3]
+    size = tuple(picture.shape[1:3])
     both = []
     for tile in (None, side):
         styles = [Style(painting)]
