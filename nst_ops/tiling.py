@@ -71,10 +71,10 @@ def tiles(size: Size, side: int) -> Iterator[Tile]:
 
 
 def _spans(length: int, side: int) -> list[tuple[int, int]]:
-    """Of at most `side`; a rest shorter than half a side is shared with the span before it."""
-    starts = list(range(0, length, side))
-    if len(starts) > 1 and length - starts[-1] < side // 2:
-        starts.pop()
+    """As few spans of at most `side` as there can be, about equally long."""
+    count = -(-length // side)
+    step = -(-length // (count * STRIDE)) * STRIDE
+    starts = range(0, length, step)
     return list(zip(starts, [*starts[1:], length], strict=True))
 
 

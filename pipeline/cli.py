@@ -28,7 +28,7 @@ from pipeline.config import ConfigError, load_config
 from pipeline.manifest import ManifestError, check_manifest, make_manifest, write_manifest
 
 if TYPE_CHECKING:
-    from nst_ops.stylize import Iterate
+    from nst_ops.iterates import Iterate
 
 OK, RUN_FAILED, BAD_INPUT, ROWS_FAILED = 0, 1, 2, 3
 _DESCRIPTION = "Stylizes photos after paintings: one, or a collection as a nightly job."

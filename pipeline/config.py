@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -35,12 +36,33 @@ class RunConfig(Settings):
     batch_size: Literal["auto"] | int = Field(
         "auto", description="pictures of one shape optimised together"
     )
+    tiling: Literal["auto", "off"] | int = Field(
+        "auto", description="computing large pictures in tiles: `auto`, `off`, or a side in px"
+    )
+    memory_limit: int | None = Field(
+        None, ge=1, description="bytes, or text such as 8GB (default: 70 % of what is free)"
+    )
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="larger inputs fail their row")
     max_file_bytes: int = Field(500_000_000, ge=1, description="larger files fail their row")
     accelerator: str = Field(
         "", description="Beam resource hint, such as type:nvidia-l4;count:1;install-nvidia-driver"
     )
     min_ram: str = Field("", description="Beam resource hint, such as 16GB")
+
+    @pydantic.field_validator("memory_limit", "max_file_bytes", mode="before")
+    @classmethod
+    def _bytes(cls, value: Any) -> Any:
+        match = re.fullmatch(r"([\d.]+)\s*([KMGT])i?B?", str(value), re.IGNORECASE)
+        if not match:
+            return value
+        return round(float(match[1]) * 1000 ** (" KMGT".index(match[2].upper())))
+
+    @pydantic.field_validator("tiling")
+    @classmethod
+    def _tile_side(cls, value: str | int) -> str | int:
+        if isinstance(value, int) and (value < 64 or value % 16):
+            raise ValueError("a tile's side must be a multiple of 16, at least 64")
+        return value
 
     @pydantic.model_validator(mode="after")
     def _batch_size_at_least_one(self) -> "RunConfig":

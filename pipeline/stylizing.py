@@ -9,8 +9,8 @@ import resource
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,13 +24,32 @@ from pipeline.planning import PlannedJob
 from pipeline.quiet import quiet_start
 
 if TYPE_CHECKING:
-    from nst_ops.stylize import Iterate, Report
+    from nst_ops.iterates import Iterate, Report
 
-_PAINTINGS = 64  # decoded, kept in memory
+_PAINTINGS_BYTES = 5e8  # of decoded paintings, kept in memory
 
 
 class NonFiniteError(ArithmeticError):
     """The loss was not a number at any step."""
+
+
+class Ready(NamedTuple):
+    """A job whose files are read and decoded."""
+
+    planned: PlannedJob
+    photo: Picture  # at the result's size
+    styles: list[tuple[np.ndarray, float]]
+    initial: np.ndarray | None  # the first picture, if it comes from a file; of any size
+
+
+class Made(NamedTuple):
+    """A job whose picture is optimised, but not yet a file."""
+
+    planned: PlannedJob
+    pixels: np.ndarray
+    alpha: np.ndarray | None
+    report: "Report"
+    facts: Row  # of the batch it was made in
 
 
 class Stylizer:
@@ -61,43 +80,45 @@ class Stylizer:
         started, clock = now(), time.perf_counter()
         config = RunConfig.model_validate_json(batch[0].settings)
         rows: dict[int, Row] = {}
-        ready: list[
-            tuple[PlannedJob, Picture, list[tuple[np.ndarray, float]], np.ndarray | None]
-        ] = []
+        ready: list[Ready] = []
+
+        def fail(planned: PlannedJob, error: BaseException) -> None:
+            facts = planned.facts() | {"started_at": started}
+            rows[planned.job.line] = failed_row(self.run_id, planned.job, error, **facts)
+
         for planned in batch:
             try:
-                ready.append((planned, *self._inputs(planned, config)))
+                ready.append(self._read(planned, config))
             except Exception as error:  # one bad file is one failed row
-                rows[planned.job.line] = self._failed(planned, error, started)
+                fail(planned, error)
         try:
-            pictures, reports, seconds = self._optimise(ready, config)
+            results = self._optimise(ready, config)
         except Exception as error:
+            results = []
             for planned, *_ in ready:
-                rows[planned.job.line] = self._failed(planned, error, started)
-            ready, pictures, reports, seconds = [], np.empty(0), [], 0.0
-        for index, (planned, photo, _, _) in enumerate(ready):
+                fail(planned, error)
+        for planned, pixels, alpha, report, facts in results:
             try:
-                report = reports[index]
                 if report.non_finite:
                     raise NonFiniteError(
                         "the loss was not finite at any step; use `precision: float32` or "
                         "smaller weights"
                     )
-                self._write(planned, pictures[index], photo.alpha, config)
+                data = encode_result(pixels, alpha, config, planned)
+                files.write(files.join(self.images, planned.job.output), data)
                 rows[planned.job.line] = row(
                     self.run_id,
                     planned.job,
                     "ok",
                     **planned.facts(),
-                    started_at=started,
-                    **_figures(report, config),
-                    batch_size=len(ready),
-                    seconds_optimise=seconds,
-                    seconds_total=time.perf_counter() - clock,
+                    **_figures(report),
+                    **facts,
                     **_machine(config),
+                    started_at=started,
+                    seconds_total=time.perf_counter() - clock,
                 )
             except Exception as error:
-                rows[planned.job.line] = self._failed(planned, error, started)
+                fail(planned, error)
         if self.progress:
             for done in rows.values():
                 self.progress.count(done["status"])
@@ -105,47 +126,58 @@ class Stylizer:
             self.progress.flush()
         return list(rows.values())
 
-    def _inputs(
-        self, planned: PlannedJob, config: RunConfig
-    ) -> tuple[Picture, list[tuple[np.ndarray, float]], np.ndarray | None]:
+    def _read(self, planned: PlannedJob, config: RunConfig) -> Ready:
         photo = read_picture(planned.job.content, config)
         photo = shrink(photo, max(planned.size), enlarge=config.enlarge)
         if photo.pixels.shape[:2] != planned.size:
             raise InputError("has changed since the run began; run again", path=planned.job.content)
         styles = [(self._painting(path, config), weight) for path, weight in planned.job.styles]
         initial = self._painting(config.init_file, config) if config.init_file else None
-        return photo, styles, initial
+        return Ready(planned, photo, styles, initial)
 
     def _painting(self, path: str, config: RunConfig) -> np.ndarray:
-        """Pixels of a painting, no larger than its largest use, from a small cache."""
+        """Pixels of a painting, from a cache: many rows share few."""
         if path not in self._paintings:
             self._paintings[path] = read_picture(path, config).pixels
-            if len(self._paintings) > _PAINTINGS:
+            while len(self._paintings) > 1 and _total_bytes(self._paintings) > _PAINTINGS_BYTES:
                 self._paintings.popitem(last=False)
         self._paintings.move_to_end(path)
         return self._paintings[path]
 
-    def _optimise(
-        self, ready: Sequence[tuple], config: RunConfig
-    ) -> tuple[np.ndarray, list["Report"], float]:
+    def _optimise(self, ready: Sequence[Ready], config: RunConfig) -> list[Made]:
         if not ready:
-            return np.empty(0), [], 0.0
+            return []
         quiet_start()
+        from nst_ops.memory import default_limit, plan_memory, predict_bytes
         from nst_ops.stylize import run
 
-        size = ready[0][1].pixels.shape[:2]
-        initial = None
-        if ready[0][3] is not None:
-            initial = np.stack([_stretch(first, size) for *_, first in ready])
+        size = ready[0].planned.size
+        limit = config.memory_limit or default_limit()
+        if len(ready) > 1 and predict_bytes(size, config, batch=len(ready)) > limit:
+            middle = len(ready) // 2
+            halves = ready[:middle], ready[middle:]
+            return [made for half in halves for made in self._optimise(half, config)]
+        plan = plan_memory(size, config, batch=len(ready), limit=limit, tiling=config.tiling)
+        initial = [_stretch(r.initial, size) for r in ready if r.initial is not None]
         result = run(
-            np.stack([photo.pixels for _, photo, _, _ in ready]),
-            [styles for _, _, styles, _ in ready],
+            np.stack([r.photo.pixels for r in ready]),
+            [r.styles for r in ready],
             config,
-            initial=initial,
-            seeds=[planned.seed for planned, *_ in ready],
-            progress=self._reporter(ready[0][0].job, len(ready)),
+            initial=np.stack(initial) if initial else None,
+            seeds=[r.planned.seed for r in ready],
+            tile=plan.tile,
+            history=plan.history,
+            progress=self._reporter(ready[0].planned.job, len(ready)),
         )
-        return result.images, result.reports, result.seconds_optimise
+        facts = {
+            "batch_size": len(ready),
+            "tile": plan.tile,
+            "seconds_optimise": result.seconds_optimise,
+        }
+        return [
+            Made(r.planned, pixels, r.photo.alpha, report, facts)
+            for r, pixels, report in zip(ready, result.images, result.reports, strict=True)
+        ]
 
     def _reporter(self, job: Job, count: int) -> Callable[["Iterate"], None]:
         name = job.id if count == 1 else f"{job.id} and {count - 1} more"
@@ -162,22 +194,6 @@ class Stylizer:
 
         return show
 
-    def _write(
-        self, planned: PlannedJob, pixels: np.ndarray, alpha: np.ndarray | None, config: RunConfig
-    ) -> None:
-        data = encode_result(
-            pixels,
-            alpha,
-            config,
-            spec_hash=planned.spec_hash,
-            content=planned.job.content,
-            styles=planned.job.styles,
-        )
-        files.write(files.join(self.images, planned.job.output), data)
-
-    def _failed(self, planned: PlannedJob, error: BaseException, started: Any) -> Row:
-        return failed_row(self.run_id, planned.job, error, **planned.facts(), started_at=started)
-
 
 def read_picture(path: str, config: RunConfig) -> Picture:
     """Reads and decodes within the config's limits."""
@@ -185,22 +201,20 @@ def read_picture(path: str, config: RunConfig) -> Picture:
 
 
 def encode_result(
-    pixels: np.ndarray,
-    alpha: np.ndarray | None,
-    config: RunConfig,
-    *,
-    spec_hash: str,
-    content: str,
-    styles: Sequence[tuple[str, float]],
+    pixels: np.ndarray, alpha: np.ndarray | None, config: RunConfig, planned: PlannedJob
 ) -> bytes:
     """A result's file, with its provenance."""
     provenance = {
         "software": SOFTWARE,
-        "spec_hash": spec_hash,
-        "content": content,
-        "styles": [{"path": path, "weight": weight} for path, weight in styles],
+        "spec_hash": planned.spec_hash,
+        "content": planned.job.content,
+        "styles": [{"path": path, "weight": weight} for path, weight in planned.job.styles],
     }
     return encode(pixels, config.format, quality=config.quality, alpha=alpha, provenance=provenance)
+
+
+def _total_bytes(arrays: Mapping[str, np.ndarray]) -> int:
+    return sum(array.nbytes for array in arrays.values())
 
 
 def _stretch(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -212,7 +226,7 @@ def _stretch(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.clip(resize(tf.constant(image)[None], size)[0].numpy(), 0.0, 1.0)
 
 
-def _figures(report: "Report", config: RunConfig) -> Row:
+def _figures(report: "Report") -> Row:
     names = ("scale", "step", "total", "content", "style", "tv")
     return {
         "scales": [

@@ -1,0 +1,117 @@
+"""How much memory a picture takes, and what to do when that is too much.
+
+The constants were measured (`python -m benchmarks memory` compares); the model is linear in pixels.
+"""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from nst_ops.errors import InputError
+from nst_ops.optimizers import HISTORY
+from nst_ops.settings import Settings
+from nst_ops.sizes import Size
+from nst_ops.tiling import MARGIN
+
+_PROCESS = 0.8e9  # bytes: Python, TensorFlow and the network's weights
+_ACTIVATIONS = 2200  # bytes per px of the images that the network sees at once
+_WORKSPACE = 0.1e9  # bytes, of the libraries, however small the picture
+# Bytes per px of the picture: copies of photo and picture, gradient, transforms, content features.
+_STATE = {"lbfgs": 110, "adam": 125}
+_PAIR = 24  # bytes per px of one step that L-BFGS remembers: move and bend, 3 float32 each
+_LEAST_HISTORY = 3
+_TILES = (1024, 768, 512, 384, 256)
+
+
+class MemoryPlan(NamedTuple):
+    """What to compute with, and the peak that is expected."""
+
+    tile: int | None
+    history: int
+    bytes: int
+
+    def __str__(self) -> str:
+        how = "whole" if self.tile is None else f"in tiles of {self.tile} px"
+        return f"{how}, {self.history} steps of history, about {self.bytes / 1e9:.1f} GB"
+
+
+def predict_bytes(
+    size: Size,
+    settings: Settings,
+    *,
+    batch: int = 1,
+    tile: int | None = None,
+    history: int = HISTORY,
+) -> int:
+    """Peak memory of the process while a batch of this size is optimised."""
+    pixels = batch * size[0] * size[1]
+    octaves = sum(0.25**octave for octave in range(len(settings.octaves)))
+    seen = pixels * octaves
+    if tile is not None and max(size) > tile:
+        patch = [min(side, tile + 2 * MARGIN) for side in size]
+        seen = batch * patch[0] * patch[1]
+    state = _STATE[settings.optimizer] + (_PAIR * history if settings.optimizer == "lbfgs" else 0)
+    return round(_PROCESS + _WORKSPACE + _ACTIVATIONS * seen + state * pixels)
+
+
+def plan_memory(
+    size: Size,
+    settings: Settings,
+    *,
+    batch: int = 1,
+    limit: int | None = None,
+    tiling: str | int = "auto",
+) -> MemoryPlan:
+    """The fastest way that stays below `limit` bytes.
+
+    That is whole, else in the largest tiles that fit, with a shorter history if that helps.
+
+    Args:
+      limit: of the process; None: `default_limit()`.
+      tiling: `auto`, `off` or a tile's side in px.
+
+    Raises:
+      InputError: nothing fits; the message says what would help.
+    """
+    limit = default_limit() if limit is None else limit
+    tiles = {"auto": (None, *_TILES), "off": (None,)}.get(str(tiling), (tiling,))
+    # A history of 5 was measured to be as good as one of 10; smaller tiles cost time.
+    ways = [(tile, history) for tile in tiles for history in (HISTORY, 5)]
+    ways.append((tiles[-1], _LEAST_HISTORY))
+    for tile, history in ways:
+        needed = predict_bytes(size, settings, batch=batch, tile=tile, history=history)
+        if needed <= limit:
+            return MemoryPlan(tile, history, needed)
+    remedies = ["a smaller size or batch_size", "a higher memory_limit"]
+    if tiling != "auto":
+        remedies.append("`tiling: auto`")
+    if settings.optimizer == "lbfgs":
+        remedies.append("`optimizer: adam`, which remembers no steps")
+    least = predict_bytes(size, settings, batch=batch, tile=tiles[-1], history=_LEAST_HISTORY)
+    raise InputError(
+        f"{batch} of {size[0]}x{size[1]} px needs at least {least / 1e9:.1f} GB, more than the "
+        f"{limit / 1e9:.1f} GB of memory_limit; use {', or '.join(remedies)}"
+    )
+
+
+def default_limit() -> int:
+    """70 % of the memory that is free, in bytes: of the machine, or of the container."""
+    return int(0.7 * _free_bytes())
+
+
+def _free_bytes() -> int:
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                free = int(line.split()[1]) * 1024
+    except OSError:  # not Linux
+        pass
+    try:  # a container's own limit
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        if limit != "max":
+            free = min(free, int(limit) - used)
+    except (OSError, ValueError):
+        pass
+    return free

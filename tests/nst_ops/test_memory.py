@@ -1,0 +1,47 @@
+import pytest
+
+from nst_ops.errors import InputError
+from nst_ops.memory import default_limit, plan_memory, predict_bytes
+from nst_ops.optimizers import HISTORY
+from nst_ops.settings import Settings
+
+SETTINGS = Settings()
+
+
+def test_tiles_only_when_needed_and_no_smaller():
+    whole = plan_memory((512, 512), SETTINGS, limit=20 * 10**9)
+    assert whole.tile is None and whole.history == HISTORY
+    tight = plan_memory((2048, 2048), SETTINGS, limit=3 * 10**9)
+    loose = plan_memory((2048, 2048), SETTINGS, limit=9 * 10**9)
+    assert tight.tile and loose.tile and tight.tile < loose.tile
+
+
+@pytest.mark.parametrize("limit", [2, 4, 6, 10, 40])
+@pytest.mark.parametrize("size", [(64, 64), (1000, 1500), (4096, 4096)])
+def test_plans_keep_the_limit(size, limit):
+    try:
+        plan = plan_memory(size, SETTINGS, limit=limit * 10**9)
+    except InputError:
+        assert predict_bytes(size, SETTINGS, tile=256, history=3) > limit * 10**9
+        return
+    assert plan.bytes <= limit * 10**9
+    assert plan.bytes == predict_bytes(size, SETTINGS, tile=plan.tile, history=plan.history)
+
+
+def test_a_print_fits_into_six_gigabytes():
+    plan = plan_memory((4096, 4096), SETTINGS, limit=6 * 10**9)
+    assert plan.tile is not None and "in tiles of" in str(plan)
+
+
+def test_given_tiling_is_kept():
+    assert plan_memory((512, 512), SETTINGS, limit=10**10, tiling=256).tile == 256
+    assert plan_memory((2048, 2048), SETTINGS, limit=3 * 10**10, tiling="off").tile is None
+
+
+def test_what_does_not_fit_says_what_would_help():
+    with pytest.raises(InputError, match="memory_limit.*tiling: auto.*optimizer: adam"):
+        plan_memory((4096, 4096), SETTINGS, limit=10**9, tiling="off")
+
+
+def test_default_limit_is_below_what_is_there():
+    assert 10**8 < default_limit() < 10**15
