@@ -7,7 +7,7 @@ import importlib
 
 from benchmarks import table
 
-NAMES = ("baseline", "sweep", "step_share")
+NAMES = ("baseline", "sweep", "step_share", "step", "memory")
 
 
 def main() -> None:

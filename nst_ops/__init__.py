@@ -19,19 +19,19 @@ _HOMES = {
     "TargetCache": "nst_ops.targets",
     "decode": "nst_ops.images",
     "encode": "nst_ops.images",
-    "run": "nst_ops.stylize",
-    "stylize": "nst_ops.stylize",
+    "run": "nst_ops.coarse_to_fine",
+    "stylize": "nst_ops.coarse_to_fine",
     "vgg19": "nst_ops.vgg",
 }
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
+    from nst_ops.coarse_to_fine import run as run
+    from nst_ops.coarse_to_fine import stylize as stylize
     from nst_ops.errors import InputError as InputError
     from nst_ops.images import decode as decode
     from nst_ops.images import encode as encode
     from nst_ops.settings import Settings as Settings
-    from nst_ops.stylize import run as run
-    from nst_ops.stylize import stylize as stylize
     from nst_ops.targets import TargetCache as TargetCache
     from nst_ops.vgg import vgg19 as vgg19
 

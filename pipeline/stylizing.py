@@ -148,8 +148,8 @@ class Stylizer:
         if not ready:
             return []
         quiet_start()
+        from nst_ops.coarse_to_fine import run
         from nst_ops.memory import default_limit, plan_memory, predict_bytes
-        from nst_ops.stylize import run
 
         size = ready[0].planned.size
         limit = config.memory_limit or default_limit()

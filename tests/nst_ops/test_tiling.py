@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nst_ops import stylize
+from nst_ops import coarse_to_fine
 from nst_ops.losses import LossWeights, Targets
 from nst_ops.objective import Objective, evaluate
 from nst_ops.settings import Settings
@@ -84,8 +84,8 @@ def test_pictures_are_the_same(load, optimizer):
         precision="float32", scales=[{"size": 160, "steps": 3}], optimizer=optimizer
     )
     photo, painting = load("cat", 160), load("church_at_auvers", 160)
-    whole = stylize.run(photo, [painting], settings)
-    tiled = stylize.run(photo, [painting], settings, tile=64, cache=TargetCache())
+    whole = coarse_to_fine.run(photo, [painting], settings)
+    tiled = coarse_to_fine.run(photo, [painting], settings, tile=64, cache=TargetCache())
     np.testing.assert_allclose(tiled.images, whole.images, atol=0.01)
     assert tiled.reports[0].losses["total"] == pytest.approx(
         whole.reports[0].losses["total"], rel=1e-3

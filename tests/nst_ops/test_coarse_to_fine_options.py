@@ -1,9 +1,9 @@
-"""What `test_stylize` leaves: options, errors, and repetition."""
+"""What `test_coarse_to_fine` leaves: options, errors, and repetition."""
 
 import numpy as np
 import pytest
 
-from nst_ops import colors, stylize
+from nst_ops import coarse_to_fine, colors
 from nst_ops.errors import InputError
 from nst_ops.images import encode
 from nst_ops.objective import Objective
@@ -33,25 +33,30 @@ def settings(**changes):
 @pytest.mark.parametrize("init", ["content", "noise"])
 def test_same_seed_same_bytes(small, night, init):
     files = [
-        encode(stylize.run(small, [night], settings(init=init, steps=4, seed=5)).images[0])
+        encode(coarse_to_fine.run(small, [night], settings(init=init, steps=4, seed=5)).images[0])
         for _ in range(2)
     ]
     assert files[0] == files[1]
 
 
 def test_step_is_traced_once_for_all_shapes_and_knobs(load, night):
-    stylize._step.cache_clear()
+    coarse_to_fine._step.cache_clear()
     made = {}
     for size in (64, 80, 96):
-        knobs = stylize.Knobs(5e3, 3e-2, 10.0)
-        for iterate in stylize.stylize(load("cat", size), [night], settings(), knobs=knobs):
+        knobs = coarse_to_fine.Knobs(5e3, 3e-2, 10.0)
+        for iterate in coarse_to_fine.stylize(load("cat", size), [night], settings(), knobs=knobs):
             knobs.style_weight *= 2.0
             made[size] = iterate.image().shape
     batch = np.stack([load("cat", 64)] * 3)
-    stylize.run(batch, [night] * 3, settings())
-    assert stylize._step.cache_info().misses == 1 and stylize._step.cache_info().hits == 3
-    compiled = stylize._step(*_arguments())
-    assert stylize._step.cache_info().misses == 1, "this test asks for another step than stylize"
+    coarse_to_fine.run(batch, [night] * 3, settings())
+    assert (
+        coarse_to_fine._step.cache_info().misses == 1
+        and coarse_to_fine._step.cache_info().hits == 3
+    )
+    compiled = coarse_to_fine._step(*_arguments())
+    assert coarse_to_fine._step.cache_info().misses == 1, (
+        "this test asks for another step than stylize"
+    )
     assert compiled.traces == 1
     assert compiled.function.experimental_get_tracing_count() == 1
     assert len(set(made.values())) == 3
@@ -65,14 +70,14 @@ def _arguments():
 
 
 def test_starts_from_the_photo(small, night):
-    (first, *_) = stylize.stylize(small, [night], settings(init="content"))
+    (first, *_) = coarse_to_fine.stylize(small, [night], settings(init="content"))
     np.testing.assert_array_equal(first.image()[0], small)
     assert first.losses["content"][0] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_starts_from_a_given_picture_of_any_size(small, load, night):
     given = load("cat", 80)
-    (first, *_) = stylize.stylize(small, [night], settings(), initial=given)
+    (first, *_) = coarse_to_fine.stylize(small, [night], settings(), initial=given)
     picture = first.image()[0]
     assert picture.shape == small.shape
     np.testing.assert_allclose(picture.mean((0, 1)), given.mean((0, 1)), atol=0.02)
@@ -82,7 +87,7 @@ def test_starts_from_a_given_picture_of_any_size(small, load, night):
 def test_starts_from_noise_in_the_styles_colors(small, night):
     first = {}
     for init in ("noise", "style"):
-        (iterate, *_) = stylize.stylize(small, [night], settings(init=init))
+        (iterate, *_) = coarse_to_fine.stylize(small, [night], settings(init=init))
         first[init] = iterate.image()[0].mean((0, 1))
     goal = night.mean((0, 1))
     assert np.abs(first["style"] - goal).max() < 0.05
@@ -90,32 +95,34 @@ def test_starts_from_noise_in_the_styles_colors(small, night):
 
 
 def test_match_recolors_the_painting(small, night):
-    matched = stylize.run(small, [night], settings(color="match", steps=4)).images
-    by_hand = stylize.run(
+    matched = coarse_to_fine.run(small, [night], settings(color="match", steps=4)).images
+    by_hand = coarse_to_fine.run(
         small, [colors.match_colors(night, small)], settings(color="style", steps=4)
     ).images
-    plain = stylize.run(small, [night], settings(color="style", steps=4)).images
+    plain = coarse_to_fine.run(small, [night], settings(color="style", steps=4)).images
     np.testing.assert_array_equal(matched, by_hand)
     assert np.abs(matched - plain).mean() > 0.005
 
 
 def test_content_colors_are_put_back_on_a_grey_run(small, night):
-    kept = stylize.run(small, [night], settings(color="content", steps=4)).images
+    kept = coarse_to_fine.run(small, [night], settings(color="content", steps=4)).images
     grey = colors.luminance(small)
-    by_hand = stylize.run(grey, [colors.match_luminance(night, small)], settings(steps=4)).images
+    by_hand = coarse_to_fine.run(
+        grey, [colors.match_luminance(night, small)], settings(steps=4)
+    ).images
     np.testing.assert_allclose(kept[0], colors.keep_colors(by_hand[0], small), atol=1e-5)
 
 
 def test_a_blend_of_one_is_the_painting(small, night):
-    alone = stylize.run(small, [night], settings()).images
-    blend = stylize.run(small, [[Style(night, 2.5)]], settings()).images
+    alone = coarse_to_fine.run(small, [night], settings()).images
+    blend = coarse_to_fine.run(small, [[Style(night, 2.5)]], settings()).images
     np.testing.assert_allclose(blend, alone, atol=1e-3)
 
 
 def test_reports_tell_how_it_went(small, night):
     iterates = []
     chosen = settings(scales=[{"size": 32, "steps": 3}, {"size": 64, "steps": 2}])
-    result = stylize.run(small, [night], chosen, progress=iterates.append)
+    result = coarse_to_fine.run(small, [night], chosen, progress=iterates.append)
     (report,) = result.reports
     assert [(s.size, s.steps, s.stop_reason) for s in report.scales] == [
         ((22, 32), 3, "steps"),
@@ -131,7 +138,9 @@ def test_converged_rows_stop_alone(small, load, night):
     """A flat photo in its own style is done at once; its neighbour goes on."""
     flat = np.full_like(small, 0.5)
     batch = np.stack([flat, small])
-    result = stylize.run(batch, [flat, night], settings(steps=12, tolerance=0.02, patience=3))
+    result = coarse_to_fine.run(
+        batch, [flat, night], settings(steps=12, tolerance=0.02, patience=3)
+    )
     done, moving = (report.scales[0] for report in result.reports)
     assert done.stop_reason in ("converged", "stalled") and done.steps < moving.steps
     for report, scale in zip(result.reports, (done, moving), strict=True):
@@ -141,7 +150,7 @@ def test_converged_rows_stop_alone(small, load, night):
 
 def test_everything_converges_under_a_large_tolerance(small, night):
     chosen = settings(steps=50, tolerance=1.0, patience=2)
-    (scale,) = stylize.run(small, [night], chosen).reports[0].scales
+    (scale,) = coarse_to_fine.run(small, [night], chosen).reports[0].scales
     assert (scale.stop_reason, scale.steps) == ("converged", 3)
 
 
@@ -152,7 +161,7 @@ def test_a_model_of_nans_is_reported_as_non_finite(small, night):
     broken = keras.layers.Rescaling(float("nan"))(inputs)
     model = keras.Model(inputs, {"block1_conv1": broken})
     chosen = settings(content_layers=["block1_conv1"], style_layers=["block1_conv1"])
-    (report,) = stylize.run(small, [night], chosen, model=model).reports
+    (report,) = coarse_to_fine.run(small, [night], chosen, model=model).reports
     assert report.non_finite and report.scales[0].stop_reason == "non-finite"
 
 
@@ -162,7 +171,7 @@ def test_a_model_that_gives_no_dict(small, night):
     inputs = keras.Input((None, None, 3))
     model = keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs))
     with pytest.raises(InputError, match="must be a dict of feature maps"):
-        stylize.run(small, [night], settings(), model=model)
+        coarse_to_fine.run(small, [night], settings(), model=model)
 
 
 @pytest.mark.parametrize(
@@ -180,14 +189,14 @@ def test_a_model_that_gives_no_dict(small, night):
 )
 def test_inputs_that_do_not_fit(small, night, change, message):
     with pytest.raises(InputError, match=message):
-        stylize.run(*change(small, night), settings())
+        coarse_to_fine.run(*change(small, night), settings())
 
 
 def test_init_from_a_file_is_the_callers_to_read(small, night):
     with pytest.raises(InputError, match="my.png.*`initial`"):
-        stylize.run(small, [night], settings(init="my.png"))
+        coarse_to_fine.run(small, [night], settings(init="my.png"))
 
 
 def test_an_empty_batch(small, night):
     with pytest.raises(InputError, match="nothing to stylize"):
-        stylize.run(np.zeros((0, 64, 64, 3), np.float32), [], settings())
+        coarse_to_fine.run(np.zeros((0, 64, 64, 3), np.float32), [], settings())
