@@ -11,7 +11,7 @@ from nst_ops.errors import InputError
 from nst_ops.optimizers import HISTORY
 from nst_ops.settings import Settings
 from nst_ops.sizes import Size
-from nst_ops.tiling import MARGIN
+from nst_ops.tiling import largest_patch
 
 _PROCESS = 0.8e9  # bytes: Python, TensorFlow and the network's weights
 _ACTIVATIONS = 2200  # bytes per px of the images that the network sees at once
@@ -48,8 +48,7 @@ def predict_bytes(
     octaves = sum(0.25**octave for octave in range(len(settings.octaves)))
     seen = pixels * octaves
     if tile is not None and max(size) > tile:
-        patch = [min(side, tile + 2 * MARGIN) for side in size]
-        seen = batch * patch[0] * patch[1]
+        seen = batch * largest_patch(size, tile)
     state = _STATE[settings.optimizer] + (_PAIR * history if settings.optimizer == "lbfgs" else 0)
     return round(_PROCESS + _WORKSPACE + _ACTIVATIONS * seen + state * pixels)
 

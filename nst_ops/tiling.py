@@ -70,6 +70,14 @@ def tiles(size: Size, side: int) -> Iterator[Tile]:
             )
 
 
+def largest_patch(size: Size, side: int) -> int:
+    """Pixels of the largest tile, margins included."""
+    patches = (
+        (t.rows.stop - t.rows.start) * (t.columns.stop - t.columns.start) for t in tiles(size, side)
+    )
+    return max(patches)
+
+
 def _spans(length: int, side: int) -> list[tuple[int, int]]:
     """As few spans of at most `side` as there can be, about equally long."""
     count = -(-length // side)

@@ -146,19 +146,22 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, beam_arguments: list[str], console: Console) -> int:
     config = load_config(options.config, options.overrides)
     rows, bad = check_manifest(options.manifest, config)
-    from pipeline.run import execute, new_spec
+    from pipeline.run import beam_options, execute, new_spec
+
+    beam = beam_options(beam_arguments)
 
     spec = new_spec(
         os.path.abspath(options.manifest) if "://" not in options.manifest else options.manifest,
         options.output,
         config,
         rows,
+        beam,
     )
     console.print(
         f"run {spec.run_id}: {rows} rows" + (f", {len(bad)} of them unreadable" if bad else "")
     )
     with _RunDisplay(console, rows) as display:
-        summary = execute(spec, beam_arguments, display.show)
+        summary = execute(spec, beam, display.show)
     counts = ", ".join(f"{summary[status]} {status}" for status in ("ok", "cached", "failed"))
     console.print(
         f"{counts} in {summary['seconds']:.0f} s; pictures in "
@@ -271,9 +274,9 @@ def _validate(options: argparse.Namespace, rest: list[str], console: Console) ->
 
 
 def _doctor(options: argparse.Namespace, rest: list[str], console: Console) -> int:
-    from pipeline.quiet import quiet_start
+    from pipeline.starting import start_tensorflow
 
-    quiet_start()
+    start_tensorflow()
     import tensorflow as tf
 
     from nst_ops.precision import device_name, fast_bfloat16

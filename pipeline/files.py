@@ -79,6 +79,14 @@ def write(path: str, data: bytes) -> None:
         with _filesystems().create(path, compression_type="uncompressed") as file:
             file.write(data)
         return
+    try:
+        _write_local(path, data)
+    except OSError as error:
+        # Of the path that the user knows, not of the temporary file.
+        raise OSError(error.errno, f"cannot be written ({error.strerror})", path) from error
+
+
+def _write_local(path: str, data: bytes) -> None:
     folder = Path(path).parent
     folder.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".nst-")

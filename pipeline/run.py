@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import secrets
 import threading
 import time
@@ -14,7 +15,11 @@ import yaml
 from apache_beam.io.parquetio import WriteToParquet
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    StandardOptions,
+)
 
 from pipeline import files, outputs
 from pipeline.config import RunConfig
@@ -34,6 +39,7 @@ class RunSpec:
     settings: str  # RunConfig as JSON
     weights_sha256: str
     rows: int  # of the manifest
+    processes: int = 1  # that share one machine's cores
 
     @property
     def config(self) -> RunConfig:
@@ -125,9 +131,13 @@ class StylizeHandler(ModelHandler[PlannedJob, Row, Stylizer]):
 
     def load_model(self) -> Stylizer:
         """Cheap: the network is loaded with the first batch."""
-        progress = outputs.Progress(self.spec.folder, self.spec.run_id)
+        spec = self.spec
         return Stylizer(
-            outputs.images_folder(self.spec.folder), self.spec.run_id, progress=progress
+            outputs.images_folder(spec.folder),
+            spec.run_id,
+            progress=outputs.Progress(spec.folder, spec.run_id),
+            # Processes that share a machine divide its cores.
+            threads=(os.cpu_count() or 1) // spec.processes if spec.processes > 1 else None,
         )
 
     def run_inference(
@@ -176,22 +186,25 @@ class WriteMetadata(beam.PTransform):
         )
 
 
-def new_spec(manifest: str, folder: str, config: RunConfig, rows: int) -> RunSpec:
+def new_spec(
+    manifest: str, folder: str, config: RunConfig, rows: int, options: PipelineOptions
+) -> RunSpec:
     """A run that begins now."""
     from nst_ops.weights import load_weights
 
     run_id = f"{outputs.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     sha256 = load_weights(config.weights).sha256
-    return RunSpec(manifest, folder, run_id, config.model_dump_json(), sha256, rows)
+    processes = options.view_as(DirectOptions).direct_num_workers or os.cpu_count() or 1
+    return RunSpec(manifest, folder, run_id, config.model_dump_json(), sha256, rows, processes)
 
 
 def execute(
-    spec: RunSpec, beam_arguments: list[str], show: Callable[[dict[str, Any]], None]
+    spec: RunSpec, options: PipelineOptions, show: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
     """Runs the pipeline and writes the run's record.
 
     Args:
-      beam_arguments: Beam's own options; the runner is FnApiRunner if they name none.
+      options: from `beam_options`.
       show: is given `outputs.read_progress` every half second while it runs.
 
     Returns:
@@ -203,10 +216,6 @@ def execute(
         files.join(record, "config.yaml"),
         _header(spec) + yaml.safe_dump(json.loads(spec.settings)).encode(),
     )
-    options = PipelineOptions(beam_arguments, pickle_library="cloudpickle")
-    if options.view_as(StandardOptions).runner is None:
-        # Beam's own default would fetch another runner, or choose by what the graph contains.
-        options.view_as(StandardOptions).runner = "FnApiRunner"
     with _watched(spec, show):
         pipeline = beam.Pipeline(options=options)
         build(pipeline, spec)
@@ -216,6 +225,16 @@ def execute(
     files.write(files.join(record, "_SUCCESS"), b"")
     outputs.clear_progress(spec.folder, spec.run_id)
     return summary
+
+
+def beam_options(arguments: list[str]) -> PipelineOptions:
+    """Beam's options from the command line, with our defaults where they say nothing."""
+    options = PipelineOptions(arguments, pickle_library="cloudpickle")
+    standard = options.view_as(StandardOptions)
+    if standard.runner is None:
+        # Beam's own default would fetch another runner, or choose by what the graph contains.
+        standard.runner = "FnApiRunner"
+    return options
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from pipeline.config import RunConfig
 from pipeline.manifest import Job
 from pipeline.outputs import Progress, Row, failed_row, now, row
 from pipeline.planning import PlannedJob
-from pipeline.quiet import quiet_start
+from pipeline.starting import start_tensorflow
 
 if TYPE_CHECKING:
     from nst_ops.iterates import Iterate, Report
@@ -60,6 +60,7 @@ class Stylizer:
       run_id: for the rows.
       progress: told of every row and step.
       show: called with every iterate.
+      threads: for TensorFlow in this process; None: as many as there are cores.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class Stylizer:
         *,
         progress: Progress | None = None,
         show: Callable[["Iterate"], None] = lambda iterate: None,
+        threads: int | None = None,
     ):
         self.images, self.run_id, self.progress, self.show = images, run_id, progress, show
+        self.threads = threads
         self._paintings: OrderedDict[str, np.ndarray] = OrderedDict()
 
     def stylize_batch(self, batch: Sequence[PlannedJob]) -> list[Row]:
@@ -147,7 +150,7 @@ class Stylizer:
     def _optimise(self, ready: Sequence[Ready], config: RunConfig) -> list[Made]:
         if not ready:
             return []
-        quiet_start()
+        start_tensorflow(self.threads)
         from nst_ops.coarse_to_fine import run
         from nst_ops.memory import default_limit, plan_memory, predict_bytes
 

@@ -1,6 +1,4 @@
-"""Starts TensorFlow without its chatter: a dozen lines of log that mean nothing to who stylizes
-photos.
-"""
+"""Starts TensorFlow in a process of ours: its threads and GPU memory, and no chatter."""
 
 import functools
 import logging
@@ -9,15 +7,14 @@ import sys
 
 
 @functools.cache
-def quiet_start() -> None:
+def start_tensorflow(threads: int | None = None) -> None:
     """Imports TensorFlow, once, with the C++ side's start-up lines kept from the terminal.
 
     They are written to file descriptor 2 before TensorFlow has a log level. With
     TF_CPP_MIN_LOG_LEVEL=0 (`--verbose`) all of it is shown.
     """
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
-        import tensorflow  # noqa: F401
-
+        _start(threads)
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
@@ -25,12 +22,21 @@ def quiet_start() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
-        import tensorflow as tf
-
-        tf.config.list_logical_devices()  # the rest of the lines come with the first device
+        _start(threads)
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
         os.close(nowhere)
         # Importing TensorFlow sends Python's own warnings to absl too.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+
+def _start(threads: int | None) -> None:
+    import tensorflow as tf
+
+    if threads is not None:
+        tf.config.threading.set_intra_op_parallelism_threads(max(1, threads))
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)  # not all of it at once
+    tf.config.list_logical_devices()  # the rest of the lines come with the first device
