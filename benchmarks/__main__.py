@@ -7,7 +7,7 @@ import importlib
 
 from benchmarks import table
 
-NAMES = ("baseline", "sweep", "step_share", "step", "memory")
+NAMES = ("baseline", "sweep", "step_share", "step", "memory", "time_to_quality")
 
 
 def main() -> None:

@@ -27,7 +27,11 @@ class Pair(NamedTuple):
 
 def load(index: int, size: int) -> Pair:
     """One of `NAMES`, photo and painting each at most `size` px long."""
-    photo, painting = NAMES[index]
+    return pair(*NAMES[index], size)
+
+
+def pair(photo: str, painting: str, size: int) -> Pair:
+    """Any photo with any painting of the examples."""
     return Pair(f"{photo} x {painting}", _pixels(photo, size), _pixels(painting, size))
 
 

@@ -21,6 +21,7 @@ from nst_ops.sizes import ScalePlan, Size, schedule
 from nst_ops.targets import Style, TargetCache, content_targets, style_targets
 from nst_ops.tiling import evaluate_tiled
 from nst_ops.vgg import vgg19
+from nst_ops.weights import load_weights
 
 CACHE = TargetCache()  # this process's, unless a caller brings its own
 
@@ -239,12 +240,15 @@ def _step(
 
 def _objective(settings: Settings, model: keras.Model | None, eager: bool) -> Objective:
     precision = resolve_precision(settings.precision)
+    network = ""
     if model is None:
         layers = (*settings.content_layers, *settings.style_layers)
         model = vgg19(
             layers, weights=settings.weights, pooling=settings.pooling, precision=precision
         )
-    return Objective.of(settings, model, precision, eager)
+        sha256 = load_weights(settings.weights).sha256
+        network = f"vgg19 {sha256} {settings.pooling} {precision}"
+    return Objective.of(settings, model, precision, eager, network)
 
 
 def _recolored(

@@ -33,9 +33,17 @@ class Objective(NamedTuple):
     style_layers: tuple[tuple[str, float], ...]
     precision: str
     eager: bool = False
+    network: str = ""  # names the model between processes; "" if nothing does
 
     @classmethod
-    def of(cls, settings: Settings, model: keras.Model, precision: str, eager: bool) -> "Objective":
+    def of(
+        cls,
+        settings: Settings,
+        model: keras.Model,
+        precision: str,
+        eager: bool = False,
+        network: str = "",
+    ) -> "Objective":
         """As the settings say.
 
         Raises:
@@ -54,6 +62,7 @@ class Objective(NamedTuple):
             tuple(settings.style_layers.items()),
             precision,
             eager,
+            network,
         )
 
     @property

@@ -4,10 +4,17 @@ paintings, cached.
 
 import functools
 import hashlib
+import io
 import itertools
+import json
+import os
+import tempfile
 import threading
+import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -36,26 +43,44 @@ class Style(NamedTuple):
 
 
 class TargetCache:
-    """Gram matrices of paintings, least recently used out first; safe between threads.
+    """Gram matrices of paintings, in memory and, if wanted, on disk.
+
+    Safe between threads, and between processes that share the folder: files are named by all that
+    their content depends on, and appear whole.
 
     Args:
-      max_bytes: of all tensors kept. One painting at one resolution and octave takes 2.4 MB with
-        default layers.
+      max_bytes: of all tensors kept in memory, least recently used out first. One painting at one
+        resolution takes 2.4 MB an octave with default layers.
+      folder: where to keep them too; None: in memory only.
     """
 
-    def __init__(self, max_bytes: int = 512 * 2**20):
+    def __init__(self, max_bytes: int = 512 * 2**20, folder: str | None = None):
         self.max_bytes = max_bytes
+        self.folder = folder
         self.bytes = 0
         self._entries: OrderedDict[Hashable, tuple[Grams, ...]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, compute: Callable[[], tuple[Grams, ...]]) -> tuple[Grams, ...]:
-        """The entry, computed if it is not there."""
+    def get(
+        self, key: Hashable, compute: Callable[[], tuple[Grams, ...]], name: str | None = None
+    ) -> tuple[Grams, ...]:
+        """The entry, computed if it is not there.
+
+        Args:
+          key: in memory.
+          name: of its file; None: it is not kept on disk.
+        """
         with self._lock:
             if key in self._entries:
                 self._entries.move_to_end(key)
                 return self._entries[key]
-        octaves = compute()  # outside the lock: it takes seconds, and doing it twice does no harm
+        # Outside the lock: it takes seconds, and doing it twice does no harm.
+        path = os.path.join(self.folder, f"{name}.npz") if self.folder and name else None
+        octaves = _load(path) if path else None
+        if octaves is None:
+            octaves = compute()
+            if path:
+                _save(path, octaves)
         with self._lock:
             if key not in self._entries:
                 self._entries[key] = octaves
@@ -63,6 +88,36 @@ class TargetCache:
             while self.bytes > self.max_bytes and len(self._entries) > 1:
                 self.bytes -= _bytes(self._entries.popitem(last=False)[1])
         return octaves
+
+
+def _load(path: str) -> tuple[Grams, ...] | None:
+    try:
+        data = io.BytesIO(Path(path).read_bytes())
+        with np.load(data, allow_pickle=False) as arrays:
+            octaves: list[Grams] = [{} for _ in {name.split("/")[0] for name in arrays.files}]
+            for name in arrays.files:
+                octave, layer = name.split("/")
+                octaves[int(octave)][layer] = tf.constant(arrays[name])
+            return tuple(octaves)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None  # not there, or damaged: it is computed and written again
+
+
+def _save(path: str, octaves: tuple[Grams, ...]) -> None:
+    arrays = {
+        f"{octave}/{layer}": gram.numpy()
+        for octave, grams in enumerate(octaves)
+        for layer, gram in grams.items()
+    }
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), suffix=".tmp")
+        with os.fdopen(descriptor, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(temporary, path)
+    except OSError as error:
+        # A cache that cannot be written costs time, not the picture.
+        warnings.warn(f"{path}: target not cached: {error}", stacklevel=2)
 
 
 def _bytes(octaves: tuple[Grams, ...]) -> int:
@@ -111,7 +166,8 @@ def style_targets(
     for style, scale in itertools.product(styles, settings.style_scales):
         size = _style_size(style.image.shape[:2], scale, picture, final, least)
         compute = functools.partial(_grams, style.image, size, count, objective, side)
-        octaves = cache.get((objective, style.digest(), size, count), compute)
+        key = (objective, style.digest(), size, count)
+        octaves = cache.get(key, compute, _file_name(*key))
         share = style.weight * scale.weight / total
         for sums, grams in zip(mean, octaves, strict=True):
             for layer, gram in grams.items():
@@ -131,6 +187,15 @@ def _grams(
     return tuple(
         {layer: gram_matrix(f[layer]) for layer, _ in objective.style_layers} for f in features
     )
+
+
+def _file_name(objective: Objective, digest: str, size: Size, count: int) -> str | None:
+    """Of all that Gram matrices depend on; None for a network that is not known by name."""
+    if not objective.network:
+        return None
+    layers = sorted(layer for layer, _ in objective.style_layers)
+    text = json.dumps([objective.network, digest, size, count, layers])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _style_size(own: Size, scale: StyleScale, picture: Size, final: Size, least: int) -> Size:

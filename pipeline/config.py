@@ -42,6 +42,9 @@ class RunConfig(Settings):
     memory_limit: int | None = Field(
         None, ge=1, description="bytes, or text such as 8GB (default: 70 % of what is free)"
     )
+    cache_dir: str | None = Field(
+        None, description="local folder for paintings' targets, shared by runs and processes"
+    )
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="larger inputs fail their row")
     max_file_bytes: int = Field(500_000_000, ge=1, description="larger files fail their row")
     accelerator: str = Field(
@@ -121,7 +124,11 @@ def load_config(path: str | None, overrides: Iterable[str] = ()) -> RunConfig:
         _override(values, override)
     config = validate(values, path or "--set")
     # Workers may have another working folder.
-    files = {"init": config.init_file, "weights": config.weights_file}
+    files = {
+        "init": config.init_file,
+        "weights": config.weights_file,
+        "cache_dir": config.cache_dir,
+    }
     absolute = {
         key: os.path.abspath(file) for key, file in files.items() if file and "://" not in file
     }

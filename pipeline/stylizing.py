@@ -25,6 +25,7 @@ from pipeline.starting import start_tensorflow
 
 if TYPE_CHECKING:
     from nst_ops.iterates import Iterate, Report
+    from nst_ops.targets import TargetCache
 
 _PAINTINGS_BYTES = 5e8  # of decoded paintings, kept in memory
 
@@ -74,6 +75,7 @@ class Stylizer:
     ):
         self.images, self.run_id, self.progress, self.show = images, run_id, progress, show
         self.threads = threads
+        self._targets: TargetCache | None = None
         self._paintings: OrderedDict[str, np.ndarray] = OrderedDict()
 
     def stylize_batch(self, batch: Sequence[PlannedJob]) -> list[Row]:
@@ -168,6 +170,7 @@ class Stylizer:
             config,
             initial=np.stack(initial) if initial else None,
             seeds=[r.planned.seed for r in ready],
+            cache=self._target_cache(config.cache_dir),
             tile=plan.tile,
             history=plan.history,
             progress=self._reporter(ready[0].planned.job, len(ready)),
@@ -181,6 +184,13 @@ class Stylizer:
             Made(r.planned, pixels, r.photo.alpha, report, facts)
             for r, pixels, report in zip(ready, result.images, result.reports, strict=True)
         ]
+
+    def _target_cache(self, folder: str | None) -> "TargetCache":
+        from nst_ops.targets import TargetCache
+
+        if self._targets is None:
+            self._targets = TargetCache(folder=folder)
+        return self._targets
 
     def _reporter(self, job: Job, count: int) -> Callable[["Iterate"], None]:
         name = job.id if count == 1 else f"{job.id} and {count - 1} more"

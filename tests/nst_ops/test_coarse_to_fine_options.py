@@ -6,11 +6,9 @@ import pytest
 from nst_ops import coarse_to_fine, colors
 from nst_ops.errors import InputError
 from nst_ops.images import encode
-from nst_ops.objective import Objective
 from nst_ops.optimizers import make_optimizer
 from nst_ops.settings import Settings
 from nst_ops.targets import Style
-from nst_ops.vgg import vgg19
 
 QUICK = {"precision": "float32", "steps": 2, "octaves": [1.0]}
 SHALLOW = {"content_layers": ["block2_conv1"], "style_layers": ["block1_conv1", "block2_conv1"]}
@@ -64,8 +62,7 @@ def test_step_is_traced_once_for_all_shapes_and_knobs(load, night):
 
 def _arguments():
     chosen = settings()
-    layers = (*chosen.content_layers, *chosen.style_layers)
-    objective = Objective.of(chosen, vgg19(layers), "float32", False)
+    objective = coarse_to_fine._objective(chosen, None, False)
     return (objective, make_optimizer("lbfgs", chosen.learning_rate), (1.0,), None)
 
 

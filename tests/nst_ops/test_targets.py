@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from nst_ops import coarse_to_fine
 from nst_ops.gram import gram_matrix
 from nst_ops.objective import Objective
 from nst_ops.settings import Settings, StyleScale
@@ -112,6 +113,22 @@ def test_bytes_are_counted_and_the_oldest_goes_first():
     assert computed == list("abcd")
     get("b")
     assert computed == list("abcdb")
+
+
+def test_targets_on_disk_serve_another_process(tmp_path, load, photo):
+    settings = Settings(precision="float32", steps=1, octaves=[1.0, 1.0])
+    painting = load("pere_tanguy", 96)
+    coarse_to_fine.run(photo, [painting], settings, cache=TargetCache(folder=str(tmp_path)))
+    (file,) = tmp_path.glob("*.npz")
+    written = file.stat().st_mtime_ns
+    second = TargetCache(folder=str(tmp_path))  # as in a process that starts with nothing
+    again = coarse_to_fine.run(photo, [painting], settings, cache=second)
+    assert file.stat().st_mtime_ns == written
+    file.write_bytes(file.read_bytes()[:1000])  # damaged: computed and written again
+    third = TargetCache(folder=str(tmp_path))
+    repaired = coarse_to_fine.run(photo, [painting], settings, cache=third)
+    np.testing.assert_array_equal(again.images, repaired.images)
+    assert file.stat().st_size > 1000
 
 
 def test_an_entry_larger_than_the_cache_is_served():
