@@ -84,7 +84,7 @@ def stylize(
       cache: of style targets, in place of this process's.
       tile: side in px, a multiple of 16, of the tiles that scales larger than one are computed in;
         None: whole. The picture is the same to float tolerance.
-      history: steps that L-BFGS remembers; each takes two pictures' memory.
+      history: steps that L-BFGS remembers; each takes two pictures' memory, half of that in tiles.
       eager: run the same code without `tf.function`, to look inside.
 
     Yields:
@@ -98,7 +98,9 @@ def stylize(
     contents = _batch(contents, "contents")
     photos, blends = _recolored(contents, _blends(styles, len(contents)), settings.color)
     objective = _objective(settings, model, eager)
-    optimizer = make_optimizer(settings.optimizer, settings.learning_rate, history)
+    # Who needs tiles needs memory: rounding the history does not show in the picture.
+    storage = "float32" if tile is None else "bfloat16"
+    optimizer = make_optimizer(settings.optimizer, settings.learning_rate, history, storage)
     final: Size = (contents.shape[1], contents.shape[2])
     plans = schedule(final, settings)
     state: State | None = None
@@ -118,6 +120,7 @@ def stylize(
             main = [blend[0].image for blend in blends]
             first_seeds = seeds or [settings.seed] * len(contents)
             state = optimizer.start(first_pictures(settings.init, photo, main, first_seeds))
+        del photo  # a picture's memory, which may be gigabytes
         octaves = tuple(settings.octaves[: len(targets.style)])
         step = _step(objective, optimizer, octaves, side)
         for iterate, latest in _optimise(step, state, targets, plan, knobs, settings):

@@ -67,9 +67,11 @@ class LBFGS:
 
     Args:
       history: how many steps are remembered; each takes two pictures' memory.
+      storage: `float32`, or `bfloat16`, in which they take half of that.
     """
 
     history: int = HISTORY
+    storage: str = "float32"
 
     def start(self, image: tf.Tensor) -> LBFGSState:
         """The state whose first trial is `image`, [B, H, W, 3] in [0, 1]."""
@@ -83,8 +85,8 @@ class LBFGS:
             length=zeros,
             rejections=tf.zeros_like(zeros, tf.int32),
             scale=zeros,
-            moves=(zero,) * self.history,
-            bends=(zero,) * self.history,
+            moves=(tf.cast(zero, self.storage),) * self.history,
+            bends=(tf.cast(zero, self.storage),) * self.history,
             curvatures=(zeros,) * self.history,
         )
 
@@ -95,8 +97,11 @@ class LBFGS:
         [B] stay put.
         """
         gradient = _inward(gradient, state.trial)
-        move, bend = state.trial - state.image, gradient - state.gradient
+        move = state.trial - state.image
         expected = _dot(state.gradient, move)  # negative: what a linear loss would change by
+        # Products must be those of the pairs as they are stored.
+        stored = tf.cast(move, self.storage), tf.cast(gradient - state.gradient, self.storage)
+        move, bend = (tf.cast(part, tf.float32) for part in stored)
         first = tf.math.is_inf(state.loss)
         accepted = (
             active
@@ -104,8 +109,7 @@ class LBFGS:
             & (first | (loss <= state.loss + _SUFFICIENT * expected))
         )
 
-        bend_image = _smooth(bend)
-        curvature, stiffness = _dot(move, bend), _dot(bend, bend_image)
+        curvature, stiffness = _dot(move, bend), _smooth_norm(bend)
         # A pair of negative or vanishing curvature says nothing about a minimum.
         useful = (
             accepted & ~first & (curvature > 1e-6 * tf.sqrt(_dot(move, move) * _dot(bend, bend)))
@@ -113,8 +117,8 @@ class LBFGS:
         scale = tf.where(useful, tf.math.divide_no_nan(curvature, stiffness), state.scale)
         # Every row pushes a pair at every step, an empty one if it has none, so that no row waits
         # for another.
-        moves = (move, *state.moves[:-1])
-        bends = (bend, *state.bends[:-1])
+        moves = (stored[0], *state.moves[:-1])
+        bends = (stored[1], *state.bends[:-1])
         curvatures = (tf.where(useful, curvature, 0.0), *state.curvatures[:-1])
 
         rejections = tf.where(accepted | ~active, 0, state.rejections + 1)
@@ -161,10 +165,10 @@ class LBFGS:
         """
         shrink = (state.image.shape[1] * state.image.shape[2]) / (size[0] * size[1])
         image = tf.clip_by_value(resize(state.image, size), 0.0, 1.0)
-        moves = tuple(resize(move, size) for move in state.moves)
-        bends = tuple(resize(bend, size) * shrink for bend in state.bends)
+        moves = tuple(tf.cast(resize(move, size), self.storage) for move in state.moves)
+        bends = tuple(tf.cast(resize(bend, size) * shrink, self.storage) for bend in state.bends)
         curvatures = tuple(
-            tf.where(old > 0.0, tf.maximum(_dot(move, bend), 0.0), 0.0)
+            tf.where(old > 0.0, tf.maximum(_dot(*_widened(old, move, bend)), 0.0), 0.0)
             for old, move, bend in zip(state.curvatures, moves, bends, strict=True)
         )
         return self.start(image)._replace(
@@ -180,37 +184,68 @@ def _two_loops(
     scale: tf.Tensor,
 ) -> tf.Tensor:
     """The inverse Hessian's estimate times the gradient (Nocedal & Wright 2006, algorithm 7.4)."""
+    pairs = list(zip(moves, bends, curvatures, strict=True))
     alphas = []
     q = gradient
-    for move, bend, curvature in zip(moves, bends, curvatures, strict=True):
-        alpha = tf.math.divide_no_nan(_dot(move, q), curvature)
-        alphas.append(alpha)
-        q -= _rows(alpha) * bend
+    for move, bend, curvature in pairs:
+        move, bend = _widened(q, move, bend)
+        alphas.append(tf.math.divide_no_nan(_dot(move, q), curvature))
+        q -= _rows(alphas[-1]) * bend
     r = _rows(tf.where(scale == 0.0, 1.0, scale)) * _smooth(q)
-    for move, bend, curvature, alpha in reversed(
-        list(zip(moves, bends, curvatures, alphas, strict=True))
-    ):
+    for (move, bend, curvature), alpha in reversed(list(zip(pairs, alphas, strict=True))):
+        move, bend = _widened(r, move, bend)
         beta = tf.math.divide_no_nan(_dot(bend, r), curvature)
         r += _rows(tf.where(curvature > 0.0, alpha - beta, 0.0)) * move
     return r
 
 
+def _widened(after: tf.Tensor, *images: tf.Tensor) -> list[tf.Tensor]:
+    """Stored images as float32, but not before `after` is there: else all pairs are at once."""
+    with tf.control_dependencies([after]):
+        return [tf.cast(image, tf.float32) for image in images]
+
+
 def _smooth(images: tf.Tensor) -> tf.Tensor:
-    """Multiplies the spectrum of [B, H, W, 3] by f^-1, f in cycles per image, at least 1."""
-    planes = tf.transpose(images, [0, 3, 1, 2])
-    height, width = tf.shape(planes)[2], tf.shape(planes)[3]
-    longest = tf.cast(tf.maximum(height, width), tf.float32)
-    rows, columns = (
-        tf.cast(tf.range(height), tf.float32),
-        tf.cast(tf.range(width // 2 + 1), tf.float32),
-    )
-    rows = tf.minimum(rows, tf.cast(height, tf.float32) - rows) / tf.cast(height, tf.float32)
-    columns = columns / tf.cast(width, tf.float32)
-    frequency = longest * tf.sqrt(rows[:, None] ** 2 + columns[None, :] ** 2)  # [H, W // 2 + 1]
-    gain = tf.maximum(frequency, 1.0) ** (-2.0 * _EXPONENT)
-    spectrum = tf.signal.rfft2d(planes) * tf.cast(gain, tf.complex64)
-    smooth = tf.signal.irfft2d(spectrum, fft_length=[height, width])
+    """Multiplies the spectrum of [B, H, W, 3] by `_gain`."""
+    size = tf.shape(images)[1], tf.shape(images)[2]
+    gain = tf.cast(_gain(*size), tf.complex64)
+
+    def smooth_plane(plane: tf.Tensor) -> tf.Tensor:
+        return tf.signal.irfft2d(tf.signal.rfft2d(plane) * gain, fft_length=size)
+
+    planes = tf.reshape(tf.transpose(images, [0, 3, 1, 2]), [-1, *size])
+    # One by one: together, the spectra of a large picture take as much memory as six of it.
+    smooth = tf.map_fn(smooth_plane, planes, parallel_iterations=1)
+    smooth = tf.reshape(smooth, [-1, images.shape[-1], *size])
     return tf.ensure_shape(tf.transpose(smooth, [0, 2, 3, 1]), images.shape)
+
+
+def _smooth_norm(images: tf.Tensor) -> tf.Tensor:
+    """<images, _smooth(images)>, [B], by Parseval's theorem."""
+    height, width = tf.shape(images)[1], tf.shape(images)[2]
+    # The half spectrum leaves out what mirrors its inner columns.
+    columns = tf.range(width // 2 + 1)
+    twice = tf.where((columns == 0) | (2 * columns == width), 1.0, 2.0)
+    weight = _gain(height, width) * twice / tf.cast(height * width, tf.float32)
+
+    def norm(plane: tf.Tensor) -> tf.Tensor:
+        spectrum = tf.signal.rfft2d(plane)
+        power = tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
+        return tf.reduce_sum(weight * power)
+
+    planes = tf.reshape(tf.transpose(images, [0, 3, 1, 2]), [-1, height, width])
+    norms = tf.map_fn(norm, planes, parallel_iterations=1)
+    return tf.reduce_sum(tf.reshape(norms, [-1, images.shape[-1]]), axis=1)
+
+
+def _gain(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """1/f over a half spectrum [H, W // 2 + 1], f in cycles per longest side, at least 1."""
+    longest = tf.cast(tf.maximum(height, width), tf.float32)
+    rows = tf.cast(tf.minimum(tf.range(height), height - tf.range(height)), tf.float32)
+    columns = tf.cast(tf.range(width // 2 + 1), tf.float32)
+    rows, columns = rows / tf.cast(height, tf.float32), columns / tf.cast(width, tf.float32)
+    frequency = longest * tf.sqrt(rows[:, None] ** 2 + columns[None, :] ** 2)
+    return tf.maximum(frequency, 1.0) ** (-2.0 * _EXPONENT)
 
 
 def _backtrack(before: tf.Tensor, after: tf.Tensor, expected: tf.Tensor) -> tf.Tensor:
@@ -295,6 +330,8 @@ class Adam:
         )
 
 
-def make_optimizer(name: str, learning_rate: float, history: int = HISTORY) -> LBFGS | Adam:
+def make_optimizer(
+    name: str, learning_rate: float, history: int = HISTORY, storage: str = "float32"
+) -> LBFGS | Adam:
     """The optimiser a config names: `lbfgs` or `adam`."""
-    return LBFGS(history) if name == "lbfgs" else Adam(learning_rate)
+    return LBFGS(history, storage) if name == "lbfgs" else Adam(learning_rate)

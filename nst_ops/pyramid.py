@@ -19,6 +19,7 @@ def resize(images: tf.Tensor, size: Size) -> tf.Tensor:
     """
     if tuple(images.shape[1:3]) == tuple(size):
         return images
+    images = tf.cast(images, tf.float32)
     return tf.image.resize(images, size, method="bicubic", antialias=True)
 
 

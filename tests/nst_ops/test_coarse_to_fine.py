@@ -149,7 +149,7 @@ def test_targets_are_computed_once(photo, painting):
     cache = TargetCache()
     calls = []
     get = cache.get
-    cache.get = lambda key, compute: get(key, lambda: calls.append(key) or compute())
+    cache.get = lambda key, compute, name: get(key, lambda: calls.append(key) or compute())
     for _ in range(2):
         coarse_to_fine.run(photo, [painting], Settings(**QUICK), cache=cache)
     assert len(calls) == 1  # on the first run
