@@ -2,7 +2,8 @@
 
     import nst_ops
 
-    result = nst_ops.run(photo, [painting], nst_ops.Settings(size=512))
+    photo = nst_ops.shrink(nst_ops.decode(data), 512).pixels
+    result = nst_ops.run(photo, [painting], nst_ops.Settings())
 
 Every name below is imported on first use, so that a launcher which only needs `Settings` never
 starts TensorFlow.
@@ -20,6 +21,7 @@ _HOMES = {
     "decode": "nst_ops.images",
     "encode": "nst_ops.images",
     "run": "nst_ops.coarse_to_fine",
+    "shrink": "nst_ops.images",
     "stylize": "nst_ops.coarse_to_fine",
     "vgg19": "nst_ops.vgg",
 }
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from nst_ops.errors import InputError as InputError
     from nst_ops.images import decode as decode
     from nst_ops.images import encode as encode
+    from nst_ops.images import shrink as shrink
     from nst_ops.settings import Settings as Settings
     from nst_ops.targets import TargetCache as TargetCache
     from nst_ops.vgg import vgg19 as vgg19

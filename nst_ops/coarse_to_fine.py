@@ -159,7 +159,8 @@ def _optimise(
         )
         losses = {name: value.numpy() for name, value in losses.items()}
         seconds += time.perf_counter() - started
-        improved = active & (losses["total"] < best.get("total", np.inf))
+        known = best.get("total", np.full(count, np.inf))
+        improved = active & ((losses["total"] < known) | ~np.isfinite(known))
         best = {
             name: np.asarray(np.where(improved, value, best.get(name, value)))
             for name, value in losses.items()

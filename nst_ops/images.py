@@ -149,6 +149,23 @@ def encode(
     return file.getvalue()
 
 
+def is_whole(data: bytes) -> bool:
+    """Whether a file that `encode` wrote has its end, told without decoding it."""
+    if data[:4] == b"RIFF":
+        return len(data) == 8 + int.from_bytes(data[4:8], "little")
+    if data[:2] == b"\xff\xd8":
+        return data.endswith(b"\xff\xd9")
+    if data[:4] == b"\x89PNG":
+        return data.endswith(b"IEND\xaeB`\x82")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a TIFF's end holds its tags, whose loss only warns
+        try:
+            Image.open(io.BytesIO(data)).load()
+        except Exception:
+            return False
+    return True
+
+
 def shrink(picture: Picture, long_side: int, *, enlarge: bool = False) -> Picture:
     """The picture at most `long_side` px long (exactly, if `enlarge`), aspect kept; Lanczos,
     antialiased.
@@ -205,7 +222,7 @@ def _opened(data: bytes, path: str, max_pixels: int) -> Iterator[Image.Image]:
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
-    if image.mode in ("P", "PA") or "transparency" in image.info:
+    if image.mode in ("P", "PA") or ("transparency" in image.info and image.mode[0] != "I"):
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     if image.mode in ("LA", "RGBA", "La", "RGBa"):
         image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode))

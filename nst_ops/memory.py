@@ -16,9 +16,11 @@ from nst_ops.tiling import largest_patch
 _PROCESS = 0.8e9  # bytes: Python, TensorFlow and the network's weights
 _ACTIVATIONS = 2200  # bytes per px of the images that the network sees at once
 _WORKSPACE = 0.1e9  # bytes, of the libraries, however small the picture
-# Bytes per px of the picture: copies of photo and picture, gradient, transforms, content features.
-_STATE = {"lbfgs": 110, "adam": 125}
-_PAIR = 24  # bytes per px of one step that L-BFGS remembers: move and bend, 3 float32 each
+# Bytes per px of the picture, while activations are there: photo, content features, optimiser.
+_HELD = {"lbfgs": 100, "adam": 95}
+# The same while the optimiser computes, and activations are gone.
+_UPDATING = {"lbfgs": 220, "adam": 165}
+_PAIR = 24  # of one step that L-BFGS remembers: move and bend, 3 float32 each; in tiles half of it
 _LEAST_HISTORY = 3
 _TILES = (1024, 768, 512, 384, 256)
 
@@ -49,8 +51,12 @@ def predict_bytes(
     seen = pixels * octaves
     if tile is not None and max(size) > tile:
         seen = batch * largest_patch(size, tile)
-    state = _STATE[settings.optimizer] + (_PAIR * history if settings.optimizer == "lbfgs" else 0)
-    return round(_PROCESS + _WORKSPACE + _ACTIVATIONS * seen + state * pixels)
+    remembered = 0.0
+    if settings.optimizer == "lbfgs":
+        remembered = history * (_PAIR if tile is None else _PAIR / 2)
+    held = _ACTIVATIONS * seen + (_HELD[settings.optimizer] + remembered) * pixels
+    updating = (_UPDATING[settings.optimizer] + remembered) * pixels
+    return round(_PROCESS + _WORKSPACE + max(held, updating))
 
 
 def plan_memory(

@@ -4,33 +4,24 @@ rows failed.
 
 import argparse
 import logging
+import math
 import os
 import platform
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from nst_ops import __version__
 from nst_ops.errors import InputError
-from pipeline.config import ConfigError, load_config
-from pipeline.manifest import ManifestError, check_manifest, make_manifest, write_manifest
+from pipeline.config import ConfigError, RunConfig, load_config
+from pipeline.display import PairDisplay, RunDisplay
+from pipeline.files import absolute
+from pipeline.manifest import ManifestError, check_manifest
+from pipeline.pairing import make_manifest, write_manifest
 
-if TYPE_CHECKING:
-    from nst_ops.iterates import Iterate
-
-OK, RUN_FAILED, BAD_INPUT, ROWS_FAILED = 0, 1, 2, 3
+OK, RUN_FAILED, BAD_INPUT, ROWS_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 _DESCRIPTION = "Stylizes photos after paintings: one, or a collection as a nightly job."
 _EPILOG = """examples:
   nst stylize photo.jpg painting.jpg -o result.png
@@ -50,23 +41,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and options.command != "run":
         parser.error(f"unknown arguments: {' '.join(rest)}")
     console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True)
+
+    def complain(message: object) -> None:
+        print(f"nst {options.command}: {message}", file=sys.stderr)
+
     try:
         return _COMMANDS[options.command](options, rest, console)
     except (ConfigError, ManifestError, InputError) as error:
-        print(f"nst {options.command}: {error}", file=sys.stderr)
+        complain(error)
         return BAD_INPUT
-    except OSError as error:
-        print(
-            f"nst {options.command}: {error.filename or ''}: {error.strerror or error}",
-            file=sys.stderr,
-        )
-        return RUN_FAILED
     except KeyboardInterrupt:
-        print(
-            f"nst {options.command}: interrupted; run the same command again to go on",
-            file=sys.stderr,
-        )
-        return 130
+        complain("interrupted; run the same command again to go on")
+        return INTERRUPTED
+    except Exception as error:
+        if options.verbose:
+            raise
+        if "KeyboardInterrupt" in str(error):  # as Beam passes it on
+            complain("interrupted; run the same command again to go on")
+            return INTERRUPTED
+        if isinstance(error, OSError):
+            complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        else:
+            complain(f"failed: {type(error).__name__}: {error}\n--verbose shows where")
+        return RUN_FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -149,18 +146,12 @@ def _run(options: argparse.Namespace, beam_arguments: list[str], console: Consol
     from pipeline.run import beam_options, execute, new_spec
 
     beam = beam_options(beam_arguments)
-
-    spec = new_spec(
-        os.path.abspath(options.manifest) if "://" not in options.manifest else options.manifest,
-        options.output,
-        config,
-        rows,
-        beam,
-    )
+    manifest, folder = (absolute(path) for path in (options.manifest, options.output))
+    spec = new_spec(manifest, folder, config, rows, _weights_sha256(config), beam)
     console.print(
         f"run {spec.run_id}: {rows} rows" + (f", {len(bad)} of them unreadable" if bad else "")
     )
-    with _RunDisplay(console, rows) as display:
+    with RunDisplay(console, rows) as display:
         summary = execute(spec, beam, display.show)
     counts = ", ".join(f"{summary[status]} {status}" for status in ("ok", "cached", "failed"))
     console.print(
@@ -171,6 +162,16 @@ def _run(options: argparse.Namespace, beam_arguments: list[str], console: Consol
         _print_failures(spec.folder, spec.run_id)
         return ROWS_FAILED
     return OK
+
+
+def _weights_sha256(config: RunConfig) -> str:
+    """Of the network's weights, which must have all layers in use."""
+    from nst_ops.weights import layer_weights, load_weights
+
+    weights = load_weights(config.weights)
+    for layer in (*config.content_layers, *config.style_layers):
+        layer_weights(weights, layer)
+    return weights.sha256
 
 
 def _print_failures(folder: str, run_id: str) -> None:
@@ -201,16 +202,17 @@ def _stylize(options: argparse.Namespace, rest: list[str], console: Console) -> 
     if extension not in extensions:
         raise InputError(f"-o {options.output}: ends in {extension!r}; use {', '.join(extensions)}")
     config = load_config(options.config, [*options.overrides, f"format={extensions[extension]}"])
-    from nst_ops.weights import load_weights
     from pipeline.manifest import Job
     from pipeline.planning import Planner
     from pipeline.stylizing import Stylizer
 
     folder, name = os.path.split(os.path.abspath(options.output))
+    if os.path.isdir(folder) and not os.access(folder, os.W_OK):
+        raise InputError("is not writable; give another place to -o", path=folder)
     styles = tuple(_weighted(style) for style in options.styles)
     job = Job(1, Path(name).stem, options.content, styles, name)
-    planned = Planner(config, load_weights(config.weights).sha256).plan(job)
-    with _PairDisplay(console) as display:
+    planned = Planner(config, _weights_sha256(config)).plan(job)
+    with PairDisplay(console) as display:
         (row,) = Stylizer(folder, "stylize", show=display.show).stylize_batch([planned])
     if row["status"] == "failed":
         print(f"nst stylize: {row['error_message']}", file=sys.stderr)
@@ -223,16 +225,17 @@ def _stylize(options: argparse.Namespace, rest: list[str], console: Console) -> 
 
 
 def _weighted(style: str) -> tuple[str, float]:
-    path, equals, weight = style.rpartition("=")
-    if equals and not os.path.exists(style):
-        try:
-            value = float(weight)
-        except ValueError:
-            value = 0.0
-        if value <= 0.0:
-            raise InputError(f"{style}: the weight {weight!r} must be a number above 0")
-        return path, value
-    return style, 1.0
+    """PATH or PATH=WEIGHT; a path may hold a `=` of its own."""
+    path, equals, text = style.rpartition("=")
+    try:
+        weight = float(text)
+    except ValueError:
+        return style, 1.0
+    if not equals or os.path.exists(style):
+        return style, 1.0
+    if not 0.0 < weight < math.inf:
+        raise InputError(f"{style}: the weight {text!r} must be a number above 0")
+    return path, weight
 
 
 def _manifest(options: argparse.Namespace, rest: list[str], console: Console) -> int:
@@ -252,11 +255,10 @@ def _manifest(options: argparse.Namespace, rest: list[str], console: Console) ->
 def _validate(options: argparse.Namespace, rest: list[str], console: Console) -> int:
     config = load_config(options.config, options.overrides)
     check_manifest(options.manifest, config)
-    from nst_ops.weights import load_weights
     from pipeline.manifest import BadRow, read_manifest
     from pipeline.planning import Planner
 
-    planner = Planner(config, load_weights(config.weights).sha256)
+    planner = Planner(config, _weights_sha256(config))
     problems, shapes, count = [], set(), 0
     for row in read_manifest(options.manifest, config):
         count += 1
@@ -304,82 +306,10 @@ def _quiet_logs(verbose: bool) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0")
         logging.basicConfig(level=logging.INFO)
         return
-    # Beam warns on the root logger, of clouds' clients that a local run does not need.
-    logging.getLogger().setLevel(logging.ERROR)
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)
-
-
-class _RunDisplay:
-    """Progress of a run: a live bar on a terminal, else a line every ten seconds at most."""
-
-    def __init__(self, console: Console, rows: int):
-        self.console, self.rows = console, rows
-        self.bar = _bar(console) if console.is_terminal else None
-        self.task = self.bar.add_task("planning", total=rows) if self.bar else None
-        self.printed = time.monotonic()
-
-    def __enter__(self) -> "_RunDisplay":
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
-
-    def show(self, progress: dict[str, Any]) -> None:
-        done = progress["ok"] + progress["cached"] + progress["failed"]
-        now = "; ".join(progress["now"])
-        if self.bar and self.task is not None:
-            self.bar.update(self.task, completed=done, description=now or "working")
-        elif time.monotonic() - self.printed >= 10.0:
-            self.printed = time.monotonic()
-            counts = ", ".join(
-                f"{progress[status]} {status}" for status in ("ok", "cached", "failed")
-            )
-            self.console.print(f"{done}/{self.rows}: {counts}{'; ' + now if now else ''}")
-
-
-class _PairDisplay:
-    """Progress of one pair: a bar on a terminal, else a line per scale."""
-
-    def __init__(self, console: Console):
-        self.console = console
-        self.bar = _bar(console) if console.is_terminal else None
-        self.tasks: dict[int, Any] = {}
-
-    def __enter__(self) -> "_PairDisplay":
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
-
-    def show(self, iterate: "Iterate") -> None:
-        height, width = iterate.size
-        loss = iterate.losses["total"][0]
-        text = f"scale {iterate.scale + 1}/{iterate.scales} ({width}x{height}): loss {loss:.4g}"
-        if self.bar:
-            if iterate.scale not in self.tasks:
-                self.tasks[iterate.scale] = self.bar.add_task(text, total=iterate.steps)
-            self.bar.update(self.tasks[iterate.scale], completed=iterate.step, description=text)
-        elif iterate.finished:
-            self.console.print(
-                f"{text}, {iterate.step} steps ({iterate.stopped[0]}), {iterate.seconds:.1f} s"
-            )
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
+    # Beam warns on the root logger, of clouds' clients that a local run does not need, and logs
+    # the traceback of what `main` reports.
+    logging.getLogger().setLevel(logging.CRITICAL)
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace, list[str], Console], int]] = {

@@ -5,7 +5,6 @@ and the remedy.
 import difflib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import Field
 
 from nst_ops.images import MAX_PIXELS
 from nst_ops.settings import Settings
+from pipeline import files
 
 # Bump when the method changes pictures: everything is then redone on the next run.
 METHOD = 1
@@ -124,15 +124,12 @@ def load_config(path: str | None, overrides: Iterable[str] = ()) -> RunConfig:
         _override(values, override)
     config = validate(values, path or "--set")
     # Workers may have another working folder.
-    files = {
+    paths = {
         "init": config.init_file,
         "weights": config.weights_file,
         "cache_dir": config.cache_dir,
     }
-    absolute = {
-        key: os.path.abspath(file) for key, file in files.items() if file and "://" not in file
-    }
-    return config.model_copy(update=absolute)
+    return config.model_copy(update={key: files.absolute(p) for key, p in paths.items() if p})
 
 
 def validate(values: Mapping[str, Any], where: str) -> RunConfig:

@@ -21,6 +21,11 @@ def join(folder: str, *parts: str) -> str:
     return posixpath.join(folder, *parts) if is_url(folder) else os.path.join(folder, *parts)
 
 
+def absolute(path: str) -> str:
+    """For workers, which may have another working folder."""
+    return path if is_url(path) else os.path.abspath(path)
+
+
 def resolve(path: str, folder: str) -> str:
     """A path from a manifest in `folder`: URLs and absolute paths stay, others are relative to the
     folder.
@@ -48,11 +53,9 @@ def read(path: str, max_bytes: int | None = None) -> bytes:
         else:
             with open(path, "rb") as file:
                 data = file.read(limit)
-    except OSError as error:
-        reason = error.strerror or str(error) or type(error).__name__
-        raise InputError(
-            f"cannot be read ({reason}); check the path in the manifest", path=path
-        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise InputError(f"cannot be read ({reason}); check the path", path=path) from error
     except Exception as error:  # object stores raise their clients' own kinds
         raise InputError(f"cannot be read ({type(error).__name__}: {error})", path=path) from error
     if max_bytes is not None and len(data) > max_bytes:

@@ -3,16 +3,14 @@ streams.
 """
 
 import csv
-import glob
 import hashlib
 import io
-import itertools
 import json
-import os
-import random
+import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow.parquet
@@ -83,7 +81,11 @@ def read_manifest(path: str, run: RunConfig) -> Iterator[Job | BadRow]:
                 else parse_row(row, line, folder, cache[job.overrides].format)
             )
         except (InputError, ConfigError) as error:
-            yield BadRow(line, str(error), content=str(row.get("content") or ""))
+            yield BadRow(
+                line,
+                str(error),
+                content=str(row.get("content") or "").encode(errors="replace").decode(),
+            )
 
 
 def parse_row(row: Mapping[str, Any], line: int, folder: str, format: str) -> Job:
@@ -109,6 +111,10 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, format: str) -> Jo
             raise InputError(
                 f"line {line}: {column!r} is empty; every row needs a content and a style"
             )
+    try:
+        json.dumps(given, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"line {line}: a cell is not valid Unicode ({error.reason})") from error
     content = files.resolve(str(given["content"]), folder)
     styles = tuple((files.resolve(p, folder), w) for p, w in _styles(given["style"], line))
     settings = {key: _value(given[key]) for key in given if key in ROW_SETTINGS}
@@ -117,7 +123,8 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, format: str) -> Jo
     overrides = tuple(sorted((key, json.dumps(value)) for key, value in settings.items()))
     # Without an id, the same pair under other settings must get another name.
     key = json.dumps([given["content"], _plain(given["style"]), overrides], sort_keys=True)
-    stems = "-".join(_stem(p) for p in (content, *(path for path, _ in styles)))[:120]
+    stems = "-".join(_stem(p) for p in (content, *(path for path, _ in styles)))
+    stems = stems.encode()[:120].decode(errors="ignore")
     identity = str(given.get("id") or f"{stems}-{hashlib.sha256(key.encode()).hexdigest()[:6]}")
     output = _safe_output(str(given.get("output") or identity), line, FORMATS[format])
     return Job(line, identity, content, styles, output, overrides)
@@ -147,82 +154,6 @@ def check_manifest(path: str, run: RunConfig) -> tuple[int, list[BadRow]]:
     if not count:
         raise ManifestError(f"{path}: no rows; add one with content and style")
     return count, bad
-
-
-def make_manifest(
-    contents: str,
-    styles: str,
-    *,
-    pair: str = "product",
-    seed: int = 0,
-    name: str | None = None,
-    folder: str = ".",
-) -> list[dict[str, str]]:
-    """Rows that pair the files of two globs.
-
-    Args:
-      contents, styles: globs, `**` for whole trees.
-      pair: `product` (every photo with every painting), `zip` (one to one, in sorted order) or
-        `random:N` (N different paintings for each photo).
-      seed: of `random:N`; a photo's paintings depend on its own path only.
-      name: template of the output's name: {content_dir} (relative to the glob's fixed part),
-        {content_stem}, {style_stem}.
-      folder: where the manifest will be: paths are written relative to it.
-
-    Raises:
-      InputError: a glob matches nothing, unknown pairing or template field, unequal numbers for
-        `zip`.
-    """
-    photos, paintings = _matches(contents, "--content"), _matches(styles, "--style")
-    if pair == "product":
-        pairs = list(itertools.product(photos, paintings))
-    elif pair == "zip":
-        if len(photos) != len(paintings):
-            raise InputError(
-                f"--pair zip: {len(photos)} photos but {len(paintings)} paintings; they must be "
-                "as many"
-            )
-        pairs = list(zip(photos, paintings, strict=True))
-    elif pair.startswith("random:") and pair[7:].isdigit() and int(pair[7:]) >= 1:
-        number = min(int(pair[7:]), len(paintings))
-        pairs = [
-            (p, s) for p in photos for s in random.Random(f"{seed}:{p}").sample(paintings, number)
-        ]
-    else:
-        raise InputError(f"--pair {pair}: expected product, zip or random:N")
-    root = _fixed_part(contents)
-    rows = []
-    for photo, painting in pairs:
-        row = {
-            "content": os.path.relpath(photo, folder),
-            "style": os.path.relpath(painting, folder),
-        }
-        if name is not None:
-            fields = {
-                "content_dir": os.path.relpath(os.path.dirname(photo), root),
-                "content_stem": Path(photo).stem,
-                "style_stem": Path(painting).stem,
-            }
-            try:
-                row["output"] = os.path.normpath(name.format(**fields))
-            except (KeyError, IndexError, ValueError) as error:
-                raise InputError(
-                    f"--name {name}: fields are {', '.join(fields)} in braces"
-                ) from error
-        rows.append(row)
-    return rows
-
-
-def write_manifest(rows: list[dict[str, str]], path: str) -> None:
-    """Writes rows as CSV or, by the extension .jsonl, as JSON Lines."""
-    text = io.StringIO()
-    if path.endswith((".jsonl", ".ndjson")):
-        text.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    else:
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    files.write(path, text.getvalue().encode())
 
 
 def _rows(path: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -314,7 +245,7 @@ def _check_header(header: Any, path: str) -> None:
 
 def _styles(value: Any, line: int) -> list[tuple[str, float]]:
     """A path, or a list (JSON text in CSV) of paths or of {path, weight}."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
+    if isinstance(value, str) and re.match(r'\s*\[\s*["{]', value):
         try:
             value = json.loads(value)
         except ValueError as error:
@@ -327,7 +258,12 @@ def _styles(value: Any, line: int) -> list[tuple[str, float]]:
         entry = entry if isinstance(entry, dict) else {"path": entry}
         path, weight = entry.get("path"), entry.get("weight")
         weight = 1.0 if weight is None else weight
-        if not (isinstance(path, str) and path and isinstance(weight, int | float) and weight > 0):
+        if not (
+            isinstance(path, str)
+            and path
+            and isinstance(weight, int | float)
+            and 0 < weight < math.inf
+        ):
             raise InputError(
                 f"line {line}: style: {entry!r} is not a path or {{path, weight}} with a weight "
                 "above 0"
@@ -377,19 +313,3 @@ def _safe_output(output: str, line: int, extension: str) -> str:
         if name.lower().endswith((extension, ".jpeg" if extension == ".jpg" else extension))
         else name + extension
     )
-
-
-def _matches(pattern: str, option: str) -> list[str]:
-    found = sorted(p for p in glob.glob(pattern, recursive=True) if os.path.isfile(p))
-    if not found:
-        raise InputError(
-            f"{option} {pattern}: matches no file; quote the glob so that the shell leaves it alone"
-        )
-    return found
-
-
-def _fixed_part(pattern: str) -> str:
-    """The folder before a glob's first wildcard."""
-    parts = Path(pattern).parts
-    fixed = list(itertools.takewhile(lambda part: not glob.has_magic(part), parts))
-    return str(Path(*(fixed[:-1] if len(fixed) == len(parts) else fixed)))

@@ -4,12 +4,14 @@ deterministic batches.
 
 import hashlib
 import json
+import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from nst_ops.errors import InputError
-from nst_ops.images import probe
+from nst_ops.images import is_whole, probe
+from nst_ops.settings import INITS
 from nst_ops.sizes import Size, output_size
 from pipeline import files
 from pipeline.config import ConfigError, RunConfig, spec_hash
@@ -87,7 +89,12 @@ class Planner:
             "weights": self.weights_sha256,
         }
         if config.init_file:
-            sources["init"] = self._painting(config.init_file, config)
+            try:
+                sources["init"] = self._painting(config.init_file, config)
+            except InputError as error:
+                raise InputError(
+                    f"init is none of {', '.join(INITS)}, so a file: {error}"
+                ) from error
         # A file's name is no part of the picture.
         recipe = config.recipe() | {
             "weights": "",
@@ -129,9 +136,12 @@ def is_done(planned: PlannedJob, images: str) -> bool:
     if not files.exists(path):
         return False
     try:
-        header = probe(files.read(path), path=path)
+        data = files.read(path)
+        header = probe(data, path=path, max_pixels=sys.maxsize)
     except InputError:
         return False  # damaged: it will be made again
+    if not is_whole(data):
+        return False
     found = (header.provenance or {}).get("spec_hash")
     return found == planned.spec_hash and header.size == planned.size
 

@@ -19,10 +19,11 @@ from apache_beam.options.pipeline_options import (
     DirectOptions,
     PipelineOptions,
     StandardOptions,
+    _BeamArgumentParser,
 )
 
 from pipeline import files, outputs
-from pipeline.config import RunConfig
+from pipeline.config import ConfigError, RunConfig
 from pipeline.manifest import BadRow, Job, read_manifest
 from pipeline.outputs import Row
 from pipeline.planning import PlannedJob, Planner, bucket_key, cut_batches, settle
@@ -187,15 +188,41 @@ class WriteMetadata(beam.PTransform):
 
 
 def new_spec(
-    manifest: str, folder: str, config: RunConfig, rows: int, options: PipelineOptions
+    manifest: str,
+    folder: str,
+    config: RunConfig,
+    rows: int,
+    weights_sha256: str,
+    options: PipelineOptions,
 ) -> RunSpec:
     """A run that begins now."""
-    from nst_ops.weights import load_weights
-
     run_id = f"{outputs.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    sha256 = load_weights(config.weights).sha256
     processes = options.view_as(DirectOptions).direct_num_workers or os.cpu_count() or 1
-    return RunSpec(manifest, folder, run_id, config.model_dump_json(), sha256, rows, processes)
+    settings = config.model_dump_json()
+    return RunSpec(manifest, folder, run_id, settings, weights_sha256, rows, processes)
+
+
+def beam_options(arguments: list[str]) -> PipelineOptions:
+    """Beam's options from the command line, with our defaults where they say nothing.
+
+    Raises:
+      ConfigError: an option that Beam does not have either; it would ignore it.
+    """
+    parser = _BeamArgumentParser(add_help=False, allow_abbrev=False)
+    for group in PipelineOptions.__subclasses__():
+        group._add_argparse_args(parser)
+    _, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        raise ConfigError(
+            f"unknown arguments: {' '.join(unknown)}; settings are given as --set key=value, other "
+            "options must be Beam's"
+        )
+    options = PipelineOptions(arguments, pickle_library="cloudpickle")
+    standard = options.view_as(StandardOptions)
+    if standard.runner is None:
+        # Beam's own default would fetch another runner, or choose by what the graph contains.
+        standard.runner = "FnApiRunner"
+    return options
 
 
 def execute(
@@ -209,32 +236,26 @@ def execute(
 
     Returns:
       The summary, as in summary.json.
+
+    Raises:
+      ConfigError: Beam does not take the options or hints; nothing was started.
     """
     started = time.time()
-    record = files.join(spec.folder, "runs", spec.run_id)
-    files.write(
-        files.join(record, "config.yaml"),
-        _header(spec) + yaml.safe_dump(json.loads(spec.settings)).encode(),
-    )
-    with _watched(spec, show):
+    try:
         pipeline = beam.Pipeline(options=options)
         build(pipeline, spec)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"Beam's options or resource hints: {error}") from error
+    record = files.join(spec.folder, "runs", spec.run_id)
+    settings = yaml.safe_dump(json.loads(spec.settings)).encode()
+    files.write(files.join(record, "config.yaml"), _header(spec) + settings)
+    with _watched(spec, show):
         pipeline.run().wait_until_finish()
     summary = _summary(spec, started)
     files.write(files.join(record, "summary.json"), json.dumps(summary, indent=2).encode())
     files.write(files.join(record, "_SUCCESS"), b"")
     outputs.clear_progress(spec.folder, spec.run_id)
     return summary
-
-
-def beam_options(arguments: list[str]) -> PipelineOptions:
-    """Beam's options from the command line, with our defaults where they say nothing."""
-    options = PipelineOptions(arguments, pickle_library="cloudpickle")
-    standard = options.view_as(StandardOptions)
-    if standard.runner is None:
-        # Beam's own default would fetch another runner, or choose by what the graph contains.
-        standard.runner = "FnApiRunner"
-    return options
 
 
 @contextlib.contextmanager

@@ -221,7 +221,8 @@ def encode_result(
         "software": SOFTWARE,
         "spec_hash": planned.spec_hash,
         "content": planned.job.content,
-        "styles": [{"path": path, "weight": weight} for path, weight in planned.job.styles],
+        # JPEG's EXIF holds 64 KB.
+        "styles": [{"path": path, "weight": weight} for path, weight in planned.job.styles[:100]],
     }
     return encode(pixels, config.format, quality=config.quality, alpha=alpha, provenance=provenance)
 

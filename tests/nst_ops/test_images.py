@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from nst_ops.errors import InputError
-from nst_ops.images import FORMATS, Picture, decode, encode, probe, shrink
+from nst_ops.images import FORMATS, Picture, decode, encode, is_whole, probe, shrink
 
 PIXELS = np.linspace(0, 1, 24 * 32 * 3, dtype=np.float32).reshape(24, 32, 3)
 TOLERANCE = {"png": 0.002, "tiff": 0.002, "jpeg": 0.05, "webp": 0.08}
@@ -84,6 +84,18 @@ def test_profile_is_converted():
 def test_bad_files(data, message):
     with pytest.raises(InputError, match=f"photo.jpg: .*({message})"):
         decode(data, path="photo.jpg")
+
+
+def test_16_bit_grey_with_a_transparent_colour():
+    grey = np.linspace(0, 65535, 100).astype(np.uint16).reshape(10, 10)
+    data = saved(Image.fromarray(grey), "PNG", transparency=0)
+    np.testing.assert_allclose(decode(data).pixels[..., 0], grey / 65535, atol=1e-4)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_cut_file_is_not_whole(format):
+    data = encode(PIXELS, format)
+    assert is_whole(data) and not is_whole(data[:-30])
 
 
 def test_limits_hold_before_decoding():

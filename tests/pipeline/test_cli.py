@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pyarrow.parquet
 import pytest
@@ -122,10 +124,12 @@ def test_alpha_comes_back(tmp_path):
         (["run", "--config", "gone.yaml", "--manifest", "m", "--output", "o"], "gone.yaml"),
         (["stylize", "a.jpg", "b.jpg", "-o", "x.bmp"], "'.bmp'; use .png"),
         (["stylize", "a.jpg", "b.jpg", "-o", "x.png"], "a.jpg: cannot be read"),
-        (["stylize", "a.jpg", "b.jpg=many", "-o", "x.png"], "must be a number above 0"),
+        (["stylize", "a.jpg", "b.jpg=-1", "-o", "x.png"], "must be a number above 0"),
         (["manifest", "--content", "no*", "--style", "no*", "-o", "m.csv"], "matches no file"),
         (["stylize", "a.jpg", "b.jpg", "-o", "x.png", "--frobnicate"], "unknown arguments"),
         (["run", "--manifest", "m.csv", "--output", "o", "--set", "sise=3"], "did you mean 'size'"),
+        (["stylize", "a.jpg", "b.jpg=nan", "-o", "x.png"], "must be a number above 0"),
+        (["stylize", "a.jpg", "b=c.jpg", "-o", "x.png"], "a.jpg: cannot be read"),
     ],
 )
 def test_bad_arguments_exit_2_and_start_nothing(tmp_path, arguments, message):
@@ -141,3 +145,45 @@ def test_validate_and_doctor(collection):
     assert "line 6" in done.stdout
     done = nst("doctor")
     assert done.returncode == 0 and "42200b99" in done.stdout and "bfloat16" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--size=128"], "unknown arguments: --size=128"),
+        (["word"], "unknown arguments: word"),
+        (["--runner=Nonsense"], "Nonsense"),
+        (["--set", "min_ram=banana"], "banana"),
+        (["--set", "content_layers=[block5_conv3]"], "lack block5_conv3"),
+    ],
+)
+def test_bad_options_of_a_run_start_nothing(collection, tmp_path, extra, message):
+    done = nst("run", "--manifest", collection / "manifest.csv", "--output", tmp_path, *extra)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_interrupted_in_one_line(collection, tmp_path):
+    arguments = ["run", "--manifest", str(collection / "manifest.csv"), "--output", str(tmp_path)]
+    slow = ["--set", "steps=5000", "--set", "tolerance=0", "--set", "size=64"]
+    command = [sys.executable, "-m", "pipeline.cli", *arguments, *slow]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not list(tmp_path.glob("work/*.json")):
+            assert process.poll() is None
+            time.sleep(0.2)
+        time.sleep(3.0)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in errors and "Traceback" not in errors
+
+
+def test_truncated_result_is_made_again(collection, tmp_path):
+    command = ["run", "--manifest", collection / "manifest.csv", "--output", tmp_path, *SMALL]
+    nst(*command)
+    picture = tmp_path / "images/deep/er/rocket.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:-40])
+    nst(*command)
+    assert picture.read_bytes() == whole

@@ -10,11 +10,10 @@ from pipeline.manifest import (
     BadRow,
     ManifestError,
     check_manifest,
-    make_manifest,
     parse_row,
     read_manifest,
-    write_manifest,
 )
+from pipeline.pairing import make_manifest, write_manifest
 
 RUN = RunConfig()
 
@@ -57,7 +56,8 @@ def test_json_lines_and_parquet(tmp_path):
     [
         ({"content": "a.jpg"}, "line 7: 'style' is empty"),
         ({"content": "a", "style": "s", "colour": "x"}, "unknown column 'colour'"),
-        ({"content": "a", "style": "[oops"}, "no JSON"),
+        ({"content": "a", "style": '["oops'}, "no JSON"),
+        ({"content": "\ud800.jpg", "style": "s"}, "not valid Unicode"),
         ({"content": "a", "style": [{"path": "s", "weight": -1}]}, "weight above 0"),
         ({"content": "a", "style": "s", "output": "../../etc/passwd"}, "relative path"),
         ({"content": "a", "style": "s", "output": "/etc/passwd"}, "relative path"),
@@ -67,6 +67,12 @@ def test_json_lines_and_parquet(tmp_path):
 def test_bad_rows(row, message):
     with pytest.raises(InputError, match=message):
         parse_row(row, 7, "", "png")
+
+
+def test_odd_names_are_names():
+    job = parse_row({"content": "猫" * 82 + ".jpg", "style": "[1890] church.jpg"}, 1, "", "png")
+    assert job.styles == (("[1890] church.jpg", 1.0),)
+    assert len(job.output.encode()) < 240
 
 
 def test_bad_rows_do_not_stop_the_rest(tmp_path):
