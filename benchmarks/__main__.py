@@ -7,7 +7,16 @@ import importlib
 
 from benchmarks import table
 
-NAMES = ("baseline", "sweep", "step_share", "step", "memory", "time_to_quality")
+NAMES = (
+    "baseline",
+    "sweep",
+    "step_share",
+    "step",
+    "memory",
+    "throughput",
+    "scaling",
+    "time_to_quality",
+)
 
 
 def main() -> None:

@@ -129,7 +129,7 @@ def _call(inputs: list[Path], output: Path, size: int, steps: int) -> float:
     command = [program, "--content", inputs[0], "--styles", inputs[1], "--output", output]
     started = time.perf_counter()
     subprocess.run(
-        [*command, "--size-pixels", str(size), "--num-steps", str(steps), "--no-verbose"],
+        [*command, "--size", str(size), "--num-steps", str(steps), "--no-verbose"],
         check=True,
         stdout=sys.stderr,
     )

@@ -213,7 +213,8 @@ def _stylize(options: argparse.Namespace, rest: list[str], console: Console) -> 
     job = Job(1, Path(name).stem, options.content, styles, name)
     planned = Planner(config, _weights_sha256(config)).plan(job)
     with PairDisplay(console) as display:
-        (row,) = Stylizer(folder, "stylize", show=display.show).stylize_batch([planned])
+        stylizer = Stylizer(folder, "stylize", show=display.show, announce=console.print)
+        (row,) = stylizer.stylize_batch([planned])
     if row["status"] == "failed":
         print(f"nst stylize: {row['error_message']}", file=sys.stderr)
         return RUN_FAILED

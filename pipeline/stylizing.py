@@ -25,6 +25,7 @@ from pipeline.starting import start_tensorflow
 
 if TYPE_CHECKING:
     from nst_ops.iterates import Iterate, Report
+    from nst_ops.memory import MemoryPlan
     from nst_ops.targets import TargetCache
 
 _PAINTINGS_BYTES = 5e8  # of decoded paintings, kept in memory
@@ -61,6 +62,7 @@ class Stylizer:
       run_id: for the rows.
       progress: told of every row and step.
       show: called with every iterate.
+      announce: told how each batch will be computed, given its memory.
       threads: for TensorFlow in this process; None: as many as there are cores.
     """
 
@@ -71,10 +73,11 @@ class Stylizer:
         *,
         progress: Progress | None = None,
         show: Callable[["Iterate"], None] = lambda iterate: None,
+        announce: Callable[["MemoryPlan"], None] = lambda plan: None,
         threads: int | None = None,
     ):
         self.images, self.run_id, self.progress, self.show = images, run_id, progress, show
-        self.threads = threads
+        self.announce, self.threads = announce, threads
         self._targets: TargetCache | None = None
         self._paintings: OrderedDict[str, np.ndarray] = OrderedDict()
 
@@ -163,6 +166,7 @@ class Stylizer:
             halves = ready[:middle], ready[middle:]
             return [made for half in halves for made in self._optimise(half, config)]
         plan = plan_memory(size, config, batch=len(ready), limit=limit, tiling=config.tiling)
+        self.announce(plan)
         initial = [_stretch(r.initial, size) for r in ready if r.initial is not None]
         result = run(
             np.stack([r.photo.pixels for r in ready]),
