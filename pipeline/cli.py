@@ -213,7 +213,11 @@ def _stylize(options: argparse.Namespace, rest: list[str], console: Console) -> 
     job = Job(1, Path(name).stem, options.content, styles, name)
     planned = Planner(config, _weights_sha256(config)).plan(job)
     with PairDisplay(console) as display:
-        stylizer = Stylizer(folder, "stylize", show=display.show, announce=console.print)
+
+        def announce(plan: object) -> None:
+            console.print(f"computed {plan}")
+
+        stylizer = Stylizer(folder, "stylize", show=display.show, announce=announce)
         (row,) = stylizer.stylize_batch([planned])
     if row["status"] == "failed":
         print(f"nst stylize: {row['error_message']}", file=sys.stderr)
