@@ -1,15 +1,18 @@
-"""The `nst` command. Exit codes: 0 done, 1 the run failed, 2 bad input before the start, 3 some
-rows failed.
-"""
+"""The `nst` command; what it returns is in the epilog below."""
 
 import argparse
+import contextlib
+import datetime
 import logging
 import math
 import os
 import platform
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -19,9 +22,14 @@ from pipeline.config import ConfigError, RunConfig, load_config
 from pipeline.display import PairDisplay, RunDisplay
 from pipeline.files import absolute
 from pipeline.manifest import ManifestError, check_manifest
+from pipeline.outputs import STATUSES
 from pipeline.pairing import make_manifest, write_manifest
+from pipeline.work import LockedError, request_stop
 
-OK, RUN_FAILED, BAD_INPUT, ROWS_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+if TYPE_CHECKING:
+    from pipeline.run import RunSpec
+
+OK, RUN_FAILED, BAD_INPUT, ROWS_FAILED, DEFERRED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 _DESCRIPTION = "Stylizes photos after paintings: one, or a collection as a nightly job."
 _EPILOG = """examples:
   nst stylize photo.jpg painting.jpg -o result.png
@@ -29,8 +37,8 @@ _EPILOG = """examples:
   nst validate --manifest manifest.csv
   nst run --config configs/default.yaml --manifest manifest.csv --output out
 exit codes: 0 all rows done; 1 the run itself failed; 2 bad arguments, config or manifest, nothing
-was started;
-  3 finished, but some rows failed (the metadata says which and why)"""
+  was started; 3 finished, but some rows failed (the metadata says which and why); 4 stopped, with
+  rows deferred to the next run"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         return _COMMANDS[options.command](options, rest, console)
-    except (ConfigError, ManifestError, InputError) as error:
+    except (ConfigError, ManifestError, InputError, LockedError) as error:
         complain(error)
         return BAD_INPUT
     except KeyboardInterrupt:
@@ -101,6 +109,10 @@ def _parser() -> argparse.ArgumentParser:
         "--output", required=True, metavar="DIR", help="the run's folder; run again to go on"
     )
 
+    when = sub.add_mutually_exclusive_group()
+    when.add_argument("--deadline", metavar="HH:MM", help="stop at this local time, in order")
+    when.add_argument("--max_hours", metavar="N", type=float, help="stop after so many hours")
+
     sub = command("stylize", "stylize one photo after one or more paintings", config=True)
     sub.add_argument("content", metavar="CONTENT", help="the photo")
     sub.add_argument(
@@ -146,22 +158,63 @@ def _run(options: argparse.Namespace, beam_arguments: list[str], console: Consol
     from pipeline.run import beam_options, execute, new_spec
 
     beam = beam_options(beam_arguments)
+    deadline = _deadline(options.deadline, options.max_hours)
     manifest, folder = (absolute(path) for path in (options.manifest, options.output))
-    spec = new_spec(manifest, folder, config, rows, _weights_sha256(config), beam)
+    spec = new_spec(manifest, folder, config, rows, _weights_sha256(config), beam, deadline)
     console.print(
         f"run {spec.run_id}: {rows} rows" + (f", {len(bad)} of them unreadable" if bad else "")
     )
-    with RunDisplay(console, rows) as display:
+    with RunDisplay(console, rows) as display, _stopping(spec, console):
         summary = execute(spec, beam, display.show)
-    counts = ", ".join(f"{summary[status]} {status}" for status in ("ok", "cached", "failed"))
+    counts = ", ".join(f"{summary[status]} {status}" for status in STATUSES)
     console.print(
         f"{counts} in {summary['seconds']:.0f} s; pictures in "
         f"{os.path.join(options.output, 'images')}"
     )
     if summary["failed"]:
         _print_failures(spec.folder, spec.run_id)
-        return ROWS_FAILED
-    return OK
+    if "max_failure_ratio" in summary["stopped"]:
+        print(f"nst run: {summary['stopped']}", file=sys.stderr)
+        return RUN_FAILED
+    if summary["deferred"]:
+        console.print("run the same command again to make the deferred pictures")
+        return DEFERRED
+    return ROWS_FAILED if summary["failed"] else OK
+
+
+@contextlib.contextmanager
+def _stopping(spec: "RunSpec", console: Console) -> Iterator[None]:
+    """A first SIGINT or SIGTERM lets the run end in order; a second ends it at once."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, frame: object) -> None:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        console.print("stopping after this step; once more to stop at once")
+        request_stop(spec.folder, spec.run_id, f"stopped by {signal.Signals(number).name}")
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _deadline(clock: str | None, hours: float | None) -> float:
+    """As `time.time()`: the next time that a local clock shows HH:MM, or so many hours from now."""
+    if hours is not None:
+        return time.time() + 3600.0 * hours
+    if clock is None:
+        return math.inf
+    try:
+        wanted = datetime.datetime.strptime(clock, "%H:%M").time()
+    except ValueError as error:
+        raise ConfigError(f"--deadline {clock}: expected HH:MM, such as 06:00") from error
+    now = datetime.datetime.now()
+    then = datetime.datetime.combine(now.date(), wanted)
+    return (then if then > now else then + datetime.timedelta(days=1)).timestamp()
 
 
 def _weights_sha256(config: RunConfig) -> str:
@@ -217,7 +270,7 @@ def _stylize(options: argparse.Namespace, rest: list[str], console: Console) -> 
         def announce(plan: object) -> None:
             console.print(f"computed {plan}")
 
-        stylizer = Stylizer(folder, "stylize", show=display.show, announce=announce)
+        stylizer = Stylizer(folder, "stylize", images=folder, show=display.show, announce=announce)
         (row,) = stylizer.stylize_batch([planned])
     if row["status"] == "failed":
         print(f"nst stylize: {row['error_message']}", file=sys.stderr)

@@ -47,6 +47,12 @@ class RunConfig(Settings):
     )
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="larger inputs fail their row")
     max_file_bytes: int = Field(500_000_000, ge=1, description="larger files fail their row")
+    timeout_seconds: float | None = Field(
+        None, gt=0, description="a picture that takes longer fails its row"
+    )
+    max_failure_ratio: float = Field(
+        1.0, ge=0, le=1, description="stop the run when more than this share of rows has failed"
+    )
     accelerator: str = Field(
         "", description="Beam resource hint, such as type:nvidia-l4;count:1;install-nvidia-driver"
     )

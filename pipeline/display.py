@@ -13,6 +13,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from pipeline.outputs import STATUSES
+
 if TYPE_CHECKING:
     from nst_ops.iterates import Iterate
 
@@ -36,15 +38,13 @@ class RunDisplay:
             self.bar.stop()
 
     def show(self, progress: dict[str, Any]) -> None:
-        done = progress["ok"] + progress["cached"] + progress["failed"]
+        done = sum(progress[status] for status in STATUSES)
         now = "; ".join(progress["now"])
         if self.bar and self.task is not None:
             self.bar.update(self.task, completed=done, description=now or "working")
         elif time.monotonic() - self.printed >= 10.0:
             self.printed = time.monotonic()
-            counts = ", ".join(
-                f"{progress[status]} {status}" for status in ("ok", "cached", "failed")
-            )
+            counts = ", ".join(f"{progress[status]} {status}" for status in STATUSES)
             self.console.print(f"{done}/{self.rows}: {counts}{'; ' + now if now else ''}")
 
 

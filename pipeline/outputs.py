@@ -1,13 +1,10 @@
-"""A run's folder: metadata rows and their schema, progress of workers, and the run's own record."""
+"""A run's folder: where things are, and the metadata's schema and rows."""
 
 import importlib.metadata
 import json
-import os
 import platform
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow
@@ -17,14 +14,16 @@ from pipeline import files
 from pipeline.manifest import Job
 
 SCHEMA_VERSION = 1
+STATUSES = ("ok", "cached", "failed", "deferred")
 
 _LOSSES = [(name, pyarrow.float64()) for name in ("total", "content", "style", "tv")]
 SCHEMA = pyarrow.schema(
     [
-        ("run_id", pyarrow.string()),
+        # As a reader infers it from the folder's name: else pandas refuses to merge the two.
+        ("run_id", pyarrow.dictionary(pyarrow.int32(), pyarrow.string())),
         ("job_id", pyarrow.string()),
         ("manifest_line", pyarrow.int64()),
-        ("status", pyarrow.string()),  # ok | cached | failed
+        ("status", pyarrow.string()),  # one of STATUSES
         ("error_type", pyarrow.string()),
         ("error_message", pyarrow.string()),
         ("error_path", pyarrow.string()),  # the file at fault
@@ -104,17 +103,13 @@ def row(run_id: str, job: Job, status: str, **values: Any) -> Row:
     return {name: known.pop(name, None) for name in SCHEMA.names} | known
 
 
-def failed_row(run_id: str, job: Job, error: BaseException, **values: Any) -> Row:
-    """The row of a job that an error ended."""
-    return row(
-        run_id,
-        job,
-        "failed",
-        error_type=type(error).__name__,
-        error_message=str(error),
-        error_path=getattr(error, "path", "") or None,
-        **values,
-    )
+def error_columns(error: BaseException) -> Row:
+    """What the row says of the error that ended its job."""
+    return {
+        "error_type": type(error).__name__,
+        "error_message": str(error),
+        "error_path": getattr(error, "path", "") or None,
+    }
 
 
 def now() -> datetime:
@@ -152,66 +147,3 @@ def read_metadata(folder: str, run_id: str, columns: Sequence[str] | None = None
     filesystem, path = pyarrow.fs.FileSystem.from_uri(path) if files.is_url(path) else (None, path)
     dataset = pyarrow.dataset.dataset(path, format="parquet", schema=SCHEMA, filesystem=filesystem)
     return dataset.to_table(columns=list(columns) if columns else None)
-
-
-class Progress:
-    """A worker's side channel: one small file per process, replaced whole, which the launcher's
-    monitor reads.
-
-    No local Beam runner shows metrics while it runs. Where `folder` is a URL, or another machine's
-    disk, there is no live progress and nothing is written.
-    """
-
-    def __init__(self, folder: str, run_id: str):
-        self._path = None
-        if not files.is_url(folder):
-            self._path = Path(folder, "work", f"{run_id}-{os.getpid()}.json")
-        self._counts: dict[str, Any] = {"ok": 0, "cached": 0, "failed": 0, "now": ""}
-        self._written = 0.0
-
-    def count(self, status: str) -> None:
-        """One more row of this status."""
-        self._counts[status] += 1
-        self._write(force=False)
-
-    def show(self, text: str) -> None:
-        """What this worker is doing."""
-        self._counts["now"] = text
-        self._write(force=False)
-
-    def flush(self) -> None:
-        """Writes what is still unwritten."""
-        self._write(force=True)
-
-    def _write(self, force: bool) -> None:
-        if self._path is None or (not force and time.monotonic() - self._written < 0.5):
-            return
-        self._written = time.monotonic()
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(self._counts))
-            temporary.replace(self._path)
-        except OSError:  # progress is a courtesy: a full disk shows where pictures are written
-            self._path = None
-
-
-def read_progress(folder: str, run_id: str) -> dict[str, Any]:
-    """The sum over workers: counts by status, and what they are doing."""
-    total: dict[str, Any] = {"ok": 0, "cached": 0, "failed": 0, "now": []}
-    for path in sorted(Path(folder, "work").glob(f"{run_id}-*.json")):
-        try:
-            counts: Mapping[str, Any] = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue
-        for status in ("ok", "cached", "failed"):
-            total[status] += counts[status]
-        if counts["now"]:
-            total["now"].append(counts["now"])
-    return total
-
-
-def clear_progress(folder: str, run_id: str) -> None:
-    """Removes a finished run's side channel."""
-    for path in Path(folder, "work").glob(f"{run_id}-*"):
-        path.unlink(missing_ok=True)

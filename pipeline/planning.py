@@ -16,7 +16,7 @@ from nst_ops.sizes import Size, output_size
 from pipeline import files
 from pipeline.config import ConfigError, RunConfig, spec_hash
 from pipeline.manifest import Job
-from pipeline.outputs import Row, failed_row, images_folder, row
+from pipeline.outputs import Row, error_columns, images_folder, row
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def settle(planner: Planner, job: Job, folder: str, run_id: str) -> PlannedJob |
     try:
         planned = planner.plan(job)
     except (InputError, ConfigError) as error:
-        return failed_row(run_id, job, error)
+        return row(run_id, job, "failed", **error_columns(error))
     if is_done(planned, images_folder(folder)):
         return row(run_id, job, "cached", **planned.facts())
     return planned

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import threading
@@ -22,12 +23,14 @@ from apache_beam.options.pipeline_options import (
     _BeamArgumentParser,
 )
 
-from pipeline import files, outputs
+from pipeline import files, outputs, work
 from pipeline.config import ConfigError, RunConfig
 from pipeline.manifest import BadRow, Job, read_manifest
 from pipeline.outputs import Row
 from pipeline.planning import PlannedJob, Planner, bucket_key, cut_batches, settle
 from pipeline.stylizing import Stylizer
+
+_ENOUGH_TO_JUDGE = 20  # rows, before a ratio of failures means anything
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class RunSpec:
     weights_sha256: str
     rows: int  # of the manifest
     processes: int = 1  # that share one machine's cores
+    deadline: float = math.inf  # as time.time(); no picture is begun that would end after it
 
     @property
     def config(self) -> RunConfig:
@@ -83,12 +87,15 @@ class PlanJob(beam.DoFn):
         """Once per worker."""
         spec = self.spec
         self.planner = Planner(spec.config, spec.weights_sha256)
-        self.progress = outputs.Progress(spec.folder, f"{spec.run_id}-planning")
+        self.progress = work.Progress(spec.folder, f"{spec.run_id}-planning")
 
     def process(self, element: Job | BadRow) -> Iterator[Any]:
         """One job."""
         spec = self.spec
-        if isinstance(element, BadRow):
+        if work.stop_requested(spec.folder, spec.run_id):
+            job = element if isinstance(element, Job) else _job_of(element)
+            result: Any = outputs.row(spec.run_id, job, "deferred")
+        elif isinstance(element, BadRow):
             result = _unplannable(spec, element)
         else:
             result = settle(self.planner, element, spec.folder, spec.run_id)
@@ -134,9 +141,10 @@ class StylizeHandler(ModelHandler[PlannedJob, Row, Stylizer]):
         """Cheap: the network is loaded with the first batch."""
         spec = self.spec
         return Stylizer(
-            outputs.images_folder(spec.folder),
+            spec.folder,
             spec.run_id,
-            progress=outputs.Progress(spec.folder, spec.run_id),
+            deadline=spec.deadline,
+            progress=work.Progress(spec.folder, spec.run_id),
             # Processes that share a machine divide its cores.
             threads=(os.cpu_count() or 1) // spec.processes if spec.processes > 1 else None,
         )
@@ -145,7 +153,9 @@ class StylizeHandler(ModelHandler[PlannedJob, Row, Stylizer]):
         self, batch: Any, model: Stylizer, inference_args: dict[str, Any] | None = None
     ) -> Iterable[Row]:
         """One row per job of the batch."""
-        return model.stylize_batch(batch)
+        rows = model.stylize_batch(batch)
+        work.journal(self.spec.folder, self.spec.run_id, rows)
+        return rows
 
     def get_num_bytes(self, batch: Any) -> int:
         """Without Beam's default, which pickles every batch to measure it."""
@@ -194,12 +204,13 @@ def new_spec(
     rows: int,
     weights_sha256: str,
     options: PipelineOptions,
+    deadline: float = math.inf,
 ) -> RunSpec:
     """A run that begins now."""
     run_id = f"{outputs.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     processes = options.view_as(DirectOptions).direct_num_workers or os.cpu_count() or 1
     settings = config.model_dump_json()
-    return RunSpec(manifest, folder, run_id, settings, weights_sha256, rows, processes)
+    return RunSpec(manifest, folder, run_id, settings, weights_sha256, rows, processes, deadline)
 
 
 def beam_options(arguments: list[str]) -> PipelineOptions:
@@ -232,13 +243,14 @@ def execute(
 
     Args:
       options: from `beam_options`.
-      show: is given `outputs.read_progress` every half second while it runs.
+      show: is given `work.read_progress` every half second while it runs.
 
     Returns:
       The summary, as in summary.json.
 
     Raises:
       ConfigError: Beam does not take the options or hints; nothing was started.
+      LockedError: another run is at work on the folder; nothing was started.
     """
     started = time.time()
     try:
@@ -246,15 +258,18 @@ def execute(
         build(pipeline, spec)
     except (ValueError, ImportError) as error:
         raise ConfigError(f"Beam's options or resource hints: {error}") from error
-    record = files.join(spec.folder, "runs", spec.run_id)
-    settings = yaml.safe_dump(json.loads(spec.settings)).encode()
-    files.write(files.join(record, "config.yaml"), _header(spec) + settings)
-    with _watched(spec, show):
-        pipeline.run().wait_until_finish()
-    summary = _summary(spec, started)
-    files.write(files.join(record, "summary.json"), json.dumps(summary, indent=2).encode())
-    files.write(files.join(record, "_SUCCESS"), b"")
-    outputs.clear_progress(spec.folder, spec.run_id)
+    with work.lock(spec.folder, spec.run_id):
+        work.recover(spec.folder)
+        record = files.join(spec.folder, "runs", spec.run_id)
+        settings = yaml.safe_dump(json.loads(spec.settings)).encode()
+        files.write(files.join(record, "config.yaml"), _header(spec) + settings)
+        with _watched(spec, show):
+            pipeline.run().wait_until_finish()
+        summary = _summary(spec, started)
+        files.write(files.join(record, "summary.json"), json.dumps(summary, indent=2).encode())
+        if not summary["deferred"]:
+            files.write(files.join(record, "_SUCCESS"), b"")
+        work.clear(spec.folder, spec.run_id)
     return summary
 
 
@@ -264,7 +279,10 @@ def _watched(spec: RunSpec, show: Callable[[dict[str, Any]], None]) -> Iterator[
 
     def watch() -> None:
         while not done.wait(0.5):
-            show(outputs.read_progress(spec.folder, spec.run_id))
+            work.heartbeat(spec.folder)
+            progress = work.read_progress(spec.folder, spec.run_id)
+            _stop_if_most_fail(spec, progress)
+            show(progress)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -273,7 +291,18 @@ def _watched(spec: RunSpec, show: Callable[[dict[str, Any]], None]) -> Iterator[
     finally:
         done.set()
         thread.join()
-        show(outputs.read_progress(spec.folder, spec.run_id))
+        show(work.read_progress(spec.folder, spec.run_id))
+
+
+def _stop_if_most_fail(spec: RunSpec, progress: dict[str, Any]) -> None:
+    """A wrong mount should not burn a night."""
+    done = sum(progress[status] for status in outputs.STATUSES)
+    ratio = spec.config.max_failure_ratio
+    if done >= _ENOUGH_TO_JUDGE and progress["failed"] > ratio * done:
+        reason = (
+            f"{progress['failed']} of {done} rows failed, more than max_failure_ratio = {ratio:g}"
+        )
+        work.request_stop(spec.folder, spec.run_id, reason)
 
 
 def _summary(spec: RunSpec, started: float) -> dict[str, Any]:
@@ -283,7 +312,8 @@ def _summary(spec: RunSpec, started: float) -> dict[str, Any]:
     return {
         **{key: value for key, value in asdict(spec).items() if key != "settings"},
         "seconds": round(time.time() - started, 3),
-        **{status: statuses.count(status) for status in ("ok", "cached", "failed")},
+        "stopped": work.stop_requested(spec.folder, spec.run_id),
+        **{status: statuses.count(status) for status in outputs.STATUSES},
         "errors": {kind: errors.count(kind) for kind in sorted(set(errors))},
         "versions": outputs.versions(),
     }
@@ -295,15 +325,18 @@ def _header(spec: RunSpec) -> bytes:
 
 
 def _unplannable(spec: RunSpec, bad: BadRow) -> Row:
-    job = Job(bad.line, "", bad.content, (), "")
     return outputs.row(
         spec.run_id,
-        job,
+        _job_of(bad),
         "failed",
         error_type="InputError",
         error_message=bad.message,
         error_path=bad.path or None,
     )
+
+
+def _job_of(bad: BadRow) -> Job:
+    return Job(bad.line, "", bad.content, (), "")
 
 
 def _count(row: Row) -> Row:

@@ -5,12 +5,13 @@ Free of Beam, and importing TensorFlow only when the first batch comes: what is 
 stays small, and launchers do not start TensorFlow.
 """
 
+import math
 import resource
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,15 +20,18 @@ from nst_ops.images import SOFTWARE, Picture, decode, encode, shrink
 from pipeline import files
 from pipeline.config import RunConfig
 from pipeline.manifest import Job
-from pipeline.outputs import Progress, Row, failed_row, now, row
+from pipeline.outputs import Row, error_columns, images_folder, now, row
 from pipeline.planning import PlannedJob
 from pipeline.starting import start_tensorflow
+from pipeline.supervision import Stopped, Supervisor
+from pipeline.work import Progress
 
 if TYPE_CHECKING:
     from nst_ops.iterates import Iterate, Report
     from nst_ops.memory import MemoryPlan
     from nst_ops.targets import TargetCache
 
+_SMALL_TILE = 256  # px, when memory was short after all
 _PAINTINGS_BYTES = 5e8  # of decoded paintings, kept in memory
 
 
@@ -58,8 +62,10 @@ class Stylizer:
     """Makes pictures; one per worker process.
 
     Args:
-      images: the folder of the pictures.
+      folder: the run's folder.
       run_id: for the rows.
+      images: the folder of the pictures, if it is not the run's usual one.
+      deadline: as `time.time()`; what is not done by then is deferred.
       progress: told of every row and step.
       show: called with every iterate.
       announce: told how each batch will be computed, given its memory.
@@ -68,65 +74,57 @@ class Stylizer:
 
     def __init__(
         self,
-        images: str,
+        folder: str,
         run_id: str,
         *,
+        images: str | None = None,
+        deadline: float = math.inf,
         progress: Progress | None = None,
         show: Callable[["Iterate"], None] = lambda iterate: None,
         announce: Callable[["MemoryPlan"], None] = lambda plan: None,
         threads: int | None = None,
     ):
-        self.images, self.run_id, self.progress, self.show = images, run_id, progress, show
+        self.run_id, self.progress, self.show = run_id, progress, show
+        self.images = images_folder(folder) if images is None else images
         self.announce, self.threads = announce, threads
+        self._supervisor = Supervisor(folder, run_id, deadline)
         self._targets: TargetCache | None = None
         self._paintings: OrderedDict[str, np.ndarray] = OrderedDict()
 
     def stylize_batch(self, batch: Sequence[PlannedJob]) -> list[Row]:
-        """Reads, decodes, optimises, encodes and writes; one row per job, whatever happens to
-        it.
-        """
+        """Reads, decodes, optimises, encodes and writes; one row per job, whatever happens."""
         started, clock = now(), time.perf_counter()
         config = RunConfig.model_validate_json(batch[0].settings)
         rows: dict[int, Row] = {}
         ready: list[Ready] = []
 
-        def fail(planned: PlannedJob, error: BaseException) -> None:
-            facts = planned.facts() | {"started_at": started}
-            rows[planned.job.line] = failed_row(self.run_id, planned.job, error, **facts)
+        def end(planned: PlannedJob, status: str, **values: Any) -> None:
+            seconds = time.perf_counter() - clock
+            facts = planned.facts() | {"started_at": started, "seconds_total": seconds}
+            rows[planned.job.line] = row(self.run_id, planned.job, status, **facts, **values)
 
         for planned in batch:
             try:
                 ready.append(self._read(planned, config))
             except Exception as error:  # one bad file is one failed row
-                fail(planned, error)
+                end(planned, "failed", **error_columns(error))
         try:
             results = self._optimise(ready, config)
+        except Stopped as stopped:
+            results = []
+            for planned, *_ in ready:
+                end(planned, "deferred", error_message=str(stopped))
         except Exception as error:
             results = []
             for planned, *_ in ready:
-                fail(planned, error)
-        for planned, pixels, alpha, report, facts in results:
+                end(planned, "failed", **error_columns(error))
+        for made in results:
             try:
-                if report.non_finite:
-                    raise NonFiniteError(
-                        "the loss was not finite at any step; use `precision: float32` or "
-                        "smaller weights"
-                    )
-                data = encode_result(pixels, alpha, config, planned)
-                files.write(files.join(self.images, planned.job.output), data)
-                rows[planned.job.line] = row(
-                    self.run_id,
-                    planned.job,
-                    "ok",
-                    **planned.facts(),
-                    **_figures(report),
-                    **facts,
-                    **_machine(config),
-                    started_at=started,
-                    seconds_total=time.perf_counter() - clock,
-                )
+                data = encode_result(made, config)
+                files.write(files.join(self.images, made.planned.job.output), data)
+                end(made.planned, "ok", **_figures(made.report), **made.facts, **_machine(config))
             except Exception as error:
-                fail(planned, error)
+                end(made.planned, "failed", **error_columns(error))
         if self.progress:
             for done in rows.values():
                 self.progress.count(done["status"])
@@ -153,20 +151,52 @@ class Stylizer:
         return self._paintings[path]
 
     def _optimise(self, ready: Sequence[Ready], config: RunConfig) -> list[Made]:
+        """Pictures of a batch, in as many parts as memory asks for."""
         if not ready:
             return []
         start_tensorflow(self.threads)
-        from nst_ops.coarse_to_fine import run
+        import tensorflow as tf
+
         from nst_ops.memory import default_limit, plan_memory, predict_bytes
 
-        size = ready[0].planned.size
+        size, count = ready[0].planned.size, len(ready)
         limit = config.memory_limit or default_limit()
-        if len(ready) > 1 and predict_bytes(size, config, batch=len(ready)) > limit:
-            middle = len(ready) // 2
-            halves = ready[:middle], ready[middle:]
-            return [made for half in halves for made in self._optimise(half, config)]
-        plan = plan_memory(size, config, batch=len(ready), limit=limit, tiling=config.tiling)
+        if count > 1 and predict_bytes(size, config, batch=count) > limit:
+            return self._optimise_halves(ready, config)
+        plan = plan_memory(size, config, batch=count, limit=limit, tiling=config.tiling)
+        try:
+            results = self._run(ready, config, plan)
+        except (MemoryError, tf.errors.ResourceExhaustedError):
+            # The prediction was wrong, or the memory went elsewhere.
+            if count > 1:
+                return self._optimise_halves(ready, config)
+            if plan.tile is not None and plan.tile <= _SMALL_TILE:
+                raise
+            results = self._run(ready, config, plan._replace(tile=_SMALL_TILE))
+        return [self._finite(made, r, config, plan) for made, r in zip(results, ready, strict=True)]
+
+    def _optimise_halves(self, ready: Sequence[Ready], config: RunConfig) -> list[Made]:
+        middle = len(ready) // 2
+        return self._optimise(ready[:middle], config) + self._optimise(ready[middle:], config)
+
+    def _finite(self, made: Made, ready: Ready, config: RunConfig, plan: "MemoryPlan") -> Made:
+        """The picture; if its loss was never a number, a second try with small steps of Adam."""
+        if made.report.non_finite:
+            careful = config.model_copy(update={"optimizer": "adam", "learning_rate": 0.005})
+            (made,) = self._run([ready], careful, plan)
+        if made.report.non_finite:
+            raise NonFiniteError(
+                "the loss was not finite at any step, with L-BFGS and with Adam; use "
+                "`precision: float32` or smaller weights"
+            )
+        return made
+
+    def _run(self, ready: Sequence[Ready], config: RunConfig, plan: "MemoryPlan") -> list[Made]:
+        from nst_ops.coarse_to_fine import run
+
+        size, count = ready[0].planned.size, len(ready)
         self.announce(plan)
+        self._supervisor.begin(size, count, config, config.timeout_seconds)
         initial = [_stretch(r.initial, size) for r in ready if r.initial is not None]
         result = run(
             np.stack([r.photo.pixels for r in ready]),
@@ -177,10 +207,11 @@ class Stylizer:
             cache=self._target_cache(config.cache_dir),
             tile=plan.tile,
             history=plan.history,
-            progress=self._reporter(ready[0].planned.job, len(ready)),
+            progress=self._reporter(ready[0].planned.job, count),
         )
+        self._supervisor.end(size, count, config)
         facts = {
-            "batch_size": len(ready),
+            "batch_size": count,
             "tile": plan.tile,
             "seconds_optimise": result.seconds_optimise,
         }
@@ -200,6 +231,7 @@ class Stylizer:
         name = job.id if count == 1 else f"{job.id} and {count - 1} more"
 
         def show(iterate: "Iterate") -> None:
+            self._supervisor.check()
             self.show(iterate)
             if self.progress is None:
                 return
@@ -217,18 +249,19 @@ def read_picture(path: str, config: RunConfig) -> Picture:
     return decode(files.read(path, config.max_file_bytes), path=path, max_pixels=config.max_pixels)
 
 
-def encode_result(
-    pixels: np.ndarray, alpha: np.ndarray | None, config: RunConfig, planned: PlannedJob
-) -> bytes:
+def encode_result(made: Made, config: RunConfig) -> bytes:
     """A result's file, with its provenance."""
+    job = made.planned.job
     provenance = {
         "software": SOFTWARE,
-        "spec_hash": planned.spec_hash,
-        "content": planned.job.content,
+        "spec_hash": made.planned.spec_hash,
+        "content": job.content,
         # JPEG's EXIF holds 64 KB.
-        "styles": [{"path": path, "weight": weight} for path, weight in planned.job.styles[:100]],
+        "styles": [{"path": path, "weight": weight} for path, weight in job.styles[:100]],
     }
-    return encode(pixels, config.format, quality=config.quality, alpha=alpha, provenance=provenance)
+    return encode(
+        made.pixels, config.format, quality=config.quality, alpha=made.alpha, provenance=provenance
+    )
 
 
 def _total_bytes(arrays: Mapping[str, np.ndarray]) -> int:

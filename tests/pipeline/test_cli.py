@@ -68,6 +68,8 @@ def test_run_again_and_change(collection, tmp_path):
     for row, reason in zip(rows[2:], reasons, strict=True):
         assert reason in row["error_message"] and row["error_type"]
         assert row["error_message"] in first.stderr.replace("failed: ", "") or row["manifest_line"]
+    whole = pyarrow.parquet.read_table(tmp_path / "metadata")  # of all runs, as pandas reads it
+    assert set(whole["run_id"].to_pylist()) == {summary["run_id"]}
     good = rows[0]
     assert good["loss_last"] < good["loss_first"]
     assert good["loss_last"] == pytest.approx(
@@ -164,19 +166,52 @@ def test_bad_options_of_a_run_start_nothing(collection, tmp_path, extra, message
     assert not list(tmp_path.iterdir())
 
 
-def test_interrupted_in_one_line(collection, tmp_path):
+def test_stopped_in_order_and_taken_up_again(collection, tmp_path):
     arguments = ["run", "--manifest", str(collection / "manifest.csv"), "--output", str(tmp_path)]
     slow = ["--set", "steps=5000", "--set", "tolerance=0", "--set", "size=64"]
     command = [sys.executable, "-m", "pipeline.cli", *arguments, *slow]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while not list(tmp_path.glob("work/*.json")):
+        while not any("step" in f.read_text() for f in tmp_path.glob("work/*.json")):
             assert process.poll() is None
             time.sleep(0.2)
-        time.sleep(3.0)
-        process.send_signal(signal.SIGINT)
+        second = nst(*arguments, *SMALL)
+        assert second.returncode == 2 and "is at work on this folder" in second.stderr
+        process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted" in errors and "Traceback" not in errors
+    assert process.returncode == 4 and "Traceback" not in errors, errors
+    (summary,) = summaries(tmp_path)
+    assert summary["deferred"] >= 1 and "SIGTERM" in summary["stopped"]
+    rows = rows_of(tmp_path, summary["run_id"])
+    assert len(rows) == 8 and "deferred" in {row["status"] for row in rows}
+    assert not list(tmp_path.glob("runs/*/_SUCCESS"))
+    nst(*arguments, *SMALL)
+    assert summaries(tmp_path)[-1]["ok"] == 2
+
+
+def test_killed_run_leaves_its_rows_and_its_lock(collection, tmp_path):
+    """The journal of a run that died becomes its metadata, and its lock is taken over."""
+    arguments = ["run", "--manifest", str(collection / "manifest.csv"), "--output", str(tmp_path)]
+    slow = ["--set", "steps=150", "--set", "tolerance=0", "--set", "size=64"]
+    command = [sys.executable, "-m", "pipeline.cli", *arguments, *slow]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while not list(tmp_path.glob("work/*.rows")):
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.kill()
+    done = nst(*arguments, *slow)
+    assert done.returncode == 3, done.stderr
+    recovered = list(tmp_path.glob("metadata/*/*recovered.parquet"))
+    rows = [row for path in recovered for row in pyarrow.parquet.read_table(path).to_pylist()]
+    assert "ok" in {row["status"] for row in rows}
+    assert summaries(tmp_path)[-1]["cached"] == [row["status"] for row in rows].count("ok")
+    assert not list(tmp_path.glob("work/*"))
+
+
+def test_deadline_defers_what_it_leaves_no_time_for(collection, tmp_path):
+    command = ["run", "--manifest", collection / "manifest.csv", "--output", tmp_path, *SMALL]
+    done = nst(*command, "--max_hours", "0")
+    assert done.returncode == 4, done.stderr
+    assert summaries(tmp_path)[-1]["deferred"] == 2  # those that are not bad anyway
 
 
 def test_truncated_result_is_made_again(collection, tmp_path):
