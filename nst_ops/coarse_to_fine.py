@@ -1,5 +1,6 @@
 """The coarse-to-fine loop: photos and paintings in, a generator of iterates out."""
 
+import copy
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from nst_ops import colors, pyramid
+from nst_ops.checkpoints import Checkpoint
 from nst_ops.errors import InputError
 from nst_ops.first import first_pictures, given_pictures
 from nst_ops.iterates import Iterate, Knobs, Report, Result
@@ -18,14 +20,13 @@ from nst_ops.optimizers import HISTORY, LBFGS, Adam, State, make_optimizer
 from nst_ops.precision import resolve_precision
 from nst_ops.settings import Settings
 from nst_ops.sizes import ScalePlan, Size, schedule
+from nst_ops.standing import Standing
 from nst_ops.targets import Style, TargetCache, content_targets, style_targets
 from nst_ops.tiling import evaluate_tiled
 from nst_ops.vgg import vgg19
 from nst_ops.weights import load_weights
 
 CACHE = TargetCache()  # this process's, unless a caller brings its own
-
-_STALLED_AFTER = 10  # rejected trials in a row: two restarts along the gradient found nothing lower
 
 
 def run(
@@ -37,20 +38,13 @@ def run(
     **options,
 ) -> Result:
     """Stylizes a batch and gathers its reports; arguments as for `stylize`, which it drives."""
-    reports: list[Report] = []
     last = None
-    seconds = 0.0
     for iterate in stylize(contents, styles, settings, **options):
-        reports = reports or [Report() for _ in iterate.stopped]
-        for row, report in enumerate(reports):
-            report.add(iterate, row)
-        if iterate.finished:
-            seconds += iterate.seconds
         progress(iterate)
         last = iterate
     if last is None:
-        raise InputError("nothing to stylize: the batch is empty")
-    return Result(last.image(), reports, seconds)
+        raise InputError("nothing to stylize: no photo, or a checkpoint of its end")
+    return Result(last.image(), last.reports)
 
 
 def stylize(
@@ -65,6 +59,7 @@ def stylize(
     cache: TargetCache | None = None,
     tile: int | None = None,
     history: int = HISTORY,
+    resume: Checkpoint | None = None,
     eager: bool = False,
 ) -> Iterator[Iterate]:
     """Optimises a batch of pictures, coarse to fine, yielding after every step.
@@ -85,6 +80,7 @@ def stylize(
       tile: side in px, a multiple of 16, of the tiles that scales larger than one are computed in;
         None: whole. The picture is the same to float tolerance.
       history: steps that L-BFGS remembers; each takes two pictures' memory, half of that in tiles.
+      resume: where an earlier call with the same arguments had come to (`Iterate.checkpoint`).
       eager: run the same code without `tf.function`, to look inside.
 
     Yields:
@@ -104,7 +100,12 @@ def stylize(
     final: Size = (contents.shape[1], contents.shape[2])
     plans = schedule(final, settings)
     state: State | None = None
-    for index, plan in enumerate(plans):
+    standing = Standing.at_start(len(contents))
+    reports = [Report() for _ in contents]
+    begin = 0
+    if resume is not None:
+        begin, standing, state, reports = _checked(resume, plans, optimizer, len(contents))
+    for index, plan in list(enumerate(plans))[begin:]:
         side = tile if tile is not None and max(plan.size) > tile else None
         photo = pyramid.resize(tf.constant(photos), plan.size)
         paintings = [
@@ -112,105 +113,93 @@ def stylize(
             for blend in blends
         ]
         targets = Targets(content_targets(photo, objective, side), _stacked(paintings))
-        if state is not None:
+        if state is None:
+            if initial is not None:
+                first = given_pictures(_batch(initial, "initial"), plan.size)
+            else:
+                main = [blend[0].image for blend in blends]
+                first_seeds = seeds or [settings.seed] * len(contents)
+                first = first_pictures(settings.init, photo, main, first_seeds)
+            state = optimizer.start(first)
+            del first
+        elif standing.step == 0:
             state = optimizer.resize(state, plan.size)
-        elif initial is not None:
-            state = optimizer.start(given_pictures(_batch(initial, "initial"), plan.size))
-        else:
-            main = [blend[0].image for blend in blends]
-            first_seeds = seeds or [settings.seed] * len(contents)
-            state = optimizer.start(first_pictures(settings.init, photo, main, first_seeds))
         del photo  # a picture's memory, which may be gigabytes
         octaves = tuple(settings.octaves[: len(targets.style)])
         step = _step(objective, optimizer, octaves, side)
-        for iterate, latest in _optimise(step, state, targets, plan, knobs, settings):
-            state = latest
-            image = functools.partial(_finished, state.image, contents, settings.color)
-            yield iterate._replace(scale=index, scales=len(plans), image=image)
+        for losses, now in _optimise(step, state, standing, targets, plan, knobs, settings):
+            state, standing = now
+            iterate = Iterate(
+                scale=index,
+                scales=len(plans),
+                size=plan.size,
+                step=standing.step,
+                steps=plan.steps,
+                losses=losses,
+                best=standing.best,
+                stopped=standing.stopped,
+                seconds=standing.seconds,
+                image=functools.partial(_finished, state.image, contents, settings.color),
+                reports=reports,
+                checkpoint=functools.partial(Checkpoint, index, standing, state, reports),
+            )
+            for row, report in enumerate(reports):
+                report.add(iterate, row)
+            yield iterate
+        standing = Standing.at_start(len(contents))
 
 
 def _optimise(
     step: Callable,
     state: State,
+    standing: Standing,
     targets: Targets,
     plan: ScalePlan,
     knobs: Knobs,
     settings: Settings,
-) -> Iterator[tuple[Iterate, State]]:
-    """One scale. Images that have stopped stay put; the scale ends when all have."""
-    count = state.image.shape[0]
-    stopped = [""] * count
-    plateau = _Plateau(count, settings.tolerance, settings.patience)
-    best: dict[str, np.ndarray] = {}
+) -> Iterator[tuple[dict[str, np.ndarray], tuple[State, Standing]]]:
+    """One scale, from where it stands: per step the trial's losses, and where that has led.
+
+    Images that have stopped stay put; the scale ends when all have.
+    """
     set_to = None
-    seconds = 0.0
-    for number in range(1, plan.steps + 1):
-        now = (knobs.content_weight, knobs.style_weight * plan.weight, knobs.tv_weight)
-        if now != set_to and set_to is not None:
-            # Losses under other weights do not compare: take the next trial whatever it costs.
-            state = state._replace(loss=tf.fill([count], float("inf")))
-            best = {}
-            plateau = _Plateau(count, settings.tolerance, settings.patience)
-        set_to = now
-        active = np.array([not reason for reason in stopped])
+    while not standing.finished:
+        weights = (knobs.content_weight, knobs.style_weight * plan.weight, knobs.tv_weight)
+        if weights != set_to and set_to is not None:
+            # Take the next trial whatever it costs.
+            state = state._replace(loss=tf.fill([state.image.shape[0]], float("inf")))
+            standing = standing.forget_losses()
+        set_to = weights
         started = time.perf_counter()
         state, losses = step(
-            state, targets, LossWeights(*map(tf.constant, now)), tf.constant(active)
+            state, targets, LossWeights(*map(tf.constant, weights)), tf.constant(standing.active)
         )
         losses = {name: value.numpy() for name, value in losses.items()}
-        seconds += time.perf_counter() - started
-        known = best.get("total", np.full(count, np.inf))
-        improved = active & ((losses["total"] < known) | ~np.isfinite(known))
-        best = {
-            name: np.asarray(np.where(improved, value, best.get(name, value)))
-            for name, value in losses.items()
-        }
-        flat = plateau.update(best["total"])
-        rejections = state.rejections.numpy()
-        for row in np.flatnonzero(active):
-            if not np.isfinite(best["total"][row]) and (rejections[row] or number == plan.steps):
-                stopped[row] = "non-finite"
-            elif rejections[row] >= _STALLED_AFTER:
-                stopped[row] = "stalled"
-            elif flat[row]:
-                stopped[row] = "converged"
-            elif number == plan.steps:
-                stopped[row] = "steps"
-        yield (
-            Iterate(
-                0,
-                0,
-                plan.size,
-                number,
-                plan.steps,
-                losses,
-                best,
-                tuple(stopped),
-                seconds,
-                state.image.numpy,
-            ),
-            state,
+        standing = standing.after(
+            losses,
+            state.rejections.numpy(),
+            time.perf_counter() - started,
+            last=standing.step + 1 == plan.steps,
+            settings=settings,
         )
-        if all(stopped):
-            return
+        yield losses, (state, standing)
 
 
-class _Plateau:
-    """Notices, per image, that the loss has flattened."""
+def _checked(
+    resume: Checkpoint, plans: Sequence[ScalePlan], optimizer: LBFGS | Adam, count: int
+) -> tuple[int, Standing, State, list[Report]]:
+    """Where to go on: index of the scale, how it stands there, and the optimiser's state.
 
-    def __init__(self, count: int, tolerance: float, patience: int):
-        self.tolerance, self.patience = tolerance, patience
-        self.goal = np.full(count, np.inf)  # the loss to get below
-        self.since = np.zeros(count, int)
-
-    def update(self, best: np.ndarray) -> np.ndarray:
-        """Takes the best losses [B] so far; returns [B] bool, whether `patience` steps have gained
-        too little.
-        """
-        gained = best < self.goal
-        self.since = np.where(gained, 0, self.since + 1)
-        self.goal[gained] = best[gained] * (1.0 - self.tolerance)
-        return self.since >= self.patience
+    Raises:
+      InputError: the checkpoint is of other images, sizes or settings.
+    """
+    here = resume.scale < len(plans) and (count, *plans[resume.scale].size, 3)
+    if tuple(resume.state.image.shape) != here or not optimizer.fits(resume.state):
+        raise InputError("the checkpoint is of other images or settings; go on without it")
+    reports = copy.deepcopy(resume.reports)
+    if resume.standing.finished:
+        return resume.scale + 1, Standing.at_start(count), resume.state, reports
+    return resume.scale, resume.standing, resume.state, reports
 
 
 @functools.lru_cache(maxsize=16)

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from nst_ops.sizes import Size
+
+if TYPE_CHECKING:
+    from nst_ops.checkpoints import Checkpoint
 
 LOSSES = ("total", "content", "style", "tv")
 
@@ -36,11 +39,18 @@ class Iterate(NamedTuple):
     stopped: tuple[str, ...]  # per image: "" while it runs, else its `ScaleReport.stop_reason`
     seconds: float  # spent in the compiled step so far, at this scale
     image: Callable[[], np.ndarray]  # the best picture so far, [B, *size, 3] in [0, 1]
+    reports: list["Report"]  # one per image; they grow with the loop
+    checkpoint: Callable[[], "Checkpoint"]  # to go on from here another time
 
     @property
     def finished(self) -> bool:
         """Whether this is the last iterate of its scale."""
         return all(self.stopped)
+
+    @property
+    def last(self) -> bool:
+        """Whether this is the last iterate of all."""
+        return self.finished and self.scale == self.scales - 1
 
 
 class ScaleReport(NamedTuple):
@@ -86,4 +96,9 @@ class Result(NamedTuple):
 
     images: np.ndarray
     reports: list[Report]
-    seconds_optimise: float  # in the compiled step, of the whole batch
+
+    @property
+    def seconds_optimise(self) -> float:
+        """Spent in the compiled step by the whole batch: each scale takes as long as its last."""
+        per_scale = zip(*(report.scales for report in self.reports), strict=True)
+        return sum(max(scale.seconds for scale in scales) for scales in per_scale)

@@ -157,6 +157,12 @@ class LBFGS:
             curvatures=curvatures,
         )
 
+    def fits(self, state: State) -> bool:
+        """Whether the state could be this optimiser's."""
+        if not isinstance(state, LBFGSState):
+            return False
+        return [move.dtype for move in state.moves] == [tf.as_dtype(self.storage)] * self.history
+
     def resize(self, state: LBFGSState, size: Size) -> LBFGSState:
         """The state for the next scale: history carried over, the picture to be evaluated anew.
 
@@ -318,6 +324,10 @@ class Adam:
             second=_select(active, second, state.second),
             steps=tf.where(active, steps, state.steps),
         )
+
+    def fits(self, state: State) -> bool:
+        """Whether the state could be this optimiser's."""
+        return isinstance(state, AdamState)
 
     def resize(self, state: AdamState, size: Size) -> AdamState:
         """The state for the next scale: moments carried over, the picture to be evaluated anew."""

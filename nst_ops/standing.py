@@ -1,0 +1,90 @@
+"""How a batch stands at one scale: the losses so far, and which of its images are done there."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nst_ops.settings import Settings
+
+_STALLED_AFTER = 10  # rejected trials in a row: two restarts along the gradient found nothing lower
+
+
+class Standing(NamedTuple):
+    """Of a batch of B images after `step` steps; plain arrays, so that a checkpoint can hold it."""
+
+    step: int
+    best: dict[str, np.ndarray]  # losses [B] of the best pictures; empty before the first step
+    goal: np.ndarray  # [B], the loss to get below
+    since: np.ndarray  # [B], steps since it was got below
+    stopped: tuple[str, ...]  # per image: "" while it runs, else its `ScaleReport.stop_reason`
+    seconds: float  # spent in the compiled step
+
+    @classmethod
+    def at_start(cls, count: int) -> "Standing":
+        """Before the first step."""
+        return cls(0, {}, np.full(count, np.inf), np.zeros(count, int), ("",) * count, 0.0)
+
+    @property
+    def active(self) -> np.ndarray:
+        """[B] bool: who still runs."""
+        return np.array([not reason for reason in self.stopped])
+
+    @property
+    def finished(self) -> bool:
+        """Whether none runs any more."""
+        return all(self.stopped)
+
+    def forget_losses(self) -> "Standing":
+        """Losses under other weights do not compare."""
+        fresh = Standing.at_start(len(self.stopped))
+        return self._replace(best={}, goal=fresh.goal, since=fresh.since)
+
+    def after(
+        self,
+        losses: dict[str, np.ndarray],
+        rejections: np.ndarray,
+        seconds: float,
+        *,
+        last: bool,
+        settings: Settings,
+    ) -> "Standing":
+        """One step later.
+
+        Args:
+          losses: [B] each, of the step's trial; `total` decides.
+          rejections: [B], trials in a row that did not improve.
+          seconds: that the step took.
+          last: whether there is no budget for another step.
+          settings: `tolerance` and `patience` say when a loss has flattened.
+        """
+        active = self.active
+        known = self.best.get("total", np.full(len(active), np.inf))
+        improved = active & ((losses["total"] < known) | ~np.isfinite(known))
+        best = {
+            name: np.asarray(np.where(improved, value, self.best.get(name, value)))
+            for name, value in losses.items()
+        }
+        total = best["total"]
+        gained = total < self.goal
+        since = np.where(gained, 0, self.since + 1)
+        goal = np.where(gained, total * (1.0 - settings.tolerance), self.goal)
+        stopped = list(self.stopped)
+        for row in np.flatnonzero(active):
+            if not np.isfinite(total[row]) and (rejections[row] or last):
+                stopped[row] = "non-finite"
+            elif rejections[row] >= _STALLED_AFTER:
+                stopped[row] = "stalled"
+            elif since[row] >= settings.patience:
+                stopped[row] = "converged"
+            elif last:
+                stopped[row] = "steps"
+        return Standing(self.step + 1, best, goal, since, tuple(stopped), self.seconds + seconds)
+
+    def take(self, rows: list[int]) -> "Standing":
+        """Of some of the images."""
+        return self._replace(
+            best={name: values[rows] for name, values in self.best.items()},
+            goal=self.goal[rows],
+            since=self.since[rows],
+            stopped=tuple(self.stopped[row] for row in rows),
+        )

@@ -1,0 +1,107 @@
+"""Going on from a checkpoint is as if the optimisation had never stopped."""
+
+import io
+
+import numpy as np
+import pytest
+
+from nst_ops import checkpoints, coarse_to_fine
+from nst_ops.errors import InputError
+from nst_ops.settings import Settings
+
+SETTINGS = Settings(
+    precision="float32",
+    octaves=[1.0],
+    scales=[{"size": 64, "steps": 5}, {"size": 96, "steps": 4}],
+    content_layers=["block2_conv1"],
+    style_layers=["block1_conv1", "block2_conv1"],
+)
+
+
+def stopped_after(steps, *arguments, **options):
+    """What a checkpoint on disk holds after so many steps of all scales."""
+    file = io.BytesIO()
+    for number, iterate in enumerate(coarse_to_fine.stylize(*arguments, **options), start=1):
+        if number == steps:
+            checkpoints.save(iterate.checkpoint(), file, tile=None)
+            break
+    file.seek(0)
+    return checkpoints.load(file)
+
+
+def timeless(report):
+    return [scale._replace(seconds=0.0) for scale in report.scales], report.curve, report.losses
+
+
+@pytest.mark.parametrize("steps", [2, 5, 7])  # within a scale, at its end, within the next
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({}, {}),
+        ({"optimizer": "adam"}, {}),
+        ({}, {"tile": 64, "history": 3}),
+        ({"color": "content", "init": "noise"}, {"seeds": [3]}),
+    ],
+)
+def test_same_bytes_and_report(load, steps, changes, options):
+    arguments = load("rocket", 96), [load("cafe_terrace_at_night", 96)]
+    settings = SETTINGS.model_copy(update=changes)
+    whole = coarse_to_fine.run(*arguments, settings, **options)
+    checkpoint, facts = stopped_after(steps, *arguments, settings, **options)
+    assert facts == {"tile": None}
+    rest = coarse_to_fine.run(*arguments, settings, resume=checkpoint, **options)
+    np.testing.assert_array_equal(rest.images, whole.images)
+    assert timeless(rest.reports[0]) == timeless(whole.reports[0])
+    assert len(rest.reports[0].curve) == 9
+
+
+def test_only_what_is_left_is_computed(load):
+    arguments = load("cat", 96), [load("church_at_auvers", 96)]
+    checkpoint, _ = stopped_after(5, *arguments, SETTINGS)
+    rest = list(coarse_to_fine.stylize(*arguments, SETTINGS, resume=checkpoint))
+    assert [(iterate.scale, iterate.step) for iterate in rest] == [(1, 1), (1, 2), (1, 3), (1, 4)]
+    assert rest[-1].last and not rest[-2].last
+
+
+def test_some_images_of_a_batch_go_on_alone(load):
+    photos = np.stack([load("rocket", 96), load("coffee", 96)[:64], load("rocket", 96)[:, ::-1]])
+    paintings = [load("cafe_terrace_at_night", 96)] * 3
+    whole = coarse_to_fine.run(photos, paintings, SETTINGS)
+    checkpoint, _ = stopped_after(3, photos, paintings, SETTINGS)
+    rest = coarse_to_fine.run(photos[1:], paintings[1:], SETTINGS, resume=checkpoint.take([1, 2]))
+    np.testing.assert_allclose(rest.images, whole.images[1:], atol=1e-2)
+    assert len(rest.reports) == 2 and len(rest.reports[0].curve) == 9
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"scales": [{"size": 48, "steps": 5}, {"size": 96, "steps": 4}]},
+        {"optimizer": "adam"},
+    ],
+)
+def test_checkpoint_of_another_optimisation_is_refused(load, other):
+    arguments = load("cat", 96), [load("church_at_auvers", 96)]
+    checkpoint, _ = stopped_after(2, *arguments, SETTINGS)
+    changed = Settings.model_validate(SETTINGS.model_dump() | other)
+    with pytest.raises(InputError, match="other images or settings"):
+        coarse_to_fine.run(*arguments, changed, resume=checkpoint)
+    with pytest.raises(InputError, match="other images or settings"):
+        coarse_to_fine.run(*arguments, SETTINGS, resume=checkpoint, history=4)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "text"])
+def test_damaged_checkpoints_are_noticed(load, damage):
+    file = io.BytesIO()
+    (first, *_) = coarse_to_fine.stylize(load("cat", 64), [load("church_at_auvers", 64)], SETTINGS)
+    checkpoints.save(first.checkpoint(), file)
+    whole = file.getvalue()
+    middle = len(whole) // 2
+    damaged = {
+        "truncated": whole[:-100],
+        "flipped": whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :],
+        "empty": b"",
+        "text": b"no checkpoint",
+    }
+    with pytest.raises(InputError, match="damaged"):
+        checkpoints.load(io.BytesIO(damaged[damage]))
