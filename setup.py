@@ -17,9 +17,10 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_packages(include=["nst_ops*", "pipeline*"]),
-    package_data={"nst_ops": ["data/*"]},
+    package_data={"nst_ops": ["data/*"], "pipeline": ["templates/*"]},
     install_requires=[
         "apache-beam>=2.77,<2.78",  # the engine; the wheel's job service must match its SDK
+        "jinja2>=3.1",  # the HTML report
         "numpy>=2",
         "pillow>=11",  # image files, ICC and EXIF
         "pyarrow>=18",  # metadata and manifests in Parquet

@@ -84,7 +84,7 @@ def case(size: int, tile: int | None, optimizer: str, history: int, precision: s
 
 def _seam(added: np.ndarray, tile: int) -> float:
     """Vertical borders only; horizontal ones are made the same way."""
-    from nst_ops.tiling import tiles
+    from nst_ops.tiles import tiles
 
     change = np.abs(np.diff(added, axis=1)).mean(axis=(0, 2))  # [W - 1]
     borders = {t.columns.start + t.inner[2] - 1 for t in tiles(added.shape[:2], tile)} - {-1}

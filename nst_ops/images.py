@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from nst_ops import __version__
 from nst_ops.errors import InputError
@@ -26,8 +26,16 @@ READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 MAX_PIXELS = 200_000_000
 SOFTWARE = f"nst {__version__}"
 
-# EXIF orientations that lie on their side.
-_TURNED = (5, 6, 7, 8)
+# What sets a picture upright, by its EXIF orientation; from 5 on it lies on its side.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _PIL_LIMIT = threading.Lock()
 
 
@@ -57,15 +65,10 @@ def probe(data: bytes, *, path: str = "<bytes>", max_pixels: int = MAX_PIXELS) -
       InputError: not an image of a readable format, or more than `max_pixels`.
     """
     with _opened(data, path, max_pixels) as image:
-        try:
-            exif = image.getexif()
-        except Exception:  # damaged EXIF does not keep the pixels from being read
-            exif = Image.Exif()
+        tags = _tags(image, data)
         width, height = image.size
-        turned = exif.get(ExifTags.Base.Orientation) in _TURNED
-        return Header(
-            (width, height) if turned else (height, width), str(image.format), _provenance(exif)
-        )
+        size = (width, height) if _orientation(tags) >= 5 else (height, width)
+        return Header(size, str(image.format), _provenance(tags))
 
 
 def decode(data: bytes, *, path: str = "<bytes>", max_pixels: int = MAX_PIXELS) -> Picture:
@@ -84,10 +87,10 @@ def decode(data: bytes, *, path: str = "<bytes>", max_pixels: int = MAX_PIXELS) 
     """
     with _opened(data, path, max_pixels) as image:
         try:
+            orientation = _orientation(_tags(image, data))
             image.load()
             profile = image.info.get("icc_profile")
-            image = ImageOps.exif_transpose(image)
-            color, alpha = _split_alpha(image)
+            color, alpha = _split_alpha(_upright(image, orientation))
             pixels = _to_srgb(color, profile, path)
         except InputError:
             raise
@@ -212,6 +215,8 @@ def _opened(data: bytes, path: str, max_pixels: int) -> Iterator[Image.Image]:
             Image.MAX_IMAGE_PIXELS = before
     with image:
         width, height = image.size
+        if not width * height:
+            raise InputError("has no pixels; export it again", path=path)
         if width * height > max_pixels:
             raise InputError(
                 f"{height}x{width} px is more than max_pixels = {max_pixels}; raise the setting "
@@ -219,6 +224,40 @@ def _opened(data: bytes, path: str, max_pixels: int) -> Iterator[Image.Image]:
                 path=path,
             )
         yield image
+
+
+def _tags(image: Image.Image, data: bytes) -> dict[int, Any]:
+    """EXIF's orientation, software and description, as far as they can be read: damaged EXIF does
+    not keep the pixels from being seen. No pixels are decoded.
+    """
+    try:
+        if image.format == "PNG" and (late := _png_chunk(data, b"eXIf")):
+            image.info.setdefault("exif", b"Exif\0\0" + late)
+        # Not PNG's own method, which decodes the picture to see whether EXIF comes behind it.
+        exif = Image.Image.getexif(image)
+        names = (ExifTags.Base.Orientation, ExifTags.Base.Software, ExifTags.Base.ImageDescription)
+        return {name: exif[name] for name in names if name in exif}
+    except Exception:
+        return {}
+
+
+def _png_chunk(data: bytes, kind: bytes) -> bytes:
+    at = 8
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4])
+        if data[at + 4 : at + 8] == kind:
+            return data[at + 8 : at + 8 + length]
+        at += 12 + length
+    return b""
+
+
+def _orientation(tags: Mapping[int, Any]) -> int:
+    found = tags.get(ExifTags.Base.Orientation)
+    return found if isinstance(found, int) and found in _UPRIGHT else 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
@@ -262,11 +301,11 @@ def _srgb_profile() -> bytes:
     return bytes(profile)
 
 
-def _provenance(exif: Image.Exif) -> Mapping[str, Any] | None:
-    if not str(exif.get(ExifTags.Base.Software, "")).startswith("nst "):
+def _provenance(tags: Mapping[int, Any]) -> Mapping[str, Any] | None:
+    if not str(tags.get(ExifTags.Base.Software, "")).startswith("nst "):
         return None
     try:
-        found = json.loads(exif.get(ExifTags.Base.ImageDescription, ""))
-    except ValueError:
+        found = json.loads(tags.get(ExifTags.Base.ImageDescription, ""))
+    except (ValueError, TypeError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nst_ops.errors import InputError
-from nst_ops.optimizers import HISTORY
 from nst_ops.settings import Settings
 from nst_ops.sizes import Size
-from nst_ops.tiling import largest_patch
+from nst_ops.tiles import largest_patch
 
+HISTORY = 10  # steps that L-BFGS remembers where there is room
 _PROCESS = 0.8e9  # bytes: Python, TensorFlow and the network's weights
 _ACTIVATIONS = 2200  # bytes per px of the images that the network sees at once
 _WORKSPACE = 0.1e9  # bytes, of the libraries, however small the picture

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from nst_ops.memory import HISTORY
 from nst_ops.pyramid import resize
 from nst_ops.sizes import Size
 
-HISTORY = 10
 _EXPONENT = 0.5
 _FIRST_STEP = 0.02  # RMS change of the first step after a (re)start, in a pixel's range of 1
 _SUFFICIENT = 1e-4  # Armijo's constant (Nocedal & Wright 2006, section 3.1)

@@ -85,6 +85,11 @@ def schedule(size: Size, settings: Settings) -> list[ScalePlan]:
     return [plan for plan in plans[:-1] if min(plan.size) >= least] + plans[-1:]
 
 
+def pixel_steps(size: Size, settings: Settings) -> int:
+    """What a picture costs at most: pixels times steps, over all scales."""
+    return sum(plan.size[0] * plan.size[1] * plan.steps for plan in schedule(size, settings))
+
+
 def octave_sizes(size: Size, count: int, least: int) -> list[Size]:
     """Sizes of up to `count` octaves of a picture, full size first, as long as sides have at least
     `least` px.

@@ -11,8 +11,7 @@ what flows back into the margin is added to the neighbours.
 """
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -28,62 +27,8 @@ from nst_ops.losses import (
     weighted_total,
 )
 from nst_ops.objective import Evaluation, Objective, extractor
-from nst_ops.sizes import Size
+from nst_ops.tiles import Tile, tiles
 from nst_ops.weights import stride
-
-STRIDE = 16  # of block5: tiles begin at its multiples
-MARGIN = 80  # px; block5_conv1 sees 78 px to each side
-
-
-class Tile(NamedTuple):
-    """A part of an image: where its patch is cut, and which part of the patch counts."""
-
-    rows: slice  # of the image, margins included
-    columns: slice
-    inner: tuple[int, int, int, int]  # top, bottom, left, right in the patch, px
-
-    def cut(self, images: np.ndarray) -> tf.Tensor:
-        """The patch of [B, H, W, C]."""
-        return tf.constant(images[:, self.rows, self.columns])
-
-    def features_of(self, layer: str) -> tuple[slice, slice]:
-        """Where the inner part lies in a whole feature map of the layer."""
-        step = stride(layer)
-        top, bottom, left, right = self.inner
-        y, x = self.rows.start, self.columns.start
-        return slice((y + top) // step, (y + bottom) // step), slice(
-            (x + left) // step, (x + right) // step
-        )
-
-
-def tiles(size: Size, side: int) -> Iterator[Tile]:
-    """Cuts an image into tiles of at most `side` px, a multiple of 16, margins not counted."""
-    if side < STRIDE or side % STRIDE:
-        raise ValueError(f"tile side {side} must be a multiple of {STRIDE}")
-    for top, bottom in _spans(size[0], side):
-        for left, right in _spans(size[1], side):
-            y, x = max(0, top - MARGIN), max(0, left - MARGIN)
-            yield Tile(
-                slice(y, min(size[0], bottom + MARGIN)),
-                slice(x, min(size[1], right + MARGIN)),
-                (top - y, bottom - y, left - x, right - x),
-            )
-
-
-def largest_patch(size: Size, side: int) -> int:
-    """Pixels of the largest tile, margins included."""
-    patches = (
-        (t.rows.stop - t.rows.start) * (t.columns.stop - t.columns.start) for t in tiles(size, side)
-    )
-    return max(patches)
-
-
-def _spans(length: int, side: int) -> list[tuple[int, int]]:
-    """As few spans of at most `side` as there can be, about equally long."""
-    count = -(-length // side)
-    step = -(-length // (count * STRIDE)) * STRIDE
-    starts = range(0, length, step)
-    return list(zip(starts, [*starts[1:], length], strict=True))
 
 
 def evaluate_tiled(
@@ -114,7 +59,7 @@ def evaluate_tiled(
                 for layer, features in targets.content.items()
             }
             part, content_part, tv_part = _tile_gradient(objective, full)(
-                tile.cut(octave),
+                _cut(tile, octave),
                 tf.constant(tile.inner),
                 pull,
                 goals if full else {},
@@ -136,7 +81,7 @@ def tiled_grams(objective: Objective, images: np.ndarray, side: int) -> Features
     """Gram matrices {layer: [B, C, C]} of the style layers of whole images."""
     sums: dict[str, tf.Tensor] = {}
     for tile in tiles(images.shape[1:3], side):
-        patch = _tile_grams(objective)(tile.cut(images), tf.constant(tile.inner))
+        patch = _tile_grams(objective)(_cut(tile, images), tf.constant(tile.inner))
         sums = {layer: gram + sums.get(layer, 0.0) for layer, gram in patch.items()}
     return {layer: gram / _positions(images, layer) for layer, gram in sums.items()}
 
@@ -145,7 +90,7 @@ def tiled_content(objective: Objective, images: np.ndarray, side: int) -> Featur
     """Features {layer: [B, h, w, C]} of the content layers of whole images."""
     whole: dict[str, np.ndarray] = {}
     for tile in tiles(images.shape[1:3], side):
-        features = extractor(objective)(tile.cut(images))
+        features = extractor(objective)(_cut(tile, images))
         for layer, _ in objective.content_layers:
             inner = _inner(features[layer], tile.inner, layer)
             if layer not in whole:
@@ -154,6 +99,10 @@ def tiled_content(objective: Objective, images: np.ndarray, side: int) -> Featur
                 whole[layer] = np.empty(shape, inner.dtype.as_numpy_dtype)
             whole[layer][:, *tile.features_of(layer)] = inner.numpy()
     return {layer: tf.constant(features) for layer, features in whole.items()}
+
+
+def _cut(tile: Tile, images: np.ndarray) -> tf.Tensor:
+    return tf.constant(images[:, tile.rows, tile.columns])
 
 
 def _positions(images: np.ndarray, layer: str) -> float:

@@ -48,7 +48,16 @@ class RunConfig(Settings):
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="larger inputs fail their row")
     max_file_bytes: int = Field(500_000_000, ge=1, description="larger files fail their row")
     timeout_seconds: float | None = Field(
-        None, gt=0, description="a picture that takes longer fails its row"
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="a picture that takes longer fails its row",
+    )
+    checkpoint_seconds: float | None = Field(
+        60.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="between checkpoints within a scale, beside one after each; null: none at all",
     )
     max_failure_ratio: float = Field(
         1.0, ge=0, le=1, description="stop the run when more than this share of rows has failed"
@@ -57,6 +66,12 @@ class RunConfig(Settings):
         "", description="Beam resource hint, such as type:nvidia-l4;count:1;install-nvidia-driver"
     )
     min_ram: str = Field("", description="Beam resource hint, such as 16GB")
+    parallelism: Literal["auto"] | int = Field(
+        "auto", description="processes on this machine, where no engine decides (FnApiRunner)"
+    )
+    notify_url: str | None = Field(
+        None, description="where the summary is posted as JSON when the run has ended"
+    )
 
     @pydantic.field_validator("memory_limit", "max_file_bytes", mode="before")
     @classmethod
@@ -73,11 +88,12 @@ class RunConfig(Settings):
             raise ValueError("a tile's side must be a multiple of 16, at least 64")
         return value
 
-    @pydantic.model_validator(mode="after")
-    def _batch_size_at_least_one(self) -> "RunConfig":
-        if self.batch_size != "auto" and self.batch_size < 1:
-            raise ValueError(f"batch_size: {self.batch_size} must be at least 1, or `auto`")
-        return self
+    @pydantic.field_validator("batch_size", "parallelism")
+    @classmethod
+    def _at_least_one(cls, value: str | int) -> str | int:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("must be at least 1, or `auto`")
+        return value
 
     @property
     def weights_file(self) -> str | None:

@@ -1,5 +1,9 @@
-"""Progress for people: live bars on a terminal, else plain lines now and then."""
+"""Progress for people and for log collectors: live bars on a terminal, plain lines now and then, or
+JSON.
+"""
 
+import datetime
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +14,6 @@ from rich.progress import (
     Progress,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 from pipeline.outputs import STATUSES
@@ -18,15 +21,23 @@ from pipeline.outputs import STATUSES
 if TYPE_CHECKING:
     from nst_ops.iterates import Iterate
 
+_LINE_SECONDS = 10.0  # between two lines of a log
+
 
 class RunDisplay:
-    """Progress of a run: a live bar on a terminal, else a line every ten seconds at most."""
+    """Progress of a run.
 
-    def __init__(self, console: Console, rows: int):
-        self.console, self.rows = console, rows
-        self.bar = _bar(console) if console.is_terminal else None
+    Args:
+      console: a terminal gets a live bar, anything else a line every ten seconds at most.
+      rows: of the manifest.
+      as_json: one JSON object a line instead, each with `time` and `event`.
+    """
+
+    def __init__(self, console: Console, rows: int, *, as_json: bool = False):
+        self.console, self.rows, self.as_json = console, rows, as_json
+        self.bar = _bar(console) if console.is_terminal and not as_json else None
         self.task = self.bar.add_task("planning", total=rows) if self.bar else None
-        self.printed = time.monotonic()
+        self.started = self.printed = time.monotonic()
 
     def __enter__(self) -> "RunDisplay":
         if self.bar:
@@ -37,15 +48,59 @@ class RunDisplay:
         if self.bar:
             self.bar.stop()
 
+    def note(self, text: str, event: str = "note", **values: Any) -> None:
+        """Something that happened once.
+
+        Args:
+          text: for people.
+          event, values: for machines.
+        """
+        if self.as_json:
+            self._print_json(event, values or {"text": text})
+        else:
+            self.console.print(text)
+
     def show(self, progress: dict[str, Any]) -> None:
+        """How far it is, from `work.read_progress`."""
         done = sum(progress[status] for status in STATUSES)
         now = "; ".join(progress["now"])
+        speed = self._speed(progress["ok"], self.rows - done)
         if self.bar and self.task is not None:
-            self.bar.update(self.task, completed=done, description=now or "working")
-        elif time.monotonic() - self.printed >= 10.0:
+            failed = f", {progress['failed']} failed" if progress["failed"] else ""
+            text = f"{now or 'working'}{failed}{_words(speed)}"
+            self.bar.update(self.task, completed=done, description=text)
+        elif time.monotonic() - self.printed >= _LINE_SECONDS:
             self.printed = time.monotonic()
+            if self.as_json:
+                counts = {status: progress[status] for status in STATUSES}
+                values = {"rows": self.rows, **counts, **speed, "now": progress["now"]}
+                self._print_json("progress", values)
+                return
             counts = ", ".join(f"{progress[status]} {status}" for status in STATUSES)
-            self.console.print(f"{done}/{self.rows}: {counts}{'; ' + now if now else ''}")
+            tail = f"; {now}" if now else ""
+            self.console.print(f"{done}/{self.rows}: {counts}{_words(speed)}{tail}")
+
+    def _speed(self, made: int, left: int) -> dict[str, float]:
+        """Of this run so far; nothing while no picture is made."""
+        if not made:
+            return {}
+        seconds = (time.monotonic() - self.started) / made
+        return {
+            "pictures_per_hour": round(3600.0 / seconds, 1),
+            "seconds_left": round(left * seconds),
+        }
+
+    def _print_json(self, event: str, values: dict[str, Any]) -> None:
+        moment = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": moment, "event": event, **values})
+        self.console.print(line, markup=False)
+
+
+def _words(speed: dict[str, float]) -> str:
+    if not speed:
+        return ""
+    left = datetime.timedelta(seconds=speed["seconds_left"])
+    return f"; {speed['pictures_per_hour']:.0f} an hour, {left} left"
 
 
 class PairDisplay:
@@ -66,6 +121,7 @@ class PairDisplay:
             self.bar.stop()
 
     def show(self, iterate: "Iterate") -> None:
+        """One step."""
         height, width = iterate.size
         loss = iterate.best["total"][0]
         text = f"scale {iterate.scale + 1}/{iterate.scales} ({width}x{height}): loss {loss:.4g}"
@@ -85,6 +141,5 @@ def _bar(console: Console) -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
         console=console,
     )

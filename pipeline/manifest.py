@@ -3,12 +3,15 @@ streams.
 """
 
 import csv
+import functools
 import hashlib
 import io
 import json
-import math
+import posixpath
 import re
-from collections.abc import Iterator, Mapping
+import reprlib
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -24,6 +27,11 @@ from pipeline.config import ROW_SETTINGS, ConfigError, RunConfig, validate
 
 COLUMNS = ("content", "style", "id", "output", *ROW_SETTINGS)
 _REQUIRED = ("content", "style")
+_LONGEST = 4096  # bytes of a path, Linux's own limit
+_LONGEST_OUTPUT = 900  # bytes; S3 has 1024 for the folder and the name together
+_MOST = 1e30  # of a style's weight; float32 ends at 3e38
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100
 
 
 class ManifestError(ValueError):
@@ -56,7 +64,10 @@ class BadRow:
     line: int
     message: str
     content: str = ""
-    path: str = ""  # the file at fault, where it is one
+
+    def as_job(self) -> Job:
+        """For its row in the metadata."""
+        return Job(self.line, "", self.content, (), "")
 
 
 def read_manifest(path: str, run: RunConfig) -> Iterator[Job | BadRow]:
@@ -81,11 +92,11 @@ def read_manifest(path: str, run: RunConfig) -> Iterator[Job | BadRow]:
                 else parse_row(row, line, folder, cache[job.overrides].format)
             )
         except (InputError, ConfigError) as error:
-            yield BadRow(
-                line,
-                str(error),
-                content=str(row.get("content") or "").encode(errors="replace").decode(),
-            )
+            content = row.get("content")
+            content = content[:_LONGEST] if isinstance(content, str) else ""
+            yield BadRow(line, str(error), content=content.encode(errors="replace").decode())
+        except RecursionError:
+            yield BadRow(line, f"line {line}: lists within lists, too deep to be read")
 
 
 def parse_row(row: Mapping[str, Any], line: int, folder: str, format: str) -> Job:
@@ -104,7 +115,7 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, format: str) -> Jo
     for column in given:
         if column not in COLUMNS:
             raise InputError(
-                f"line {line}: unknown column {column!r}; columns are {', '.join(COLUMNS)}"
+                f"line {line}: unknown column {_short(column)}; columns are {', '.join(COLUMNS)}"
             )
     for column in _REQUIRED:
         if column not in given:
@@ -112,19 +123,28 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, format: str) -> Jo
                 f"line {line}: {column!r} is empty; every row needs a content and a style"
             )
     try:
-        json.dumps(given, ensure_ascii=False, default=str).encode()
+        plain = json.dumps(given, ensure_ascii=False)
+        plain.encode()
     except UnicodeEncodeError as error:
         raise InputError(f"line {line}: a cell is not valid Unicode ({error.reason})") from error
-    content = files.resolve(str(given["content"]), folder)
+    except (TypeError, ValueError) as error:  # a Parquet file's dates, decimals and bytes
+        raise InputError(
+            f"line {line}: a value is no text, number, list or truth value ({error}); write it as "
+            "text"
+        ) from error
+    if not _is_path(given["content"]):
+        raise InputError(f"line {line}: content: {_short(given['content'])} is not a path")
+    content = files.resolve(given["content"], folder)
     styles = tuple((files.resolve(p, folder), w) for p, w in _styles(given["style"], line))
-    settings = {key: _value(given[key]) for key in given if key in ROW_SETTINGS}
-    if settings.get("init", "content") not in INITS:
-        settings["init"] = files.resolve(str(settings["init"]), folder)
-    overrides = tuple(sorted((key, json.dumps(value)) for key, value in settings.items()))
+    settings = {key: _setting(key, given[key], folder) for key in given if key in ROW_SETTINGS}
+    overrides = tuple(sorted(settings.items()))
     # Without an id, the same pair under other settings must get another name.
-    key = json.dumps([given["content"], _plain(given["style"]), overrides], sort_keys=True)
+    key = json.dumps([given["content"], given["style"], overrides], sort_keys=True)
     stems = "-".join(_stem(p) for p in (content, *(path for path, _ in styles)))
     stems = stems.encode()[:120].decode(errors="ignore")
+    for column in ("id", "output"):
+        if not isinstance(given.get(column, ""), str | int | float):
+            raise InputError(f"line {line}: {column}: {_short(given[column])} is not a name")
     identity = str(given.get("id") or f"{stems}-{hashlib.sha256(key.encode()).hexdigest()[:6]}")
     output = _safe_output(str(given.get("output") or identity), line, FORMATS[format])
     return Job(line, identity, content, styles, output, overrides)
@@ -136,7 +156,8 @@ def check_manifest(path: str, run: RunConfig) -> tuple[int, list[BadRow]]:
     Raises:
       ManifestError: as `read_manifest`, or two rows would write one picture, or there is no row.
     """
-    outputs: dict[str, int] = {}
+    outputs: dict[str, int] = {}  # the first line that writes a file
+    folders: dict[str, int] = {}  # and the first that needs a folder
     bad = []
     count = 0
     for row in read_manifest(path, run):
@@ -144,13 +165,21 @@ def check_manifest(path: str, run: RunConfig) -> tuple[int, list[BadRow]]:
         if isinstance(row, BadRow):
             bad.append(row)
             continue
-        name = row.output.casefold()  # some file systems do not tell A from a
+        # Some file systems do not tell A from a, or an é of one code point from one of two.
+        name = unicodedata.normalize("NFC", row.output.casefold())
         if name in outputs:
             raise ManifestError(
                 f"{path}: lines {outputs[name]} and {row.line} both write {row.output!r}; "
                 "give them different `output` or `id` values"
             )
         outputs[name] = row.line
+        while name := name.rpartition("/")[0]:
+            folders.setdefault(name, row.line)
+    for name in folders.keys() & outputs.keys():
+        raise ManifestError(
+            f"{path}: line {outputs[name]} writes {name!r}, of which line {folders[name]} makes a "
+            "folder; give them different `output` or `id` values"
+        )
     if not count:
         raise ManifestError(f"{path}: no rows; add one with content and style")
     return count, bad
@@ -203,54 +232,86 @@ def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
         if not content.strip():
             continue
         try:
-            row = json.loads(content)
+            row = _json(content)
         except ValueError as error:
             yield line, f"line {line}: not valid JSON ({error})"
             continue
         yield (
             line,
-            row
-            if isinstance(row, dict)
-            else f"line {line}: expected an object, got {content[:40]!r}",
+            row if isinstance(row, dict) else f"line {line}: expected an object, got {_short(row)}",
         )
 
 
 def _parquet_rows(data: bytes, path: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
     try:
-        table = pyarrow.parquet.read_table(io.BytesIO(data))
+        file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
+        _check_header(file.schema_arrow.names, path)
+        line = 0
+        for batch in file.iter_batches(batch_size=1024):
+            for row in _batch_rows(batch):
+                line += 1
+                yield line, row if isinstance(row, dict) else f"line {line}: {row}"
     except (pyarrow.ArrowException, OSError) as error:
-        raise ManifestError(f"{path}: not a Parquet file ({error})") from error
-    _check_header(table.column_names, path)
-    line = 0
-    for batch in table.to_batches(max_chunksize=1024):
-        for row in batch.to_pylist():
-            line += 1
-            yield line, row
+        raise ManifestError(f"{path}: not a Parquet file, or damaged ({error})") from error
+
+
+def _batch_rows(batch: pyarrow.RecordBatch) -> Sequence[dict[str, Any] | str]:
+    """Rows, or the message of one with a value that Python has not, such as bytes that are no UTF-8
+    or a date after the year 9999.
+    """
+    try:
+        return batch.to_pylist()
+    except (ValueError, OverflowError) as error:
+        if batch.num_rows == 1:
+            return [f"a value cannot be read ({error})"]
+    return [row for at in range(batch.num_rows) for row in _batch_rows(batch.slice(at, 1))]
+
+
+def _json(text: str) -> Any:
+    """As `json.loads`, but no key twice and no NaN; nesting too deep is a ValueError too."""
+    try:
+        return _DECODER.decode(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"a key stands twice in {_short([key for key, _ in pairs])}")
+    return found
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse)
 
 
 def _check_header(header: Any, path: str) -> None:
     for column in _REQUIRED:
         if column not in header:
             raise ManifestError(
-                f"{path}: no column {column!r} in the header {list(header)}; add it"
+                f"{path}: no column {column!r} in the header {_short(list(header))}; add it"
             )
     for column in header:
         if column not in COLUMNS:
             raise ManifestError(
-                f"{path}: unknown column {column!r}; columns are {', '.join(COLUMNS)}"
+                f"{path}: unknown column {_short(column)}; columns are {', '.join(COLUMNS)}"
             )
     if len(set(header)) < len(list(header)):
-        raise ManifestError(f"{path}: a column stands twice in the header {list(header)}")
+        raise ManifestError(f"{path}: a column stands twice in the header {_short(list(header))}")
 
 
 def _styles(value: Any, line: int) -> list[tuple[str, float]]:
     """A path, or a list (JSON text in CSV) of paths or of {path, weight}."""
     if isinstance(value, str) and re.match(r'\s*\[\s*["{]', value):
         try:
-            value = json.loads(value)
+            value = _json(value)
         except ValueError as error:
             raise InputError(
-                f"line {line}: style: {value!r} begins like a list but is no JSON ({error})"
+                f"line {line}: style: {_short(value)} begins like a list but is no JSON ({error})"
             ) from error
     entries = value if isinstance(value, list) else [value]
     styles = []
@@ -258,15 +319,10 @@ def _styles(value: Any, line: int) -> list[tuple[str, float]]:
         entry = entry if isinstance(entry, dict) else {"path": entry}
         path, weight = entry.get("path"), entry.get("weight")
         weight = 1.0 if weight is None else weight
-        if not (
-            isinstance(path, str)
-            and path
-            and isinstance(weight, int | float)
-            and 0 < weight < math.inf
-        ):
+        if not (_is_path(path) and isinstance(weight, int | float) and 0 < weight < _MOST):
             raise InputError(
-                f"line {line}: style: {entry!r} is not a path or {{path, weight}} with a weight "
-                "above 0"
+                f"line {line}: style: {_short(entry)} is not a path or {{path, weight}} with a "
+                f"weight above 0 and below {_MOST:g}"
             )
         styles.append((path, float(weight)))
     if not styles:
@@ -274,23 +330,46 @@ def _styles(value: Any, line: int) -> list[tuple[str, float]]:
     return styles
 
 
-def _value(value: Any) -> Any:
-    """A cell's text as YAML, so that 512 is a number; other values as they are."""
-    if not isinstance(value, str):
-        return value
+def _setting(key: str, value: Any, folder: str) -> str:
+    """A setting's value as JSON; a cell's text is read as YAML, so that 512 is a number."""
+    if key == "init":
+        named = isinstance(value, str) and value not in INITS
+        return json.dumps(files.resolve(value, folder) if named else value)
+    return _text_as_json(value) if isinstance(value, str) else json.dumps(value)
+
+
+@functools.lru_cache(10_000)  # PyYAML is slow, and rows share their settings
+def _text_as_json(text: str) -> str:
     try:
-        parsed = yaml.safe_load(value)
-        return float(parsed) if isinstance(parsed, str) and parsed[:1].isdigit() else parsed
-    except (yaml.YAMLError, ValueError):
-        return value
+        value = yaml.load(text, _CellLoader)
+        if isinstance(value, str) and value[:1].isdigit():
+            value = float(value)  # YAML 1.1 reads 1e3 as text; people mean a number
+        return json.dumps(value)
+    except Exception:  # PyYAML's constructors raise what they like: IndexError for `!!int`
+        return json.dumps(text)
 
 
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, str | list) else str(value)
+class _CellLoader(yaml.SafeLoader):
+    """Without aliases: in 500 characters of them there is room for a billion values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias")
+        return super().compose_node(parent, index)
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value.encode(errors="replace")) <= _LONGEST
+
+
+def _short(value: Any) -> str:
+    """As `repr`, but for messages that people read, whatever a hostile cell holds."""
+    return _SHORT.repr(value)
 
 
 def _stem(path: str) -> str:
-    return PurePosixPath(path.replace("\\", "/")).stem
+    name = posixpath.basename(path.replace("\\", "/").rstrip("/"))
+    return posixpath.splitext(name)[0]
 
 
 def _safe_output(output: str, line: int, extension: str) -> str:
@@ -301,13 +380,13 @@ def _safe_output(output: str, line: int, extension: str) -> str:
         for p in parts
         if p == ".." or p.startswith("/") or any(ord(c) < 32 for c in p) or len(p.encode()) > 240
     ]
-    if bad or not parts or files.is_url(output) or (len(output) > 1 and output[1] == ":"):
-        raise InputError(
-            f"line {line}: output {output!r} must be a relative path without `..` or control "
-            "characters, "
-            "each name at most 240 bytes"
-        )
     name = "/".join(parts)
+    long = len(name.encode()) > _LONGEST_OUTPUT
+    if bad or long or not parts or files.is_url(output) or output[1:2] == ":":
+        raise InputError(
+            f"line {line}: output {_short(output)} must be a relative path without `..` or control "
+            f"characters, each name at most 240 bytes and all at most {_LONGEST_OUTPUT}"
+        )
     return (
         name
         if name.lower().endswith((extension, ".jpeg" if extension == ".jpg" else extension))

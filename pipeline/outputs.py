@@ -1,14 +1,18 @@
 """A run's folder: where things are, and the metadata's schema and rows."""
 
+import hashlib
 import importlib.metadata
 import json
 import platform
+import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow
-import pyarrow.dataset
+import pyarrow.parquet
 
 from pipeline import files
 from pipeline.manifest import Job
@@ -129,6 +133,22 @@ def versions() -> dict[str, str]:
     return found
 
 
+def record_folder(folder: str, run_id: str) -> str:
+    """Where a run's own record is: config.yaml, summary.json, report.html."""
+    return files.join(folder, "runs", run_id)
+
+
+def work_folder(folder: str) -> Path:
+    """What processes of a run share while it runs: small files, replaced whole or appended to.
+
+    Of a run whose folder is a URL it is on this machine, and serves the processes that are here.
+    """
+    if not files.is_url(folder):
+        return Path(folder, "work")
+    name = hashlib.sha256(folder.encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir(), f"nst-work-{name}")
+
+
 def images_folder(folder: str) -> str:
     """Where a run's pictures go."""
     return files.join(folder, "images")
@@ -142,8 +162,49 @@ def metadata_prefix(folder: str, run_id: str) -> str:
 
 
 def read_metadata(folder: str, run_id: str, columns: Sequence[str] | None = None) -> pyarrow.Table:
-    """The rows of a run."""
-    path = files.parent(metadata_prefix(folder, run_id))
-    filesystem, path = pyarrow.fs.FileSystem.from_uri(path) if files.is_url(path) else (None, path)
-    dataset = pyarrow.dataset.dataset(path, format="parquet", schema=SCHEMA, filesystem=filesystem)
-    return dataset.to_table(columns=list(columns) if columns else None)
+    """The rows of a run; none, if it has not ended."""
+    tables = []
+    for name in files.listing(folder, f"metadata/run_id={run_id}/part*.parquet"):
+        data = files.read(files.join(folder, name))
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
+        tables.append(file.read(None if columns is None else list(columns)))
+    # Columns that the run's version did not have yet are null.
+    table = pyarrow.concat_tables([SCHEMA.empty_table(), *tables], promote_options="default")
+    return table if columns is None else table.select(list(columns))
+
+
+def counts(table: pyarrow.Table) -> dict[str, Any]:
+    """How many rows have each status, and how many each kind of error."""
+    statuses = Counter(table["status"].to_pylist())
+    errors = Counter(error for error in table["error_type"].to_pylist() if error)
+    of_status = {status: statuses[status] for status in STATUSES}
+    return of_status | {"errors": dict(sorted(errors.items()))}
+
+
+def run_ids(folder: str) -> list[str]:
+    """Of the runs that have ended, oldest first."""
+    return [name.split("/")[1] for name in files.listing(folder, "runs/*/summary.json")]
+
+
+def summaries(folder: str) -> list[dict[str, Any]]:
+    """Of the runs that have ended, oldest first."""
+    paths = (files.join(record_folder(folder, run), "summary.json") for run in run_ids(folder))
+    return [json.loads(files.read(path)) for path in paths]
+
+
+def failures(folder: str) -> dict[tuple[str, str], Row]:
+    """What failed the last time it was tried, after its files were read.
+
+    Returns:
+      {(output, spec hash): error columns}.
+    """
+    columns = ["status", "output", "spec_hash", "error_type", "error_message", "error_path"]
+    found: dict[tuple[str, str], Row] = {}
+    for run_id in run_ids(folder):
+        for done in read_metadata(folder, run_id, columns).to_pylist():
+            status, key = done.pop("status"), (done.pop("output"), done.pop("spec_hash"))
+            if status == "failed" and key[1]:
+                found[key] = done
+            elif status in ("ok", "cached"):
+                found.pop(key, None)
+    return found

@@ -10,13 +10,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from nst_ops.errors import InputError
-from nst_ops.images import is_whole, probe
+from nst_ops.images import Header, is_whole, probe
 from nst_ops.settings import INITS
 from nst_ops.sizes import Size, output_size
 from pipeline import files
-from pipeline.config import ConfigError, RunConfig, spec_hash
+from pipeline.config import RunConfig, spec_hash
 from pipeline.manifest import Job
-from pipeline.outputs import Row, error_columns, images_folder, row
+from pipeline.outputs import Row
+
+_HEADER_BYTES = 2**18
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Planner:
     def __init__(self, run: RunConfig, weights_sha256: str):
         self.run, self.weights_sha256 = run, weights_sha256
         self._paintings: OrderedDict[tuple[str, int], str] = OrderedDict()
+        self._seen: set[str] = set()  # paintings whose headers are sound
 
     def plan(self, job: Job) -> PlannedJob:
         """Reads the job's files and their headers.
@@ -105,6 +108,24 @@ class Planner:
             job, size, identity, content, styles, self.weights_sha256, config.model_dump_json()
         )
 
+    def size(self, job: Job) -> Size:
+        """The result's size, from headers only: for who wants to know what a run would meet.
+
+        Raises:
+          InputError, ConfigError: as `plan`, as far as headers tell.
+        """
+        config = job.config(self.run)
+        for path in [*(path for path, _ in job.styles), *filter(None, [config.init_file])]:
+            if path not in self._seen:
+                _header(path, config)
+                self._seen.add(path)
+        try:
+            return output_size(_header(job.content, config).size, config)
+        except InputError as error:
+            if error.path:
+                raise
+            raise InputError(str(error), path=job.content) from error
+
     def _painting(self, path: str, config: RunConfig) -> str:
         """SHA-256 of a painting that can be read, computed once per run."""
         key = (path, config.max_pixels)
@@ -117,17 +138,17 @@ class Planner:
         return self._paintings[key]
 
 
-def settle(planner: Planner, job: Job, folder: str, run_id: str) -> PlannedJob | Row:
-    """A plan, or the final row of a job that is done already (`cached`) or cannot be done
-    (`failed`).
-    """
+def _header(path: str, config: RunConfig) -> Header:
+    """Of an image file, of which no more is read than has to be."""
+    start = files.read(path, config.max_file_bytes, first=_HEADER_BYTES)
     try:
-        planned = planner.plan(job)
-    except (InputError, ConfigError) as error:
-        return row(run_id, job, "failed", **error_columns(error))
-    if is_done(planned, images_folder(folder)):
-        return row(run_id, job, "cached", **planned.facts())
-    return planned
+        return probe(start, path=path, max_pixels=config.max_pixels)
+    except InputError:
+        if len(start) < _HEADER_BYTES:
+            raise
+    # A header of unusual length, or behind the pixels.
+    whole = files.read(path, config.max_file_bytes)
+    return probe(whole, path=path, max_pixels=config.max_pixels)
 
 
 def is_done(planned: PlannedJob, images: str) -> bool:
@@ -146,10 +167,14 @@ def is_done(planned: PlannedJob, images: str) -> bool:
     return found == planned.spec_hash and header.size == planned.size
 
 
-def bucket_key(planned: PlannedJob, shards: int) -> str:
-    """Key under which jobs that can share a batch meet; stable between runs and machines."""
-    shard = int(hashlib.sha256(planned.job.id.encode()).hexdigest(), 16) % shards
-    return json.dumps([*planned.bucket, shard])
+def bucket_key(planned: PlannedJob, groups: int) -> str:
+    """Key under which jobs that can share a batch meet; stable between runs and machines.
+
+    Args:
+      groups: that the jobs of one shape are cut into.
+    """
+    group = int(hashlib.sha256(planned.job.id.encode()).hexdigest(), 16) % groups
+    return json.dumps([*planned.bucket, group])
 
 
 def cut_batches(jobs: Iterable[PlannedJob]) -> Iterator[tuple[PlannedJob, ...]]:

@@ -1,36 +1,26 @@
-"""The whole graph, and running it: manifest in, pictures and metadata out."""
+"""The whole graph: manifest in, pictures and metadata out."""
 
-import contextlib
-import json
 import math
-import os
-import secrets
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
-import yaml
 from apache_beam.io.parquetio import WriteToParquet
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
-from apache_beam.options.pipeline_options import (
-    DirectOptions,
-    PipelineOptions,
-    StandardOptions,
-    _BeamArgumentParser,
-)
 
-from pipeline import files, outputs, work
+from nst_ops.errors import InputError
+from pipeline import outputs, work
 from pipeline.config import ConfigError, RunConfig
 from pipeline.manifest import BadRow, Job, read_manifest
-from pipeline.outputs import Row
-from pipeline.planning import PlannedJob, Planner, bucket_key, cut_batches, settle
+from pipeline.outputs import Row, error_columns, row
+from pipeline.planning import PlannedJob, Planner, bucket_key, cut_batches
+from pipeline.sharding import Shard
 from pipeline.stylizing import Stylizer
 
-_ENOUGH_TO_JUDGE = 20  # rows, before a ratio of failures means anything
+# Batches that a worker takes at once, to read one and write another while a third is optimised.
+_TRAY = 8
 
 
 @dataclass(frozen=True)
@@ -43,8 +33,10 @@ class RunSpec:
     settings: str  # RunConfig as JSON
     weights_sha256: str
     rows: int  # of the manifest
-    processes: int = 1  # that share one machine's cores
+    shard: Shard = Shard()
+    processes: int = 1  # that share one machine
     deadline: float = math.inf  # as time.time(); no picture is begun that would end after it
+    retry_failed: bool = True
 
     @property
     def config(self) -> RunConfig:
@@ -55,9 +47,9 @@ class RunSpec:
 def build(root: beam.Pipeline, spec: RunSpec) -> None:
     """The whole graph."""
     jobs = root | "ReadManifest" >> ReadManifest(spec)
-    planned = jobs | "PlanJobs" >> beam.ParDo(PlanJob(spec)).with_outputs("done", main="todo")
-    made = planned.todo | "PlanBatches" >> PlanBatches(spec) | "Stylize" >> StylizeBatches(spec)
-    (planned.done, made) | beam.Flatten() | "CountRows" >> beam.Map(_count) | WriteMetadata(spec)
+    planned = jobs | "PlanJobs" >> beam.ParDo(PlanJob(spec)).with_outputs("over", main="plans")
+    made = planned.plans | "PlanBatches" >> PlanBatches(spec) | "Stylize" >> StylizeBatches(spec)
+    (planned.over, made) | beam.Flatten() | "CountRows" >> beam.Map(_count) | WriteMetadata(spec)
 
 
 class ReadManifest(beam.PTransform):
@@ -69,16 +61,18 @@ class ReadManifest(beam.PTransform):
 
     def expand(self, root: beam.Pipeline) -> beam.PCollection:
         """From the pipeline's root."""
+        shard = self.spec.shard
         return (
             root
             | beam.Create([self.spec.manifest])
             | beam.FlatMap(read_manifest, self.spec.config)
+            | beam.Filter(lambda element: shard.has(element.line))
             | beam.Reshuffle()
         )
 
 
 class PlanJob(beam.DoFn):
-    """`PlannedJob`s on the main output; rows of jobs that are done or cannot be done on `done`."""
+    """`PlannedJob`s on the main output; rows of jobs that cannot be done on `over`."""
 
     def __init__(self, spec: RunSpec):
         self.spec = spec
@@ -88,53 +82,65 @@ class PlanJob(beam.DoFn):
         spec = self.spec
         self.planner = Planner(spec.config, spec.weights_sha256)
         self.progress = work.Progress(spec.folder, f"{spec.run_id}-planning")
+        # What other runs failed at, if it is not to be tried again.
+        self.failed = {} if spec.retry_failed else outputs.failures(spec.folder)
 
     def process(self, element: Job | BadRow) -> Iterator[Any]:
         """One job."""
-        spec = self.spec
-        if work.stop_requested(spec.folder, spec.run_id):
-            job = element if isinstance(element, Job) else _job_of(element)
-            result: Any = outputs.row(spec.run_id, job, "deferred")
-        elif isinstance(element, BadRow):
-            result = _unplannable(spec, element)
-        else:
-            result = settle(self.planner, element, spec.folder, spec.run_id)
+        result = self._plan(element)
         if isinstance(result, PlannedJob):
             yield result
         else:
             self.progress.count(result["status"])
-            yield beam.pvalue.TaggedOutput("done", result)
+            yield beam.pvalue.TaggedOutput("over", result)
 
     def finish_bundle(self) -> None:
         """Makes counts visible."""
         self.progress.flush()
 
+    def _plan(self, element: Job | BadRow) -> PlannedJob | Row:
+        run_id = self.spec.run_id
+        job = element if isinstance(element, Job) else element.as_job()
+        if work.stop_requested(self.spec.folder, run_id):
+            return row(run_id, job, "deferred")
+        if isinstance(element, BadRow):
+            return row(
+                run_id, job, "failed", error_type="InputError", error_message=element.message
+            )
+        try:
+            planned = self.planner.plan(element)
+        except (InputError, ConfigError) as error:
+            return row(run_id, job, "failed", **error_columns(error))
+        before = self.failed.get((job.output, planned.spec_hash))
+        return row(run_id, job, "failed", **planned.facts(), **before) if before else planned
+
 
 class PlanBatches(beam.PTransform):
     """`PlannedJob`s to tuples of them that share shape and settings: deterministic on every
-    runner.
+    runner, and whatever is done already.
     """
 
     def __init__(self, spec: RunSpec):
         super().__init__()
         # One group is sorted in memory: ten thousand plans are a few megabytes.
-        self.shards = -(-spec.rows // 10_000)
+        self.groups = -(-spec.rows // 10_000)
 
     def expand(self, planned: beam.PCollection) -> beam.PCollection:
         """To batches, spread over workers."""
         return (
             planned
-            | beam.Map(lambda plan, shards: (bucket_key(plan, shards), plan), self.shards)
+            | beam.Map(lambda plan, groups: (bucket_key(plan, groups), plan), self.groups)
             | beam.GroupByKey()
             | beam.FlatMap(lambda group: cut_batches(group[1]))
             | beam.Reshuffle()
         )
 
 
-class StylizeHandler(ModelHandler[PlannedJob, Row, Stylizer]):
+class StylizeHandler(ModelHandler[tuple[PlannedJob, ...], Row, Stylizer]):
     """Gives Beam's RunInference a `Stylizer` per worker process."""
 
     def __init__(self, spec: RunSpec):
+        super().__init__()
         self.spec = spec
 
     def load_model(self) -> Stylizer:
@@ -145,17 +151,21 @@ class StylizeHandler(ModelHandler[PlannedJob, Row, Stylizer]):
             spec.run_id,
             deadline=spec.deadline,
             progress=work.Progress(spec.folder, spec.run_id),
-            # Processes that share a machine divide its cores.
-            threads=(os.cpu_count() or 1) // spec.processes if spec.processes > 1 else None,
+            processes=spec.processes,
         )
 
     def run_inference(
-        self, batch: Any, model: Stylizer, inference_args: dict[str, Any] | None = None
+        self,
+        batch: Sequence[tuple[PlannedJob, ...]],
+        model: Stylizer,
+        inference_args: dict[str, Any] | None = None,
     ) -> Iterable[Row]:
-        """One row per job of the batch."""
-        rows = model.stylize_batch(batch)
-        work.journal(self.spec.folder, self.spec.run_id, rows)
-        return rows
+        """One row per job of the batches that Beam hands over together."""
+        return list(model.stylize_batches(batch))
+
+    def batch_elements_kwargs(self) -> dict[str, Any]:
+        """Trays of a fixed size."""
+        return {"min_batch_size": _TRAY, "max_batch_size": _TRAY}
 
     def get_num_bytes(self, batch: Any) -> int:
         """Without Beam's default, which pickles every batch to measure it."""
@@ -176,7 +186,7 @@ class StylizeBatches(beam.PTransform):
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         """To rows."""
         config = self.spec.config
-        stylize = RunInference(StylizeHandler(self.spec).with_no_batching())
+        stylize = RunInference(StylizeHandler(self.spec))
         hints = {"accelerator": config.accelerator, "min_ram": config.min_ram}
         given = {key: value for key, value in hints.items() if value}
         return batches | (stylize.with_resource_hints(**given) if given else stylize)
@@ -197,148 +207,17 @@ class WriteMetadata(beam.PTransform):
         )
 
 
-def new_spec(
-    manifest: str,
-    folder: str,
-    config: RunConfig,
-    rows: int,
-    weights_sha256: str,
-    options: PipelineOptions,
-    deadline: float = math.inf,
-) -> RunSpec:
-    """A run that begins now."""
-    run_id = f"{outputs.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    processes = options.view_as(DirectOptions).direct_num_workers or os.cpu_count() or 1
-    settings = config.model_dump_json()
-    return RunSpec(manifest, folder, run_id, settings, weights_sha256, rows, processes, deadline)
-
-
-def beam_options(arguments: list[str]) -> PipelineOptions:
-    """Beam's options from the command line, with our defaults where they say nothing.
-
-    Raises:
-      ConfigError: an option that Beam does not have either; it would ignore it.
-    """
-    parser = _BeamArgumentParser(add_help=False, allow_abbrev=False)
-    for group in PipelineOptions.__subclasses__():
-        group._add_argparse_args(parser)
-    _, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        raise ConfigError(
-            f"unknown arguments: {' '.join(unknown)}; settings are given as --set key=value, other "
-            "options must be Beam's"
-        )
-    options = PipelineOptions(arguments, pickle_library="cloudpickle")
-    standard = options.view_as(StandardOptions)
-    if standard.runner is None:
-        # Beam's own default would fetch another runner, or choose by what the graph contains.
-        standard.runner = "FnApiRunner"
-    return options
-
-
-def execute(
-    spec: RunSpec, options: PipelineOptions, show: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
-    """Runs the pipeline and writes the run's record.
-
-    Args:
-      options: from `beam_options`.
-      show: is given `work.read_progress` every half second while it runs.
-
-    Returns:
-      The summary, as in summary.json.
-
-    Raises:
-      ConfigError: Beam does not take the options or hints; nothing was started.
-      LockedError: another run is at work on the folder; nothing was started.
-    """
-    started = time.time()
-    try:
-        pipeline = beam.Pipeline(options=options)
-        build(pipeline, spec)
-    except (ValueError, ImportError) as error:
-        raise ConfigError(f"Beam's options or resource hints: {error}") from error
-    with work.lock(spec.folder, spec.run_id):
-        work.recover(spec.folder)
-        record = files.join(spec.folder, "runs", spec.run_id)
-        settings = yaml.safe_dump(json.loads(spec.settings)).encode()
-        files.write(files.join(record, "config.yaml"), _header(spec) + settings)
-        with _watched(spec, show):
-            pipeline.run().wait_until_finish()
-        summary = _summary(spec, started)
-        files.write(files.join(record, "summary.json"), json.dumps(summary, indent=2).encode())
-        if not summary["deferred"]:
-            files.write(files.join(record, "_SUCCESS"), b"")
-        work.clear(spec.folder, spec.run_id)
-    return summary
-
-
-@contextlib.contextmanager
-def _watched(spec: RunSpec, show: Callable[[dict[str, Any]], None]) -> Iterator[None]:
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.5):
-            work.heartbeat(spec.folder)
-            progress = work.read_progress(spec.folder, spec.run_id)
-            _stop_if_most_fail(spec, progress)
-            show(progress)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        show(work.read_progress(spec.folder, spec.run_id))
-
-
-def _stop_if_most_fail(spec: RunSpec, progress: dict[str, Any]) -> None:
-    """A wrong mount should not burn a night."""
-    done = sum(progress[status] for status in outputs.STATUSES)
-    ratio = spec.config.max_failure_ratio
-    if done >= _ENOUGH_TO_JUDGE and progress["failed"] > ratio * done:
-        reason = (
-            f"{progress['failed']} of {done} rows failed, more than max_failure_ratio = {ratio:g}"
-        )
-        work.request_stop(spec.folder, spec.run_id, reason)
-
-
-def _summary(spec: RunSpec, started: float) -> dict[str, Any]:
-    table = outputs.read_metadata(spec.folder, spec.run_id, ["status", "error_type"])
-    statuses = table["status"].to_pylist()
-    errors = [error for error in table["error_type"].to_pylist() if error]
-    return {
-        **{key: value for key, value in asdict(spec).items() if key != "settings"},
-        "seconds": round(time.time() - started, 3),
-        "stopped": work.stop_requested(spec.folder, spec.run_id),
-        **{status: statuses.count(status) for status in outputs.STATUSES},
-        "errors": {kind: errors.count(kind) for kind in sorted(set(errors))},
-        "versions": outputs.versions(),
-    }
-
-
-def _header(spec: RunSpec) -> bytes:
-    command = f"nst run --config config.yaml --manifest {spec.manifest} --output {spec.folder}"
-    return f"# {command}\n".encode()
-
-
-def _unplannable(spec: RunSpec, bad: BadRow) -> Row:
-    return outputs.row(
-        spec.run_id,
-        _job_of(bad),
-        "failed",
-        error_type="InputError",
-        error_message=bad.message,
-        error_path=bad.path or None,
-    )
-
-
-def _job_of(bad: BadRow) -> Job:
-    return Job(bad.line, "", bad.content, (), "")
-
-
-def _count(row: Row) -> Row:
-    Metrics.counter("nst", row["status"]).inc()
-    return row
+def _count(done: Row) -> Row:
+    """Beam's own metrics, for the dashboards of clusters."""
+    Metrics.counter("nst", done["status"]).inc()
+    if done["error_type"]:
+        Metrics.counter("nst", f"failed_{done['error_type']}").inc()
+    for name in ("seconds_total", "seconds_optimise", "peak_memory_bytes", "batch_size"):
+        if done[name] is not None:
+            # Distributions are of whole numbers.
+            unit, scale = ("_ms", 1000) if name.startswith("seconds") else ("", 1)
+            Metrics.distribution("nst", name + unit).update(round(done[name] * scale))
+    steps = sum(scale["steps"] for scale in done["scales"] or ())
+    if steps:
+        Metrics.distribution("nst", "steps").update(steps)
+    return done

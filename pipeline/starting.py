@@ -1,20 +1,29 @@
-"""Starts TensorFlow in a process of ours: its threads and GPU memory, and no chatter."""
+"""Starts TensorFlow in a process of ours: its share of cores and GPUs, and no chatter."""
 
+import fcntl
 import functools
 import logging
 import os
 import sys
+import tempfile
+
+from pipeline import parallelism
+
+_claims: list[object] = []  # open files, whose locks last as long as this process
 
 
 @functools.cache
-def start_tensorflow(threads: int | None = None) -> None:
+def start_tensorflow(processes: int = 1) -> None:
     """Imports TensorFlow, once, with the C++ side's start-up lines kept from the terminal.
 
     They are written to file descriptor 2 before TensorFlow has a log level. With
     TF_CPP_MIN_LOG_LEVEL=0 (`--verbose`) all of it is shown.
+
+    Args:
+      processes: that share this machine, each with its part of the cores, or with a GPU of its own.
     """
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
-        _start(threads)
+        _start(processes)
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
@@ -22,7 +31,7 @@ def start_tensorflow(threads: int | None = None) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
-        _start(threads)
+        _start(processes)
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
@@ -31,12 +40,39 @@ def start_tensorflow(threads: int | None = None) -> None:
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
-def _start(threads: int | None) -> None:
+def _start(processes: int) -> None:
+    if processes > 1 and parallelism.gpus() > 1:
+        _see_one_gpu()
     import tensorflow as tf
 
-    if threads is not None:
-        tf.config.threading.set_intra_op_parallelism_threads(max(1, threads))
+    if processes > 1:
+        threads = max(1, parallelism.cores() // processes)
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)  # not all of it at once
     tf.config.list_logical_devices()  # the rest of the lines come with the first device
+
+
+def _see_one_gpu() -> None:
+    """Before TensorFlow looks: the GPU of this process's turn, by CUDA_VISIBLE_DEVICES."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(i) for i in range(parallelism.gpus())]
+    os.environ["CUDA_VISIBLE_DEVICES"] = names[claim_turn(len(names), "nst-gpu")]
+
+
+def claim_turn(count: int, name: str) -> int:
+    """The first of `count` turns that no living process of this machine has; the last is shared.
+
+    A turn is a locked file, which the system releases when its process ends, however it does.
+    """
+    for turn in range(count):
+        file = open(os.path.join(tempfile.gettempdir(), f"{name}-{turn}.lock"), "a")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            continue
+        _claims.append(file)
+        return turn
+    return count - 1

@@ -1,10 +1,12 @@
 """Whether a picture is begun, and whether it goes on: deadlines, stop requests, time limits."""
 
+import datetime
 import math
 import time
 
 from nst_ops.settings import Settings
-from nst_ops.sizes import Size, schedule
+from nst_ops.sizes import Size, pixel_steps
+from pipeline.config import ConfigError
 from pipeline.work import stop_requested
 
 
@@ -14,6 +16,25 @@ class Stopped(Exception):  # noqa: N818  # no error: the run was asked to stop
 
 class TooSlowError(RuntimeError):
     """A picture took longer than `timeout_seconds`."""
+
+
+def parse_deadline(clock: str | None, hours: float | None) -> float:
+    """As `time.time()`: the next time that a local clock shows HH:MM, or so many hours from now.
+
+    Raises:
+      ConfigError: `clock` is no such time.
+    """
+    if hours is not None:
+        return time.time() + 3600.0 * hours
+    if clock is None:
+        return math.inf
+    try:
+        wanted = datetime.datetime.strptime(clock, "%H:%M").time()
+    except ValueError as error:
+        raise ConfigError(f"--deadline {clock}: expected HH:MM, such as 06:00") from error
+    now = datetime.datetime.now()
+    then = datetime.datetime.combine(now.date(), wanted)
+    return (then if then > now else then + datetime.timedelta(days=1)).timestamp()
 
 
 class Supervisor:
@@ -27,7 +48,7 @@ class Supervisor:
 
     def __init__(self, folder: str, run_id: str, deadline: float = math.inf):
         self.folder, self.run_id, self.deadline = folder, run_id, deadline
-        self._seconds_per_work: float | None = None
+        self._seconds_per_pixel_step: float | None = None
         self._began = 0.0
         self._limit = math.inf
 
@@ -39,7 +60,7 @@ class Supervisor:
             speed of earlier batches tells.
         """
         self.check_stop()
-        expected = (self._seconds_per_work or 0.0) * _work(size, batch, settings)
+        expected = (self._seconds_per_pixel_step or 0.0) * (batch * pixel_steps(size, settings))
         if time.time() + expected > self.deadline:
             raise Stopped("the deadline is too near to begin another picture")
         self._began = time.perf_counter()
@@ -62,7 +83,7 @@ class Supervisor:
     def end(self, size: Size, batch: int, settings: Settings) -> None:
         """The batch is optimised."""
         spent = time.perf_counter() - self._began
-        self._seconds_per_work = spent / _work(size, batch, settings)
+        self._seconds_per_pixel_step = spent / (batch * pixel_steps(size, settings))
 
     def check_stop(self) -> None:
         """Raises `Stopped` if a stop is requested or the deadline has come."""
@@ -71,9 +92,3 @@ class Supervisor:
             raise Stopped(reason)
         if time.time() > self.deadline:
             raise Stopped("the deadline has come")
-
-
-def _work(size: Size, batch: int, settings: Settings) -> float:
-    """Pixels times steps at most."""
-    plans = schedule(size, settings)
-    return float(batch * sum(plan.size[0] * plan.size[1] * plan.steps for plan in plans))

@@ -1,8 +1,13 @@
+import contextlib
 import io
+import struct
+import tracemalloc
+import warnings
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
 from nst_ops.errors import InputError
 from nst_ops.images import FORMATS, Picture, decode, encode, is_whole, probe, shrink
@@ -107,3 +112,100 @@ def test_shrink_keeps_aspect():
     assert shrink(Picture(PIXELS), 16).pixels.shape == (12, 16, 3)
     assert shrink(Picture(PIXELS), 64).pixels.shape == (24, 32, 3)
     assert shrink(Picture(PIXELS), 64, enlarge=True).pixels.shape == (48, 64, 3)
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
+
+
+def png(*chunks: bytes, size=(16, 16)) -> bytes:
+    """A grey 8-bit PNG with more chunks before its pixels."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0))
+    rows = png_chunk(b"IDAT", zlib.compress(bytes(17 * 16)))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + rows + png_chunk(b"IEND", b"")
+
+
+def test_the_hand_made_png_is_one():
+    assert decode(png()).pixels.shape == (16, 16, 3)
+
+
+BOMB = zlib.compress(bytes(100_000_000), 9)  # 97 KB
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        png_chunk(b"iCCP", b"x\0\0" + BOMB),
+        png_chunk(b"zTXt", b"x\0\0" + BOMB),
+        png_chunk(b"iTXt", b"x\0\1\0\0\0" + BOMB),
+    ],
+    ids=["iCCP", "zTXt", "iTXt"],
+)
+def test_bombs_in_metadata_are_not_unpacked(chunk):
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(InputError):
+            probe(png(chunk), path="bomb.png")
+            decode(png(chunk), path="bomb.png")
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+HEADERS = {
+    "png": png(size=(50_000, 50_000)),
+    "gif": b"GIF89a" + struct.pack("<HH", 50_000, 50_000) + bytes(3) + b"," + bytes(9) + b"\x08\0;",
+    "bmp": b"BM" + struct.pack("<IIIIiiHHIIiiII", 54, 0, 54, 40, *[50_000] * 2, 1, 24, *[0] * 6),
+    "jpeg": bytes.fromhex("ffd8 ffc0 0011 08 c350 c350 03 011100 021100 031100 ffda 0000"),
+}
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+@pytest.mark.parametrize("read", [probe, decode])
+def test_a_huge_header_is_refused_before_decoding(kind, read):
+    with pytest.raises(InputError, match="big: 50000x50000 px is more than max_pixels = 200000000"):
+        read(HEADERS[kind], path="big")
+
+
+def test_probing_decodes_no_pixels(monkeypatch):
+    """Pillow itself decodes a PNG when it is asked for EXIF that is not there."""
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
+    for format in ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF"):
+        assert probe(saved(Image.new("RGB", (32, 24)), format)).size == (24, 32)
+
+
+def test_png_orientation_behind_the_pixels():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = saved(Image.fromarray((PIXELS * 255).astype(np.uint8)), "PNG")
+    late = whole[:-12] + png_chunk(b"eXIf", exif.tobytes()[6:]) + whole[-12:]
+    assert probe(late).size == decode(late).pixels.shape[:2] == (32, 24)
+
+
+@pytest.mark.parametrize("size", [(0, 16), (16, 0), (0, 0)])
+def test_pictures_without_pixels(size):
+    for read in (probe, decode):
+        with pytest.raises(InputError, match="x.png: (has no pixels|not a PNG|damaged)"):
+            read(png(size=size), path="x.png")
+
+
+@pytest.mark.parametrize("description", ["[" * 100_000, b"\xff\xfe", 7, (1, 2), ""])
+def test_hostile_provenance_is_none(description):
+    exif = Image.Exif()
+    exif[0x0131], exif[0x010E] = "nst 0.0", description
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of the tag's kind
+        data = saved(Image.new("RGB", (4, 4)), "TIFF", exif=exif)
+    assert probe(data).provenance is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"])
+def test_damaged_exif_does_not_hide_the_pixels(damage):
+    data = png(png_chunk(b"eXIf", damage))
+    assert probe(data).size == decode(data).pixels.shape[:2] == (16, 16)
+
+
+def test_wrong_extensions_do_not_matter():
+    data = saved(Image.new("RGB", (4, 4)), "PNG")
+    assert probe(data, path="photo.jpg").format == "PNG"
+    assert decode(data, path="photo.jpg").pixels.shape == (4, 4, 3)

@@ -1,8 +1,7 @@
 import pytest
 
 from nst_ops.errors import InputError
-from nst_ops.memory import default_limit, plan_memory, predict_bytes
-from nst_ops.optimizers import HISTORY
+from nst_ops.memory import HISTORY, default_limit, plan_memory, predict_bytes
 from nst_ops.settings import Settings
 
 SETTINGS = Settings()

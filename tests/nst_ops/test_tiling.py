@@ -7,7 +7,8 @@ from nst_ops.losses import LossWeights, Targets
 from nst_ops.objective import Objective, evaluate
 from nst_ops.settings import Settings
 from nst_ops.targets import Style, TargetCache, content_targets, style_targets
-from nst_ops.tiling import MARGIN, evaluate_tiled, tiles
+from nst_ops.tiles import MARGIN, tiles
+from nst_ops.tiling import evaluate_tiled
 from nst_ops.vgg import vgg19
 
 WEIGHTS = LossWeights(*map(tf.constant, (5e3, 3e-2, 50.0)))

@@ -1,7 +1,3 @@
-import json
-import os
-import subprocess
-import sys
 import time
 
 import pyarrow.parquet
@@ -15,50 +11,22 @@ from pipeline.supervision import Stopped, Supervisor, TooSlowError
 JOB = Job(3, "x", "c.jpg", (("s.jpg", 1.0),), "x.png")
 
 
-def test_lock_is_held_once_and_released(tmp_path):
-    with work.lock(str(tmp_path), "one"):
-        with (
-            pytest.raises(work.LockedError, match="run one .*is at work"),
-            work.lock(str(tmp_path), "two"),
-        ):
-            pass
-    with work.lock(str(tmp_path), "three"):
-        pass
-
-
-@pytest.mark.parametrize("owner", ["dead process", "silent machine", "damaged"])
-def test_abandoned_locks_are_taken_over(tmp_path, owner):
-    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=-1)
-    (tmp_path / "work").mkdir()
-    path = tmp_path / "work/lock"
-    host = {"dead process": os.uname().nodename}.get(owner, "elsewhere")
-    text = json.dumps({"host": host, "pid": int(gone.stdout), "run_id": "old"})
-    path.write_text(text if owner != "damaged" else "{")
-    if owner != "dead process":
-        with pytest.raises(work.LockedError), work.lock(str(tmp_path), "new"):
-            pass
-        os.utime(path, (0, 0))
-    with work.lock(str(tmp_path), "new"):
-        assert json.loads(path.read_text())["run_id"] == "new"
-    assert not path.exists()
-
-
 def test_journal_becomes_metadata(tmp_path):
     folder = str(tmp_path)
     work.journal(folder, "dead", [outputs.row("dead", JOB, "failed", error_message="first")])
     work.journal(folder, "dead", [outputs.row("dead", JOB, "ok", started_at=outputs.now())])
     (journal,) = (tmp_path / "work").glob("*.rows")
     journal.write_text(journal.read_text() + '{"run_id": "dead", "manif')  # it died in this line
-    assert work.recover(folder) == ["dead"]
+    assert work.recover(folder, []) == ["dead"]
     (row,) = pyarrow.parquet.read_table(tmp_path / "metadata").to_pylist()
     assert (row["status"], row["manifest_line"]) == ("ok", 3)
-    assert not journal.exists() and work.recover(folder) == []
+    assert not journal.exists() and work.recover(folder, []) == []
 
 
 def test_progress_of_several_workers_adds_up(tmp_path):
     workers = [work.Progress(str(tmp_path), "run") for _ in range(3)]
     for progress, status in zip(workers, ("ok", "ok", "failed"), strict=True):
-        progress.count(status)
+        progress.record([outputs.row("run", JOB, status)])
         progress.show("busy")
         progress.flush()
     total = work.read_progress(str(tmp_path), "run")
@@ -85,9 +53,3 @@ def test_supervisor(tmp_path):
     supervisor.begin((64, 64), 1, settings, timeout=None)
     with pytest.raises(Stopped, match="too near"):
         supervisor.begin((128, 128), 1, settings, timeout=None)
-
-
-def test_remote_folders_have_no_work_folder():
-    with work.lock("gs://bucket/run", "one"):
-        work.journal("gs://bucket/run", "one", [outputs.row("one", JOB, "ok")])
-        assert work.stop_requested("gs://bucket/run", "one") == ""

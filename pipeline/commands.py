@@ -1,0 +1,279 @@
+"""What the `nst` commands do. A command maps (its arguments, those it does not know, a console for
+what people want to know) to an exit code.
+"""
+
+import argparse
+import math
+import os
+import platform
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from nst_ops.errors import InputError
+from pipeline import files
+from pipeline.config import RunConfig, load_config
+from pipeline.display import PairDisplay, RunDisplay
+from pipeline.manifest import check_manifest
+from pipeline.outputs import STATUSES
+from pipeline.pairing import make_manifest, write_manifest
+from pipeline.sharding import Shard
+from pipeline.supervision import parse_deadline
+from pipeline.work import request_stop
+
+OK, RUN_FAILED, BAD_INPUT, ROWS_FAILED, DEFERRED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+_EXTENSIONS = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".webp": "webp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+}
+
+
+def run(options: argparse.Namespace, beam_arguments: list[str], console: Console) -> int:
+    """`nst run`: all rows of a manifest."""
+    config = load_config(options.config, options.overrides)
+    shard, deadline = (
+        Shard.parse(options.shard),
+        parse_deadline(options.deadline, options.max_hours),
+    )
+    rows, bad = check_manifest(options.manifest, config)
+    from pipeline.interrupting import stopping
+    from pipeline.launching import beam_options, execute, new_spec
+
+    beam = beam_options(beam_arguments, config, rows // shard.count)
+    manifest, folder = (files.absolute(path) for path in (options.manifest, options.output))
+    spec = new_spec(
+        manifest,
+        folder,
+        config,
+        rows,
+        _weights_sha256(config),
+        beam,
+        shard=shard,
+        deadline=deadline,
+        retry_failed=options.retry_failed,
+    )
+    with RunDisplay(console, -(-rows // shard.count), as_json=options.log_format == "json") as show:
+        text = f"run {spec.run_id}: {rows} rows"
+        text += f", {len(bad)} of them unreadable" if bad else ""
+        text += f"; shard {shard} of them" if shard.count > 1 else ""
+        show.note(
+            text, "begin", run_id=spec.run_id, rows=rows, unreadable=len(bad), shard=str(shard)
+        )
+
+        def stop(signal: str) -> None:
+            show.note("stopping after this step; once more to stop at once", "stopping")
+            request_stop(spec.folder, spec.run_id, f"stopped by {signal}")
+
+        with stopping(stop):
+            summary = execute(spec, beam, show.show, lambda text: show.note(f"warning: {text}"))
+        counts = ", ".join(f"{summary[status]} {status}" for status in STATUSES)
+        record = os.path.join(options.output, "runs", spec.run_id, "report.html")
+        show.note(
+            f"{counts} in {summary['seconds']:.0f} s; pictures in "
+            f"{os.path.join(options.output, 'images')}, report in {record}",
+            "end",
+            **summary,
+        )
+        if summary["deferred"]:
+            show.note("run the same command again to make the deferred pictures")
+    return _explain(summary)
+
+
+def _explain(summary: dict) -> int:
+    """Says on stderr what went wrong; returns the exit code."""
+    if summary["failed"]:
+        _print_failures(summary["folder"], summary["run_id"])
+    if "max_failure_ratio" in summary["stopped"]:
+        print(f"nst run: {summary['stopped']}", file=sys.stderr)
+        return RUN_FAILED
+    if summary["deferred"]:
+        return DEFERRED
+    return ROWS_FAILED if summary["failed"] else OK
+
+
+def _print_failures(folder: str, run_id: str) -> None:
+    from pipeline.outputs import read_metadata
+
+    rows = read_metadata(folder, run_id, ["manifest_line", "status", "error_message"]).to_pylist()
+    failed = sorted(
+        (row for row in rows if row["status"] == "failed"), key=lambda row: row["manifest_line"]
+    )
+    for row in failed[:10]:
+        message = row["error_message"]
+        prefix = "" if message.startswith("line ") else f"line {row['manifest_line']}: "
+        print(f"failed: {prefix}{message}", file=sys.stderr)
+    if len(failed) > 10:
+        print(f"... and {len(failed) - 10} more; see the report", file=sys.stderr)
+
+
+def stylize(options: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """`nst stylize`: one pair, without Beam."""
+    extension = Path(options.output).suffix.lower()
+    if extension not in _EXTENSIONS:
+        raise InputError(
+            f"-o {options.output}: ends in {extension!r}; use {', '.join(_EXTENSIONS)}"
+        )
+    config = load_config(options.config, [*options.overrides, f"format={_EXTENSIONS[extension]}"])
+    from pipeline.manifest import Job
+    from pipeline.planning import Planner
+    from pipeline.stylizing import Stylizer
+
+    folder, name = os.path.split(os.path.abspath(options.output))
+    if os.path.isdir(folder) and not os.access(folder, os.W_OK):
+        raise InputError("is not writable; give another place to -o", path=folder)
+    styles = tuple(_weighted(style) for style in options.styles)
+    job = Job(1, Path(name).stem, options.content, styles, name)
+    planned = Planner(config, _weights_sha256(config)).plan(job)
+    with PairDisplay(console) as display:
+        stylizer = Stylizer(
+            folder,
+            "stylize",
+            single=True,
+            show=display.show,
+            announce=lambda plan: console.print(f"computed {plan}"),
+        )
+        (row,) = stylizer.stylize_batches([[planned]])
+    if row["status"] == "failed":
+        print(f"nst stylize: {row['error_message']}", file=sys.stderr)
+        return RUN_FAILED
+    console.print(
+        f"{options.output}: {row['width']}x{row['height']} px, loss {row['loss_last']:.4g}, "
+        f"{row['seconds_total']:.1f} s on {row['device']} in {row['precision']}"
+    )
+    return OK
+
+
+def _weighted(style: str) -> tuple[str, float]:
+    """PATH or PATH=WEIGHT; a path may hold a `=` of its own."""
+    path, equals, text = style.rpartition("=")
+    try:
+        weight = float(text)
+    except ValueError:
+        return style, 1.0
+    if not equals or os.path.exists(style):
+        return style, 1.0
+    if not 0.0 < weight < math.inf:
+        raise InputError(f"{style}: the weight {text!r} must be a number above 0")
+    return path, weight
+
+
+def manifest(options: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """`nst manifest`: rows from files."""
+    rows = make_manifest(
+        options.content,
+        options.style,
+        pair=options.pair,
+        seed=options.seed,
+        name=options.name,
+        folder=os.path.dirname(os.path.abspath(options.output)),
+    )
+    write_manifest(rows, options.output)
+    console.print(f"{options.output}: {len(rows)} rows")
+    return OK
+
+
+def validate(options: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """`nst validate`: what a run would meet, from headers."""
+    config = load_config(options.config, options.overrides)
+    check_manifest(options.manifest, config)
+    from pipeline.estimating import examine, measure_speed
+
+    _weights_sha256(config)
+    found = examine(options.manifest, config)
+    for kind, problems in sorted(found.problems.items()):
+        print(f"{kind}: {len(problems)}")
+        for line, message in problems[: options.show]:
+            print(f"  {message if message.startswith('line ') else f'line {line}: {message}'}")
+        if len(problems) > options.show:
+            lines = ", ".join(str(line) for line, _ in problems[options.show :][:100])
+            print(f"  and on lines {lines}{' ...' if len(problems) > options.show + 100 else ''}")
+    for line in found.lines():
+        print(line)
+    if found.batches and options.speed != "none":
+        speed = measure_speed(config) if options.speed == "probe" else float(options.speed)
+        print(found.time(speed))
+    return BAD_INPUT if found.problems else OK
+
+
+def report(options: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """`nst report`: the HTML page of a run that has ended."""
+    from pipeline.outputs import run_ids
+    from pipeline.report import write_report
+
+    folder = files.absolute(options.folder)
+    known = run_ids(folder)
+    chosen = options.run or (known[-1] if known else "")
+    if chosen not in known:
+        raise InputError(
+            f"no run {chosen!r} that has ended; there are {', '.join(known)}"
+            if known
+            else "no run has ended here; give the DIR that was nst run's --output",
+            path=folder,
+        )
+    console.print(write_report(folder, chosen))
+    return OK
+
+
+def runs(options: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """`nst runs`: one line a run, oldest first."""
+    from pipeline.outputs import summaries
+
+    for summary in summaries(files.absolute(options.folder)):
+        counts = ", ".join(f"{summary[status]} {status}" for status in STATUSES if summary[status])
+        seconds = summary.get("seconds")
+        facts = [counts or "no rows", f"{seconds:.0f} s" if seconds is not None else ""]
+        shard = summary.get("shard", "1/1")
+        facts += [f"shard {shard}" if shard != "1/1" else "", summary["stopped"]]
+        print(f"{summary['run_id']}  {'; '.join(fact for fact in facts if fact)}")
+    return OK
+
+
+def merge(options: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """`nst merge`: the last runs of all shards as one."""
+    from pipeline.merging import merge_shards
+
+    summary = merge_shards(files.absolute(options.folder))
+    counts = ", ".join(f"{summary[status]} {status}" for status in STATUSES)
+    console.print(f"run {summary['run_id']}: {counts}, from {len(summary['merged'])} shards")
+    return _explain(summary)
+
+
+def doctor(options: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """`nst doctor`: what this machine has."""
+    from pipeline.starting import start_tensorflow
+
+    start_tensorflow()
+    import tensorflow as tf
+
+    from nst_ops.precision import device_name, fast_bfloat16
+    from nst_ops.weights import EMBEDDED, load_weights
+    from pipeline.outputs import versions
+
+    facts = {
+        **versions(),
+        "system": platform.platform(),
+        "device": device_name(),
+        "GPUs": str(len(tf.config.list_physical_devices("GPU"))),
+        "precision": f"auto is {'bfloat16, fast here' if fast_bfloat16() else 'float32'}",
+        "threads": str(os.cpu_count()),
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
+        "weights": f"{EMBEDDED.name}, SHA-256 {load_weights().sha256}, verified",
+    }
+    for name, value in facts.items():
+        print(f"{name:12} {value}")
+    return OK
+
+
+def _weights_sha256(config: RunConfig) -> str:
+    """Of the network's weights, which must have all layers in use."""
+    from nst_ops.weights import layer_weights, load_weights
+
+    weights = load_weights(config.weights)
+    for layer in (*config.content_layers, *config.style_layers):
+        layer_weights(weights, layer)
+    return weights.sha256

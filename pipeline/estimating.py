@@ -1,0 +1,140 @@
+"""What a run would meet, from headers only: problems, batches, memory and hours."""
+
+import datetime
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nst_ops.errors import InputError
+from nst_ops.sizes import Size, pixel_steps
+from pipeline import parallelism
+from pipeline.config import ConfigError, RunConfig
+from pipeline.manifest import BadRow, Job, read_manifest
+from pipeline.planning import Planner
+
+_PROBE_SIZE, _PROBE_STEPS = 256, 4
+
+
+@dataclass
+class Findings:
+    """Of a manifest under a config."""
+
+    run: RunConfig
+    rows: int = 0
+    # By kind: (line, message).
+    problems: dict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
+    # How many pictures of one size under one row's settings, which are JSON.
+    shapes: Counter[tuple[Size, str]] = field(default_factory=Counter)
+
+    def kinds(self) -> Iterator[tuple[Size, RunConfig, int]]:
+        """Sizes, settings, and how many pictures have both."""
+        for (size, settings), count in self.shapes.items():
+            yield size, RunConfig.model_validate_json(settings), count
+
+    @property
+    def batches(self) -> int:
+        """That the pictures are cut into."""
+        return sum(
+            -(-count // config.batch_of(size[0] * size[1])) for size, config, count in self.kinds()
+        )
+
+    @property
+    def work(self) -> int:
+        """Pixels times steps at most, of all pictures."""
+        return sum(count * pixel_steps(size, config) for size, config, count in self.kinds())
+
+    def lines(self) -> list[str]:
+        """For people."""
+        problems = sum(map(len, self.problems.values()))
+        sizes = {size for size, _ in self.shapes}
+        found = [
+            f"{self.rows} rows, {problems} problems, {len(sizes)} distinct shapes, "
+            f"{self.batches} batches"
+        ]
+        if self.shapes:
+            found.append(f"memory of a process: about {self._peak() / 1e9:.1f} GB at most")
+        return found
+
+    def time(self, speed: float) -> str:
+        """For people.
+
+        Args:
+          speed: million pixels x steps a second, of one process.
+        """
+        processes = parallelism.processes(self.run, self.rows)
+        seconds = self.work / (speed * 1e6)
+        end = datetime.timedelta(seconds=round(seconds))
+        pictures = sum(self.shapes.values())
+        return (
+            f"time: about {end} ({seconds / pictures:.1f} s a picture at {speed:.2f} million px x "
+            f"steps a second; parallelism: {processes} here)"
+        )
+
+    def _peak(self) -> int:
+        from nst_ops.memory import default_limit, plan_memory
+
+        peaks = []
+        for size, config, count in self.kinds():
+            batch = min(count, config.batch_of(size[0] * size[1]))
+            limit = config.memory_limit or default_limit()
+            try:
+                plan = plan_memory(size, config, batch=batch, limit=limit, tiling=config.tiling)
+            except InputError:  # it is halved until it fits
+                plan = plan_memory(size, config, limit=limit, tiling=config.tiling)
+            peaks.append(plan.bytes)
+        return max(peaks)
+
+
+def examine(manifest: str, config: RunConfig) -> Findings:
+    """Reads the manifest and the headers of all images."""
+    found = Findings(config)
+    planner = Planner(config, "")
+    for row in read_manifest(manifest, config):
+        found.rows += 1
+        if isinstance(row, BadRow):
+            found.problems["unreadable rows"].append((row.line, row.message))
+            continue
+        try:
+            found.shapes[planner.size(row), row.config(config).model_dump_json()] += 1
+        except (ConfigError, InputError) as error:
+            found.problems[_kind(row, error)].append((row.line, str(error)))
+    return found
+
+
+def measure_speed(config: RunConfig) -> float:
+    """Million pixels x steps a second of this process, by a short optimisation."""
+    from pipeline.starting import start_tensorflow
+
+    start_tensorflow()
+    from nst_ops.coarse_to_fine import run
+
+    quick: dict[str, Any] = {
+        "scales": [{"size": _PROBE_SIZE, "steps": _PROBE_STEPS}],
+        "init": "content",
+        "tolerance": 0.0,
+    }
+    settings = RunConfig.model_validate(config.model_dump() | quick)
+    photo = np.random.default_rng(0).random((_PROBE_SIZE, _PROBE_SIZE, 3), np.float32)
+    run(photo, [photo], settings)  # traces
+    started = time.perf_counter()
+    run(photo, [photo], settings)
+    return pixel_steps((_PROBE_SIZE, _PROBE_SIZE), settings) / (time.perf_counter() - started) / 1e6
+
+
+def _kind(job: Job, error: Exception) -> str:
+    if isinstance(error, ConfigError):
+        return "settings out of range"
+    paintings = {path for path, _ in job.styles}
+    whose = "paintings" if getattr(error, "path", "") in paintings else "photos"
+    text = str(error)
+    if "cannot be read" in text:
+        return f"{whose} that cannot be read"
+    if "sides of at least" in text:
+        return "photos too small"
+    if "max_pixels" in text or "max_file_bytes" in text:
+        return f"{whose} too large"
+    return f"{whose} that are no images"

@@ -1,0 +1,112 @@
+"""One run at a time on a folder, or the shards of one manifest side by side.
+
+A lock is a small file in the run's `work` folder that its owner keeps touching.
+"""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.outputs import work_folder
+from pipeline.sharding import Shard
+
+_STALE = 120.0  # seconds without a sign of life after which a lock is taken over
+
+
+class LockedError(ValueError):
+    """Another run is at work on the same folder."""
+
+
+@contextlib.contextmanager
+def lock(folder: str, run_id: str, shard: Shard = Shard()) -> Iterator[None]:  # noqa: B008
+    """Holds the folder for a run, or for its shard; a lock whose owner is gone is taken over.
+
+    Raises:
+      LockedError: another run has it, naming its owner and time.
+    """
+    path = _path(folder, shard)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    owner = {"host": socket.gethostname(), "pid": os.getpid(), "run_id": run_id}
+    while True:
+        try:
+            with path.open("x") as file:
+                json.dump(owner, file)
+            break
+        except FileExistsError:
+            _refuse_unless_gone(path, folder)
+    try:
+        # After taking its own, so that of two that begin together at most one goes on.
+        for other in _locks(folder):
+            if other != path and _shard(other).count != shard.count:
+                _refuse_unless_gone(other, folder)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def heartbeat(folder: str, shard: Shard) -> None:
+    """A sign of life."""
+    with contextlib.suppress(OSError):
+        os.utime(_path(folder, shard))
+
+
+def running(folder: str) -> set[str]:
+    """Ids of the runs that hold a lock and live."""
+    owners = [_owner(path) for path in _locks(folder) if not _is_gone(path)]
+    return {owner["run_id"] for owner in owners if "run_id" in owner}
+
+
+def _refuse_unless_gone(path: Path, folder: str) -> None:
+    if _is_gone(path):
+        path.unlink(missing_ok=True)
+        return
+    owner, age = _owner(path), _age(path)
+    raise LockedError(
+        f"{folder}: run {owner.get('run_id')} (process {owner.get('pid')} on {owner.get('host')}, "
+        f"last sign of life {age:.0f} s ago) is at work on this folder; wait for it, or remove "
+        f"{path} if you are sure that it is gone"
+    )
+
+
+def _is_gone(path: Path) -> bool:
+    owner = _owner(path)
+    # A container that was restarted has the name and the process number that it had before.
+    here = owner.get("host") == socket.gethostname() and Path("/proc/self").exists()
+    pid = owner.get("pid")
+    dead = here and (pid == os.getpid() or not Path(f"/proc/{pid}").exists())
+    return dead or _age(path) > _STALE
+
+
+def _owner(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):  # released, or its owner died or is about to write it
+        return {}
+
+
+def _age(path: Path) -> float:
+    """Seconds since the last sign of life; of a lock that was released: none is to come."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")
+
+
+def _path(folder: str, shard: Shard) -> Path:
+    name = "lock" if shard.count == 1 else f"lock-{shard.number}-of-{shard.count}"
+    return work_folder(folder) / name
+
+
+def _locks(folder: str) -> list[Path]:
+    return sorted(work_folder(folder).glob("lock*"))
+
+
+def _shard(path: Path) -> Shard:
+    match = re.fullmatch(r"lock-(\d+)-of-(\d+)", path.name)
+    return Shard(int(match[1]), int(match[2])) if match else Shard()

@@ -1,0 +1,80 @@
+"""`nst merge`: the last runs of all shards as one, with its own metadata, summary and report."""
+
+import json
+import secrets
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from nst_ops.errors import InputError
+from pipeline import files, outputs
+from pipeline.report import write_report
+from pipeline.sharding import Shard
+
+
+def merge_shards(folder: str) -> dict[str, Any]:
+    """Gathers the rows of each shard's last run under a new run id; theirs stay as they are.
+
+    Returns:
+      The summary; `merged` names the runs.
+
+    Raises:
+      InputError: there is no run of a shard, or one is missing.
+    """
+    parts = _last_of_each(folder)
+    run_id = f"{outputs.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    tables = [outputs.read_metadata(folder, part["run_id"]) for part in parts]
+    table = pyarrow.concat_tables(tables).sort_by("manifest_line")
+    ids = pyarrow.array([run_id] * len(table)).dictionary_encode()
+    table = table.set_column(0, "run_id", ids).cast(outputs.SCHEMA)
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(table, sink, compression="zstd")
+    prefix = outputs.metadata_prefix(folder, run_id)
+    files.write(f"{prefix}-00000-of-00001.parquet", sink.getvalue().to_pybytes())
+
+    record = outputs.record_folder(folder, run_id)
+    newest = outputs.record_folder(folder, max(part["run_id"] for part in parts))
+    files.write(files.join(record, "config.yaml"), files.read(files.join(newest, "config.yaml")))
+    summary = {
+        **parts[0],
+        "run_id": run_id,
+        "merged": [part["run_id"] for part in parts],
+        "shard": str(Shard()),
+        "rows": len(table),
+        "seconds": max(part["seconds"] for part in parts),
+        "stopped": next((part["stopped"] for part in parts if part["stopped"]), ""),
+        **outputs.counts(table),
+    }
+    files.write(files.join(record, "summary.json"), json.dumps(summary, indent=2).encode())
+    if not summary["deferred"]:
+        files.write(files.join(record, "_SUCCESS"), b"\n")
+    write_report(folder, run_id)
+    return summary
+
+
+def _last_of_each(folder: str) -> list[dict[str, Any]]:
+    """Summaries, in the order of the shards."""
+    last: dict[Shard, dict[str, Any]] = {}
+    newest = Shard()
+    for summary in outputs.summaries(folder):
+        shard = Shard.parse(summary.get("shard", "1/1"))
+        if shard.count > 1:
+            newest = shard
+            last[shard] = summary
+    if newest.count == 1:
+        raise InputError(
+            "no run with --shard has ended here; there is nothing to merge", path=folder
+        )
+    wanted = [Shard(number, newest.count) for number in range(1, newest.count + 1)]
+    missing = [str(shard) for shard in wanted if shard not in last]
+    if missing:
+        raise InputError(f"no run of --shard {', '.join(missing)} has ended; run it", path=folder)
+    manifests = {last[shard]["manifest"] for shard in wanted}
+    if len(manifests) > 1:
+        raise InputError(
+            f"the shards' last runs were of different manifests: {', '.join(sorted(manifests))}; "
+            "run all of them with one",
+            path=folder,
+        )
+    return [last[shard] for shard in wanted]

@@ -1,0 +1,210 @@
+"""From photos to pictures, all in memory: fitted to the machine, watched, kept in checkpoints, and
+tried a second time where that can help.
+
+Imports TensorFlow only when the first batch comes: launchers do not start it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from nst_ops.images import Picture
+from pipeline.config import RunConfig
+from pipeline.outputs import Row
+from pipeline.planning import PlannedJob
+from pipeline.resuming import BatchCheckpoint
+from pipeline.starting import start_tensorflow
+from pipeline.supervision import Stopped, Supervisor
+from pipeline.work import Progress
+
+if TYPE_CHECKING:
+    from nst_ops.iterates import Iterate, Report
+    from nst_ops.memory import MemoryPlan
+    from nst_ops.targets import TargetCache
+
+_SMALL_TILE = 256  # px, when memory was short after all
+
+
+class NonFiniteError(ArithmeticError):
+    """The loss was not a number at any step."""
+
+
+class Ready(NamedTuple):
+    """A job whose files are read and decoded."""
+
+    planned: PlannedJob
+    photo: Picture  # at the result's size
+    styles: list[tuple[np.ndarray, float]]
+    initial: np.ndarray | None  # the first picture, if it comes from a file; of any size
+
+
+class Made(NamedTuple):
+    """A picture that is not yet a file."""
+
+    pixels: np.ndarray
+    report: "Report"
+    facts: Row  # of the batch it was made in
+
+
+Outcome = Made | Exception
+
+
+class Optimiser:
+    """Makes pictures; one per worker process.
+
+    Args:
+      folder: the run's, which keeps checkpoints; None: there are none.
+      supervisor: asked before a batch and between steps.
+      progress: told of every step.
+      show: called with every iterate.
+      announce: told how each batch will be computed, given its memory.
+      processes: that share this machine's cores, GPUs and memory.
+    """
+
+    def __init__(
+        self,
+        folder: str | None,
+        supervisor: Supervisor,
+        *,
+        progress: Progress | None = None,
+        show: Callable[["Iterate"], None] = lambda iterate: None,
+        announce: Callable[["MemoryPlan"], None] = lambda plan: None,
+        processes: int = 1,
+    ):
+        self._folder, self._supervisor, self._progress = folder, supervisor, progress
+        self._show, self._announce, self._processes = show, announce, processes
+        self._targets: TargetCache | None = None
+
+    def make(self, ready: Sequence[Ready], config: RunConfig) -> Iterator[tuple[Ready, Outcome]]:
+        """A picture for each job, or what prevented it; in as many parts as memory asks for.
+
+        An exception is one job's, or that of all that were optimised with it; `Stopped` means that
+        the job is left for the next run.
+        """
+        if not ready:
+            return
+        start_tensorflow(self._processes)
+        import tensorflow as tf
+
+        from nst_ops.memory import default_limit, plan_memory, predict_bytes
+
+        size, count = ready[0].planned.size, len(ready)
+        limit = config.memory_limit or default_limit() // self._processes
+        try:
+            if count > 1 and predict_bytes(size, config, batch=count) > limit:
+                raise MemoryError
+            plan = plan_memory(size, config, batch=count, limit=limit, tiling=config.tiling)
+            yield from self._finite(self._run(ready, config, plan), ready, config, plan)
+        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+            # Too much for one batch, or the memory went elsewhere.
+            if count > 1:
+                yield from self.make(ready[: count // 2], config)
+                yield from self.make(ready[count // 2 :], config)
+            elif config.tiling in ("auto", "off") or int(config.tiling) > _SMALL_TILE:
+                yield from self.make(ready, config.model_copy(update={"tiling": _SMALL_TILE}))
+            else:
+                yield ready[0], error
+        except Exception as error:
+            for job in ready:
+                yield job, error
+
+    def _finite(
+        self, batch: Sequence[Made], ready: Sequence[Ready], config: RunConfig, plan: "MemoryPlan"
+    ) -> list[tuple[Ready, Outcome]]:
+        """The pictures; one whose loss was never a number gets a second try with small steps."""
+        careful = config.model_copy(update={"optimizer": "adam", "learning_rate": 0.005})
+        outcomes: list[tuple[Ready, Outcome]] = []
+        for job, made in zip(ready, batch, strict=True):
+            outcome: Outcome = made
+            if made.report.non_finite:
+                try:
+                    (outcome,) = self._run([job], careful, plan)
+                except Exception as error:  # its neighbours are done
+                    outcome = error
+            if isinstance(outcome, Made) and outcome.report.non_finite:
+                outcome = NonFiniteError(
+                    "the loss was not finite at any step, with L-BFGS and with Adam; use "
+                    "`precision: float32` or smaller weights"
+                )
+            outcomes.append((job, outcome))
+        return outcomes
+
+    def _run(self, ready: Sequence[Ready], config: RunConfig, plan: "MemoryPlan") -> list[Made]:
+        """One batch, from its checkpoint if there is one."""
+        from nst_ops.coarse_to_fine import run
+
+        size, count = ready[0].planned.size, len(ready)
+        kept = self._checkpoint(ready, config)
+        found = kept.load() if kept else None
+        checkpoint, plan = found or (None, plan)
+        self._announce(plan)
+        self._supervisor.begin(size, count, config, config.timeout_seconds)
+        name = ready[0].planned.job.id + (f" and {count - 1} more" if count > 1 else "")
+        initial = [_stretch(r.initial, size) for r in ready if r.initial is not None]
+
+        def watch(iterate: "Iterate") -> None:
+            self._show(iterate)
+            if self._progress:
+                self._progress.show(_line(name, iterate))
+            if iterate.last:
+                return
+            try:
+                self._supervisor.check()
+            except Stopped:
+                if kept:
+                    kept.save(iterate, plan)
+                raise
+            if kept:
+                kept.offer(iterate, plan)
+
+        result = run(
+            np.stack([r.photo.pixels for r in ready]),
+            [r.styles for r in ready],
+            config,
+            initial=np.stack(initial) if initial else None,
+            seeds=[r.planned.seed for r in ready],
+            cache=self._target_cache(config.cache_dir),
+            tile=plan.tile,
+            history=plan.history,
+            resume=checkpoint,
+            progress=watch,
+        )
+        if checkpoint is None:  # else it began with a part of the work done
+            self._supervisor.end(size, count, config)
+        facts = {
+            "batch_size": count,
+            "tile": plan.tile,
+            "seconds_optimise": result.seconds_optimise,
+        }
+        return [
+            Made(pixels, report, facts)
+            for pixels, report in zip(result.images, result.reports, strict=True)
+        ]
+
+    def _checkpoint(self, ready: Sequence[Ready], config: RunConfig) -> BatchCheckpoint | None:
+        if self._folder is None or config.checkpoint_seconds is None:
+            return None
+        return BatchCheckpoint(self._folder, [r.planned for r in ready], config.checkpoint_seconds)
+
+    def _target_cache(self, folder: str | None) -> "TargetCache":
+        from nst_ops.targets import TargetCache
+
+        if self._targets is None:
+            self._targets = TargetCache(folder=folder)
+        return self._targets
+
+
+def _line(name: str, iterate: "Iterate") -> str:
+    height, width = iterate.size
+    loss = float(np.mean(iterate.losses["total"]))
+    return f"{name}: {width}x{height}, step {iterate.step}/{iterate.steps}, loss {loss:.4g}"
+
+
+def _stretch(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A first picture from a file takes the photo's size, whatever its aspect."""
+    import tensorflow as tf
+
+    from nst_ops.pyramid import resize
+
+    return np.clip(resize(tf.constant(image)[None], size)[0].numpy(), 0.0, 1.0)

@@ -1,0 +1,41 @@
+"""How many processes share one machine, where no engine decides."""
+
+import os
+from pathlib import Path
+
+from nst_ops.memory import default_limit, predict_bytes
+from pipeline.config import RunConfig
+
+# A process of several threads waits for its slowest one at every convolution, so as many threads
+# as there are of these in a picture, and as many processes as there is room for.
+_PIXELS_PER_THREAD = 500_000
+_ROWS_WORTH_A_PROCESS = 4  # its start takes as long as a small picture or two
+
+
+def processes(config: RunConfig, rows: int) -> int:
+    """For a run of so many rows: as `parallelism` says, or one a GPU, or as many as cores and
+    memory allow.
+    """
+    if config.parallelism != "auto":
+        return config.parallelism
+    if gpus():
+        return min(gpus(), rows)
+    side = config.final_size
+    threads = min(cores(), max(1, side * side // _PIXELS_PER_THREAD))
+    batch = config.batch_of(side * side)
+    room = int(default_limit() // predict_bytes((side, side), config, batch=batch))
+    return max(1, min(cores() // threads, room, rows // _ROWS_WORTH_A_PROCESS))
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus() -> int:
+    """NVIDIA GPUs that this process may use, counted without starting a driver's library."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    folder = Path("/proc/driver/nvidia/gpus")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0

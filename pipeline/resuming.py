@@ -1,0 +1,88 @@
+"""A batch's checkpoint in the run's `work` folder, there while the batch is optimised.
+
+Named by the batch's last picture, which is the last to be written: as long as any of them is
+missing, that one is.
+"""
+
+import hashlib
+import io
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from nst_ops.errors import InputError
+from pipeline import files
+from pipeline.planning import PlannedJob
+
+if TYPE_CHECKING:
+    from nst_ops.checkpoints import Checkpoint
+    from nst_ops.iterates import Iterate
+    from nst_ops.memory import MemoryPlan
+
+
+def forget(folder: str, outputs: Iterable[str]) -> None:
+    """Removes the checkpoints of pictures that are done, one way or the other."""
+    for output in outputs:
+        files.delete(_path(folder, output))
+
+
+class BatchCheckpoint:
+    """Of some jobs that are optimised together.
+
+    Args:
+      folder: the run's.
+      jobs: in the order of the batch.
+      every: seconds between two checkpoints within a scale.
+    """
+
+    def __init__(self, folder: str, jobs: Sequence[PlannedJob], every: float):
+        self._members = [[job.job.output, job.spec_hash] for job in jobs]
+        self.path = _path(folder, jobs[-1].job.output)
+        self._every, self._saved = every, time.monotonic()
+
+    def load(self) -> "tuple[Checkpoint, MemoryPlan] | None":
+        """Where the batch stood, and how it was computed; None, with a warning where something
+        unusable was found, if it has to begin anew.
+        """
+        if not files.exists(self.path):
+            return None
+        from nst_ops import checkpoints
+        from nst_ops.memory import MemoryPlan
+
+        try:
+            checkpoint, facts = checkpoints.load(io.BytesIO(files.read(self.path)))
+        except InputError as error:
+            return self._ignore(str(error))
+        if not all(member in facts["members"] for member in self._members):
+            return self._ignore("it is of other settings or files")
+        if len(facts["members"]) > len(self._members):
+            rows = [facts["members"].index(member) for member in self._members]
+            checkpoint = checkpoint.take(rows)
+        return checkpoint, MemoryPlan(*facts["plan"])
+
+    def offer(self, iterate: "Iterate", plan: "MemoryPlan") -> None:
+        """Saves at the end of a scale, and else when it is time to."""
+        due = iterate.finished or time.monotonic() - self._saved >= self._every
+        if due and not iterate.last:
+            self.save(iterate, plan)
+
+    def save(self, iterate: "Iterate", plan: "MemoryPlan") -> None:
+        """Saves. A checkpoint that cannot be written costs time later, not the picture."""
+        from nst_ops import checkpoints
+
+        self._saved = time.monotonic()
+        try:
+            # Not synced: after a power loss, damage is noticed and the batch begins anew.
+            with files.replacing(self.path, sync=False) as file:
+                checkpoints.save(iterate.checkpoint(), file, members=self._members, plan=list(plan))
+        except OSError as error:
+            warnings.warn(f"{self.path}: no checkpoint: {error}", stacklevel=2)
+
+    def _ignore(self, reason: str) -> None:
+        warnings.warn(f"{self.path}: ignored: {reason}; the pictures begin anew", stacklevel=3)
+
+
+def _path(folder: str, output: str) -> str:
+    name = hashlib.sha256(output.encode()).hexdigest()[:24]
+    return files.join(folder, "work", "checkpoints", f"{name}.npz")

@@ -1,0 +1,36 @@
+"""A worker process of a run on one machine: Beam's own, but quiet, and gone when its launcher is.
+
+Run by Beam as `python -m pipeline.worker`.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+
+
+def main() -> None:
+    """Works for the launcher that the environment names."""
+    # Ctrl-C and a service manager's SIGTERM reach all processes; the launcher says what follows.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":  # as `nst --verbose` sets it
+        # What fails in here is the launcher's to tell; what is left is Beam's surprise that the
+        # launcher has died.
+        logging.disable(logging.CRITICAL)
+        threading.excepthook = lambda arguments: None
+    import grpc
+    from apache_beam.runners.worker import sdk_worker_main
+
+    code = 0
+    try:
+        sdk_worker_main.main(sys.argv)
+    except grpc.RpcError:
+        code = 1
+    # Not waiting for threads: what they are at would be made again by the next run.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

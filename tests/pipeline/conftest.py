@@ -1,0 +1,62 @@
+"""Runs in this process: the real engine, without the seconds that a new process takes to start."""
+
+import csv
+
+import pytest
+
+from nst_ops.weights import load_weights
+from pipeline.config import RunConfig
+from pipeline.launching import beam_options, execute, new_spec
+from pipeline.manifest import check_manifest, read_manifest
+from pipeline.planning import Planner
+
+from ..conftest import IMAGES
+
+# A picture of these takes a fraction of a second.
+QUICK = {
+    "precision": "float32",
+    "octaves": [1.0],
+    "scales": [{"size": 48, "steps": 3}, {"size": 64, "steps": 2}],
+    "content_layers": ["block2_conv1"],
+    "style_layers": ["block1_conv1", "block2_conv1"],
+    "tolerance": 0.0,
+    "parallelism": 1,
+}
+
+
+def settings(**changes):
+    return RunConfig.model_validate(QUICK | changes)
+
+
+def write_manifest(path, photos, painting="cafe_terrace_at_night", **columns):
+    """Rows of the examples' photos by name, or of any path."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["content", "style", *columns])
+        for index, photo in enumerate(photos):
+            content = IMAGES / f"{photo}.jpg" if "." not in str(photo) else photo
+            values = [column[index] for column in columns.values()]
+            writer.writerow([content, IMAGES / f"{painting}.jpg", *values])
+    return path
+
+
+def plans(manifest, config):
+    """What a run would hand to its Stylizers."""
+    planner = Planner(config, load_weights().sha256)
+    return [planner.plan(job) for job in read_manifest(str(manifest), config)]
+
+
+@pytest.fixture
+def run_manifest(tmp_path):
+    """Runs a manifest; returns the summary."""
+
+    def run(manifest, config=None, *, folder=tmp_path / "out", warnings=None, **options):
+        config = config or settings()
+        rows, _ = check_manifest(str(manifest), config)
+        beam = beam_options([], config, rows)
+        sha256 = load_weights().sha256
+        spec = new_spec(str(manifest), str(folder), config, rows, sha256, beam, **options)
+        said = [] if warnings is None else warnings
+        return execute(spec, beam, lambda progress: None, said.append)
+
+    return run

@@ -1,0 +1,56 @@
+import pytest
+from PIL import Image
+
+from pipeline import planning
+from pipeline.estimating import examine, measure_speed
+
+from ..conftest import IMAGES
+from .conftest import settings, write_manifest
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    (tmp_path / "page.jpg").write_text("<html>")
+    Image.new("RGB", (300, 8)).save(tmp_path / "thin.png")
+    Image.new("1", (60_000, 40_000)).save(tmp_path / "large.png")
+    photos = ["rocket", "cat", "rocket"]
+    photos += [tmp_path / name for name in ("gone.jpg", "page.jpg", "thin.png", "large.png")]
+    sizes = ["", "", "32", "", "", "", ""]
+    return write_manifest(tmp_path / "manifest.csv", photos, id="abcdefg", size=sizes)
+
+
+def test_problems_by_kind_and_what_is_left(manifest):
+    found = examine(str(manifest), settings(style_layers=["block5_conv1"]))
+    assert {kind: [line for line, _ in rows] for kind, rows in found.problems.items()} == {
+        "photos that cannot be read": [5],
+        "photos that are no images": [6],
+        "photos too small": [7],
+        "photos too large": [8],
+    }
+    text = "\n".join([*found.lines(), found.time(speed=1.0)])
+    assert "7 rows, 4 problems, 1 distinct shapes, 2 batches" in text
+    assert "memory of a process: about" in text
+    # The one of another size does not share a batch; but listed scales go before `size`.
+    assert found.work == 3 * (48 * 32 * 3 + 64 * 43 * 2)
+    assert "time: about 0:00:00" in text
+
+
+def test_no_more_than_headers_is_read(manifest, monkeypatch):
+    read, amounts = planning.files.read, []
+
+    def spy(path, *arguments, **options):
+        data = read(path, *arguments, **options)
+        if path.endswith(".jpg"):
+            amounts.append(len(data))
+        return data
+
+    monkeypatch.setattr(planning.files, "read", spy)
+    monkeypatch.setattr(planning, "_HEADER_BYTES", 20_000)
+    photos = write_manifest(manifest, ["rocket", "cat", "coffee", "astronaut"])
+    assert not examine(str(photos), settings()).problems
+    least = min(path.stat().st_size for path in IMAGES.glob("*.jpg"))
+    assert max(amounts) == 20_000 < least and len(amounts) == 5
+
+
+def test_speed_is_measured():
+    assert 1e-3 < measure_speed(settings()) < 1e5

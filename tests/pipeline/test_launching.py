@@ -1,0 +1,137 @@
+"""Whole runs, through the real engine in this process."""
+
+import http.server
+import json
+import threading
+
+import pytest
+
+from nst_ops.errors import InputError
+from pipeline import outputs, work
+from pipeline.config import ConfigError
+from pipeline.merging import merge_shards
+from pipeline.sharding import Shard
+
+from .conftest import settings, write_manifest
+
+
+def lines(folder, run_id, *columns):
+    table = outputs.read_metadata(str(folder), run_id, ["manifest_line", *columns])
+    return sorted(tuple(row.values()) for row in table.to_pylist())
+
+
+def counts(summary):
+    return {status: summary[status] for status in outputs.STATUSES if summary[status]}
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    photos = ["rocket", "cat", tmp_path / "gone.jpg", "coffee", "astronaut"]
+    return write_manifest(tmp_path / "manifest.csv", photos)
+
+
+def test_record_of_a_run(run_manifest, manifest, tmp_path):
+    summary = run_manifest(manifest)
+    assert counts(summary) == {"ok": 4, "failed": 1} and summary["errors"] == {"InputError": 1}
+    record = tmp_path / "out/runs" / summary["run_id"]
+    assert {path.name for path in record.iterdir()} == {
+        "config.yaml",
+        "summary.json",
+        "report.html",
+        "_SUCCESS",
+    }
+    text = (record / "summary.json").read_text()
+    assert "Infinity" not in text and json.loads(text) == json.loads(json.dumps(summary))
+    assert not list((tmp_path / "out/work").rglob("*.*"))
+    assert outputs.summaries(str(tmp_path / "out"))[0]["run_id"] == summary["run_id"]
+
+
+def test_shards_together_are_the_whole(run_manifest, manifest, tmp_path):
+    folder = tmp_path / "out"
+    with pytest.raises(InputError, match="nothing to merge"):
+        merge_shards(str(folder))
+    parts = [run_manifest(manifest, shard=Shard(number, 3)) for number in (1, 3)]
+    with pytest.raises(InputError, match="no run of --shard 2/3 has ended"):
+        merge_shards(str(folder))
+    parts.append(run_manifest(manifest, shard=Shard(2, 3)))
+    seen = [line for part in parts for (line,) in lines(folder, part["run_id"])]
+    assert sorted(seen) == [2, 3, 4, 5, 6] and min(map(len, map(counts, parts))) > 0
+
+    merged = merge_shards(str(folder))
+    assert counts(merged) == {"ok": 4, "failed": 1} and merged["rows"] == 5
+    assert lines(folder, merged["run_id"], "status", "run_id") == [
+        (line, "failed" if line == 4 else "ok", merged["run_id"]) for line in (2, 3, 4, 5, 6)
+    ]
+    assert set(merged["merged"]) == {part["run_id"] for part in parts}
+    assert (folder / "runs" / merged["run_id"] / "report.html").exists()
+    assert counts(run_manifest(manifest)) == {"cached": 4, "failed": 1}
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", ""])
+def test_shards_that_are_none(text):
+    with pytest.raises(ConfigError, match="expected NUMBER/COUNT"):
+        Shard.parse(text)
+
+
+def test_failures_are_tried_again_unless_told_not_to(run_manifest, manifest):
+    slow = settings(timeout_seconds=1e-6)
+    assert counts(run_manifest(manifest, slow)) == {"failed": 5}
+    again = run_manifest(manifest, retry_failed=False)
+    # The missing photo may have come back: that is known only by looking.
+    assert counts(again) == {"failed": 5} and again["errors"] == {
+        "InputError": 1,
+        "TooSlowError": 4,
+    }
+    assert counts(run_manifest(manifest)) == {"ok": 4, "failed": 1}
+    assert counts(run_manifest(manifest, retry_failed=False)) == {"cached": 4, "failed": 1}
+
+
+def test_killed_runs_get_a_record(run_manifest, manifest, tmp_path):
+    folder = str(tmp_path / "out")
+    summary = run_manifest(manifest)
+    dead = "20200101T000000Z-abcdef"
+    job = outputs.read_metadata(folder, summary["run_id"]).to_pylist()[0] | {"run_id": dead}
+    work.journal(folder, dead, [job])
+    (tmp_path / "out/runs" / dead).mkdir()
+    (tmp_path / "out/runs" / dead / "config.yaml").write_text("size: 512")
+    run_manifest(manifest)
+    first = outputs.summaries(folder)[0]
+    assert (first["run_id"], first["stopped"]) == (dead, "it was killed")
+    assert sum(first[status] for status in outputs.STATUSES) == 1
+
+
+@pytest.mark.parametrize("answer", [200, 500, None])
+def test_summary_is_posted_and_nobody_has_to_listen(run_manifest, manifest, tmp_path, answer):
+    received = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(answer)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/secret"
+        if answer is None:
+            url = "http://127.0.0.1:1/secret"
+        warnings = []
+        summary = run_manifest(manifest, settings(notify_url=url), warnings=warnings)
+        server.shutdown()
+    if answer is not None:
+        assert received == [json.loads(json.dumps(summary))]
+    assert bool(warnings) == (answer != 200)
+    written = (tmp_path / "out/runs" / summary["run_id"] / "config.yaml").read_text()
+    assert "secret" in written and url not in written
+
+
+def test_wrong_mount_does_not_burn_a_night(run_manifest, tmp_path):
+    photos = [tmp_path / f"{index}.jpg" for index in range(40)] + ["rocket", "cat"]
+    manifest = write_manifest(tmp_path / "manifest.csv", photos)
+    long = [{"size": 64, "steps": 100_000}]
+    summary = run_manifest(manifest, settings(max_failure_ratio=0.5, scales=long))
+    assert "max_failure_ratio" in summary["stopped"]
+    assert counts(summary) == {"failed": 40, "deferred": 2}

@@ -1,0 +1,56 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.locking import LockedError, lock, running
+from pipeline.outputs import work_folder
+from pipeline.sharding import Shard
+
+
+def test_lock_is_held_once_and_released(tmp_path):
+    with lock(str(tmp_path), "one"):
+        with (
+            pytest.raises(LockedError, match="run one .*is at work"),
+            lock(str(tmp_path), "two"),
+        ):
+            pass
+    with lock(str(tmp_path), "three"):
+        pass
+
+
+@pytest.mark.parametrize("owner", ["dead process", "silent machine", "damaged"])
+def test_abandoned_locks_are_taken_over(tmp_path, owner):
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=-1)
+    (tmp_path / "work").mkdir()
+    path = tmp_path / "work/lock"
+    host = {"dead process": os.uname().nodename}.get(owner, "elsewhere")
+    text = json.dumps({"host": host, "pid": int(gone.stdout), "run_id": "old"})
+    path.write_text(text if owner != "damaged" else "{")
+    if owner != "dead process":
+        with pytest.raises(LockedError), lock(str(tmp_path), "new"):
+            pass
+        os.utime(path, (0, 0))
+    with lock(str(tmp_path), "new"):
+        assert json.loads(path.read_text())["run_id"] == "new"
+    assert not path.exists()
+
+
+def test_shards_of_one_manifest_run_side_by_side(tmp_path):
+    folder = str(tmp_path)
+    with lock(folder, "one", Shard(1, 3)), lock(folder, "two", Shard(2, 3)):
+        assert running(folder) == {"one", "two"}
+        for other in (Shard(1, 3), Shard(1, 2), Shard()):
+            with pytest.raises(LockedError), lock(folder, "other", other):
+                pass
+        assert running(folder) == {"one", "two"}
+    assert running(folder) == set()
+
+
+def test_remote_folders_are_locked_on_this_machine():
+    folder = f"gs://bucket/{os.getpid()}"
+    with lock(folder, "one"), pytest.raises(LockedError), lock(folder, "two"):
+        pass
+    work_folder(folder).rmdir()

@@ -1,0 +1,67 @@
+import subprocess
+import sys
+
+import pytest
+
+from pipeline import parallelism
+
+from .conftest import settings
+
+
+@pytest.mark.parametrize(
+    ("size", "cores", "rows", "expected"),
+    [
+        (256, 8, 1000, 8),  # small pictures: a process a core
+        (1024, 8, 1000, 4),
+        (4096, 8, 1000, 1),  # one picture keeps all cores busy
+        (256, 8, 9, 2),  # too few rows to be worth more starts
+        (256, 8, 1, 1),
+        (256, 1, 1000, 1),
+    ],
+)
+def test_processes_by_picture_size_and_rows(monkeypatch, size, cores, rows, expected):
+    monkeypatch.setattr(parallelism, "cores", lambda: cores)
+    monkeypatch.setattr(parallelism, "default_limit", lambda: 10**12)
+    config = settings(size=size, scales="auto", parallelism="auto")
+    assert parallelism.processes(config, rows) == expected
+
+
+def test_processes_by_memory_gpus_and_order(monkeypatch):
+    monkeypatch.setattr(parallelism, "cores", lambda: 64)
+    monkeypatch.setattr(parallelism, "default_limit", lambda: 5 * 10**9)
+    config = settings(size=256, scales="auto", parallelism="auto")
+    assert 1 < parallelism.processes(config, 1000) < 6
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert parallelism.processes(config, 1000) == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert parallelism.gpus() == 0
+    assert parallelism.processes(settings(parallelism=7), 1) == 7
+
+
+def test_each_process_takes_another_turn(tmp_path):
+    """As with GPUs: a turn is free again when its process is gone, however it went."""
+    program = (
+        "import sys; from pipeline.starting import claim_turn;"
+        "print(claim_turn(3, 'nst-test'), flush=True); sys.stdin.read()"
+    )
+    environment = {"TMPDIR": str(tmp_path), "PATH": ""}
+
+    def start():
+        return subprocess.Popen(
+            [sys.executable, "-c", program], env=environment, stdin=-1, stdout=-1, text=True
+        )
+
+    def turn(process):
+        return int(process.stdout.readline())
+
+    started = [start() for _ in range(3)]
+    assert sorted(map(turn, started)) == [0, 1, 2]
+    late = start()
+    assert turn(late) == 2  # shared, rather than none
+    started[0].kill()
+    started[0].wait()
+    again = start()
+    assert turn(again) in (0, 1, 2)
+    for process in (*started, late, again):
+        process.kill()
+        process.communicate()

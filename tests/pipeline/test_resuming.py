@@ -1,0 +1,186 @@
+"""A picture that was interrupted is taken up where it was, and ends as if it never had been."""
+
+import warnings
+
+import pytest
+
+from pipeline import work
+from pipeline.stylizing import Stylizer
+
+from .conftest import plans, settings, write_manifest
+
+TIMES = ("seconds_total", "seconds_optimise", "started_at", "finished_at", "peak_memory_bytes")
+
+
+class Killed(BaseException):
+    """Stands for a process that ends on the spot."""
+
+
+def timeless(rows):
+    return [
+        {
+            **{name: value for name, value in row.items() if name not in TIMES},
+            "scales": [scale | {"seconds": 0.0} for scale in row["scales"]],
+        }
+        for row in rows
+    ]
+
+
+def stylize(folder, batch, after=None, end=None):
+    """Rows of a batch; after so many iterates, `end` is called."""
+    seen = []
+
+    def show(iterate):
+        seen.append(iterate)
+        if len(seen) == after:
+            end()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows = list(Stylizer(str(folder), "run", show=show).stylize_batches([batch]))
+    return rows, [(iterate.scale, iterate.step) for iterate in seen]
+
+
+def kill():
+    raise Killed
+
+
+@pytest.fixture
+def one(tmp_path):
+    manifest = write_manifest(tmp_path / "one.csv", ["rocket"])
+    return plans(manifest, settings(batch_size=1, checkpoint_seconds=0))
+
+
+@pytest.mark.parametrize("after", [1, 2, 4])  # within a scale, and within the next
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_same_bytes_and_rows_as_uninterrupted(one, tmp_path, after, how):
+    whole, all_steps = stylize(tmp_path / "whole", one)
+    assert all_steps == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]
+    folder = tmp_path / "out"
+    if how == "killed":
+        with pytest.raises(Killed):
+            stylize(folder, one, after, kill)
+    else:
+        rows, _ = stylize(folder, one, after, lambda: work.request_stop(str(folder), "run", "now"))
+        assert [(row["status"], row["error_message"]) for row in rows] == [("deferred", "now")]
+        work.clear(str(folder), "run")
+    assert not list(folder.glob("images/*"))
+
+    rows, steps = stylize(folder, one)
+    # Who is killed during a step has to make it again.
+    assert steps == all_steps[after if how == "stopped" else after - 1 :]
+    assert timeless(rows) == timeless(whole) and rows[0]["status"] == "ok"
+    (mine,), (theirs,) = (list(f.glob("images/*")) for f in (folder, tmp_path / "whole"))
+    assert mine.read_bytes() == theirs.read_bytes()
+    assert not list(folder.glob("work/checkpoints/*"))
+
+
+def test_between_checkpoints_only_ends_of_scales_are_kept(tmp_path):
+    manifest = write_manifest(tmp_path / "one.csv", ["rocket"])
+    one = plans(manifest, settings(checkpoint_seconds=3600))
+    with pytest.raises(Killed):
+        stylize(tmp_path, one, 5, kill)
+    _, steps = stylize(tmp_path, one)
+    assert steps == [(1, 1), (1, 2)]
+
+
+def test_no_checkpoints(tmp_path):
+    manifest = write_manifest(tmp_path / "one.csv", ["rocket"])
+    one = plans(manifest, settings(checkpoint_seconds=None))
+    with pytest.raises(Killed):
+        stylize(tmp_path, one, 5, kill)
+    assert not (tmp_path / "work").exists()
+
+
+def test_rest_of_a_batch_goes_on_alone(tmp_path):
+    """Killed while its pictures were being written."""
+    manifest = write_manifest(tmp_path / "two.csv", ["rocket", "cat"], id="ab")
+    batch = plans(manifest, settings(checkpoint_seconds=0))
+    with pytest.raises(Killed):
+        stylize(tmp_path, batch, 4, kill)
+    (tmp_path / "images").mkdir()
+    done, _ = stylize(tmp_path / "other", batch[:1])
+    picture = tmp_path / "other/images" / done[0]["output"]
+    (tmp_path / "images" / picture.name).write_bytes(picture.read_bytes())
+
+    rows, steps = stylize(tmp_path, batch)
+    assert [row["status"] for row in rows] == ["cached", "ok"]
+    assert steps == [(1, 1), (1, 2)]
+
+
+@pytest.mark.parametrize("fault", ["damaged", "other settings"])
+def test_unusable_checkpoints_are_ignored_with_a_warning(one, tmp_path, fault):
+    with pytest.raises(Killed):
+        stylize(tmp_path, one, 4, kill)
+    (path,) = tmp_path.glob("work/checkpoints/*.npz")
+    if fault == "damaged":
+        path.write_bytes(path.read_bytes()[:1000])
+    else:
+        one = plans(tmp_path / "one.csv", settings(tv_weight=50, checkpoint_seconds=0))
+    with pytest.warns(UserWarning, match="ignored: .*(damaged|other settings).*begin anew"):
+        rows = list(Stylizer(str(tmp_path), "run").stylize_batches([one]))
+    assert rows[0]["status"] == "ok" and len(rows[0]["loss_curve"]) == 5
+
+
+def test_neighbours_of_a_failing_picture_are_made_once(tmp_path, monkeypatch):
+    """A loss that is no number costs its own picture, after a second try, and no other."""
+    from nst_ops import coarse_to_fine
+
+    manifest = write_manifest(tmp_path / "two.csv", ["rocket", "rocket"], id="ab")
+    batch = plans(manifest, settings())
+    real, sizes = coarse_to_fine.run, []
+
+    def run(contents, *arguments, **options):
+        sizes.append(len(contents))
+        result = real(contents, *arguments, **options)
+        broken = result.reports[0].scales[0]._replace(stop_reason="non-finite")
+        result.reports[0].scales[0] = broken
+        return result
+
+    monkeypatch.setattr(coarse_to_fine, "run", run)
+    rows, _ = stylize(tmp_path, batch)
+    assert [row["status"] for row in rows] == ["failed", "ok"]
+    assert rows[0]["error_type"] == "NonFiniteError" and sizes == [2, 1]
+
+
+def test_exhausted_memory_halves_the_batch_then_tiles(tmp_path, monkeypatch):
+    from nst_ops import coarse_to_fine
+
+    manifest = write_manifest(tmp_path / "two.csv", ["rocket", "rocket"], id="ab")
+    batch = plans(manifest, settings())
+    real, tried = coarse_to_fine.run, []
+
+    def run(contents, *arguments, **options):
+        tried.append((len(contents), options["tile"]))
+        if options["tile"] is None:
+            raise MemoryError
+        return real(contents, *arguments, **options)
+
+    monkeypatch.setattr(coarse_to_fine, "run", run)
+    rows, _ = stylize(tmp_path, batch)
+    assert [row["status"] for row in rows] == ["ok", "ok"]
+    assert tried == [(2, None), (1, None), (1, 256), (1, None), (1, 256)]
+
+
+def test_a_batch_is_read_while_another_is_optimised(tmp_path):
+    manifest = write_manifest(tmp_path / "three.csv", ["rocket", "cat", "coffee"])
+    batches = [[plan] for plan in plans(manifest, settings())]
+    stylizer = Stylizer(str(tmp_path), "run")
+    rows = list(stylizer.stylize_batches(batches))
+    assert [(row["status"], row["manifest_line"]) for row in rows] == [
+        ("ok", 2),
+        ("ok", 3),
+        ("ok", 4),
+    ]
+
+
+def test_photo_that_changes_after_planning_is_not_stylized(tmp_path):
+    photo = tmp_path / "photo.png"
+    manifest = write_manifest(tmp_path / "one.csv", [photo])
+    from PIL import Image
+
+    Image.new("RGB", (80, 60), "red").save(photo)
+    one = plans(manifest, settings())
+    Image.new("RGB", (80, 60), "blue").save(photo)
+    (row,), _ = stylize(tmp_path, one)
+    assert row["status"] == "failed" and "has changed since the run began" in row["error_message"]
