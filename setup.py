@@ -30,7 +30,13 @@ setup(
         "tensorflow>=2.21,<2.22",
     ],
     extras_require={
-        "dev": ["pyright>=1.1.390", "pytest>=8", "ruff>=0.8"],
+        "dev": [
+            "hypothesis>=6",  # fuzzing of what users give
+            "pyright>=1.1.390",
+            "pytest>=8",
+            "ruff>=0.8",
+            "selenium>=4.20",  # the report in a real browser
+        ],
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
     },
     entry_points={"console_scripts": ["nst = pipeline.cli:main"]},

@@ -16,10 +16,13 @@ import yaml
 from PIL import Image
 
 from nst_ops.errors import InputError
-from pipeline import files, outputs, report
+from pipeline import files, outputs, report, thumbnails
+from pipeline.comparing import group_failures
 from pipeline.config import RunConfig
 from pipeline.manifest import Job
+from pipeline.records import loss_curves
 from pipeline.report import write_report
+from pipeline.thumbnails import thumbnail
 
 from ..conftest import IMAGES
 
@@ -141,7 +144,7 @@ def test_thumbnails_of_all_kinds(tmp_path, mode):
     exif = Image.Exif()
     exif[0x0112] = 6  # 90 degrees clockwise, to be shown upright
     image.save(path, exif=exif)
-    pixels = pixels_of(report.thumbnail(str(path))).mean(axis=2)
+    pixels = pixels_of(thumbnail(str(path))).mean(axis=2)
     assert pixels.shape == (128, 26)
     assert pixels[:50].mean() > 240 and pixels[-50:].mean() < 15
 
@@ -149,7 +152,7 @@ def test_thumbnails_of_all_kinds(tmp_path, mode):
 @pytest.mark.parametrize("data", [b"", b"<html>", (IMAGES / "cat.jpg").read_bytes()[:3000]])
 def test_damaged_pictures_have_no_thumbnail(tmp_path, data):
     (tmp_path / "picture.jpg").write_bytes(data)
-    assert report.thumbnail(str(tmp_path / "picture.jpg")) == ""
+    assert thumbnail(str(tmp_path / "picture.jpg")) == ""
 
 
 def test_thumbnails_end_with_the_rows_and_the_time(folder, monkeypatch):
@@ -160,10 +163,10 @@ def test_thumbnails_end_with_the_rows_and_the_time(folder, monkeypatch):
     write_run(folder, FIRST, rows)
     monkeypatch.setattr(report, "_ROWS_WITH_THUMBNAILS", 1)
     write_report(str(folder), FIRST)
-    thumbnails = [thumbnail for *_, thumbnail in read_report(folder)[1]["files"]]
-    assert [bool(thumbnail) for thumbnail in thumbnails] == [True, True, False]
-    assert thumbnails[2] is None
-    monkeypatch.setattr(report, "_THUMBNAIL_SECONDS", 0.0)
+    made = [thumbnail for *_, thumbnail in read_report(folder)[1]["files"]]
+    assert [bool(thumbnail) for thumbnail in made] == [True, True, False]
+    assert made[2] is None
+    monkeypatch.setattr(thumbnails, "_SECONDS", 0.0)
     write_report(str(folder), FIRST)
     assert all(thumbnail is None for *_, thumbnail in read_report(folder)[1]["files"])
 
@@ -181,7 +184,7 @@ def test_failures_by_reason(folder):
         failed(4, "line 4: block5_conv1 of /mnt/z is missing"),
         failed(5, "line 5: block4_conv2 of /mnt/z is missing"),
     ]
-    assert report.group_failures(rows) == [
+    assert group_failures(rows) == [
         {"label": "E: N px is too small", "lines": [1, 2]},
         {"label": "E: block5_conv1 of … is missing", "lines": [3, 4]},
         {"label": "E: block4_conv2 of … is missing", "lines": [5]},
@@ -226,7 +229,7 @@ def test_loss_curves_are_thinned_and_true(folder):
         folder, FIRST, ["cached"]
     )
     table = pyarrow.Table.from_pylist(rows, schema=outputs.SCHEMA)
-    thinned, none = report.loss_curves(table)
+    thinned, none = loss_curves(table)
     assert none is None and thinned["steps"] == 151 and thinned["starts"] == [0, 100]
     levels = np.cumsum(thinned["content"]) / 1000
     assert len(levels) == 60

@@ -1,0 +1,96 @@
+"""What was wrong in a run, and what differs from the run before."""
+
+import re
+import statistics
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from pipeline.outputs import STATUSES, Row
+from pipeline.records import Record
+
+_SLOWER = 1.5  # times the previous run's seconds, and a second more, is markedly slower
+
+
+def group_failures(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Failed rows by reason, the most frequent first: [{label, lines}]."""
+    groups: dict[str, list[int]] = {}
+    for row in rows:
+        if row["status"] == "failed":
+            groups.setdefault(_reason(row), []).append(row["manifest_line"])
+    return _largest_first(groups)
+
+
+def compare(run: Record, previous: Record) -> dict[str, Any]:
+    """What differs from the run before: settings, versions, counts, statuses and seconds.
+
+    Rows are the same if they have the same job id, or without one the same line. From ok to cached
+    is no change: the picture is there.
+    """
+    before = {_identity(row): row for row in previous.rows}
+    now = {_identity(row): row for row in run.rows}
+    changes: dict[str, list[int]] = {}
+    for key, row in now.items():
+        was = before[key]["status"] if key in before else "new"
+        if was != row["status"] and not {was, row["status"]} <= {"ok", "cached"}:
+            changes.setdefault(f"{was} → {row['status']}", []).append(row["manifest_line"])
+    slower = [
+        (row, was, took)
+        for key, row in now.items()
+        if key in before and (was := share_seconds(before[key])) and (took := share_seconds(row))
+        if row["status"] == before[key]["status"] == "ok"
+        if took >= max(_SLOWER * was, was + 1.0)
+    ]
+    old, new = _choices(previous), _choices(run)
+    return {
+        "run_id": previous.run_id,
+        "counts": count_statuses(previous.rows),
+        "seconds": median_seconds(previous.rows),
+        "settings": [(k, old[k], new[k]) for k in new if k in old and old[k] != new[k]],
+        "changes": _largest_first(changes),
+        "gone": len(before.keys() - now.keys()),
+        "slower": sorted(slower, key=lambda each: each[1] / each[2]),
+    }
+
+
+def count_statuses(rows: Iterable[Row]) -> dict[str, int]:
+    """How many rows have each status."""
+    found = Counter(row["status"] for row in rows)
+    return {status: found[status] for status in STATUSES}
+
+
+def share_seconds(row: Row, name: str = "seconds_total") -> float | None:
+    """A picture's own share: what was optimised together took the time together."""
+    return None if row[name] is None else row[name] / (row["batch_size"] or 1)
+
+
+def median_seconds(rows: Iterable[Row]) -> float | None:
+    """Of the pictures that were made."""
+    """Of the pictures that were made."""
+    found = [share_seconds(row) for row in rows if row["status"] == "ok"]
+    return statistics.median(found) if found else None
+
+
+def _choices(run: Record) -> dict[str, str]:
+    """What may explain a difference between runs."""
+    manifest = {"manifest": run.summary["manifest"]} if run.summary["manifest"] else {}
+    return run.settings | manifest | run.summary["versions"]
+
+
+def _reason(row: Row) -> str:
+    """What failed, without what differs from file to file."""
+    message = row["error_message"] or ""
+    if row["error_path"]:
+        message = message.replace(f"{row['error_path']}: ", "").replace(row["error_path"], "…")
+    message = re.sub(r"(?<!\w)(\w+:/)?/[^\s,;:'\")]+", "…", message.removeprefix("line "))
+    message = re.sub(r"\b\d[\d.x]*\b", "N", message).removeprefix("N: ")
+    return f"{row['error_type']}: {message}"
+
+
+def _largest_first(groups: dict[str, list[int]]) -> list[dict[str, Any]]:
+    ordered = sorted(groups.items(), key=lambda each: -len(each[1]))
+    return [{"label": label, "lines": lines} for label, lines in ordered]
+
+
+def _identity(row: Row) -> str | int:
+    return row["job_id"] or row["manifest_line"]
