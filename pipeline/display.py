@@ -62,7 +62,8 @@ class RunDisplay:
 
     def show(self, progress: dict[str, Any]) -> None:
         """How far it is, from `work.read_progress`."""
-        done = sum(progress[status] for status in STATUSES)
+        # A part that is begun again, as clusters do, is counted again.
+        done = min(self.rows, sum(progress[status] for status in STATUSES))
         now = "; ".join(progress["now"])
         speed = self._speed(progress["ok"], self.rows - done)
         if self.bar and self.task is not None:

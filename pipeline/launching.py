@@ -135,6 +135,7 @@ def execute(
         files.write(files.join(record, "config.yaml"), _settings_file(spec))
         with _watched(spec, show):
             pipeline.run().wait_until_finish()
+        outputs.remove_leftovers(spec.folder, spec.run_id)
         summary = _summary(spec, started)
         files.write(files.join(record, "summary.json"), json.dumps(summary, indent=2).encode())
         if not summary["deferred"]:
@@ -156,6 +157,9 @@ def _bury_the_dead(folder: str) -> None:
         run_id = name.split("/")[1]
         path = files.join(outputs.record_folder(folder, run_id), "summary.json")
         if run_id not in alive and not files.exists(path):
+            # To what a cluster may still do of it.
+            work.request_stop(folder, run_id, "its launcher died")
+            outputs.remove_leftovers(folder, run_id)
             table = outputs.read_metadata(folder, run_id, ["status", "error_type"])
             summary = {"run_id": run_id, "folder": folder, "stopped": "it was killed"}
             files.write(path, json.dumps(summary | outputs.counts(table), indent=2).encode())

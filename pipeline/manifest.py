@@ -251,7 +251,9 @@ def _parquet_rows(data: bytes, path: str) -> Iterator[tuple[int, dict[str, Any] 
             for row in _batch_rows(batch):
                 line += 1
                 yield line, row if isinstance(row, dict) else f"line {line}: {row}"
-    except (pyarrow.ArrowException, OSError) as error:
+    except ManifestError:
+        raise
+    except Exception as error:  # of damaged files: OSError, ArrowInvalid, UnicodeDecodeError, ...
         raise ManifestError(f"{path}: not a Parquet file, or damaged ({error})") from error
 
 

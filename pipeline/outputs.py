@@ -1,5 +1,6 @@
 """A run's folder: where things are, and the metadata's schema and rows."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -159,6 +160,16 @@ def metadata_prefix(folder: str, run_id: str) -> str:
     other's.
     """
     return files.join(folder, "metadata", f"run_id={run_id}", "part")
+
+
+def remove_leftovers(folder: str, run_id: str) -> None:
+    """Half-written Parquet of workers that died, which would spoil the data set for its readers."""
+    for name in files.listing(folder, f"metadata/run_id={run_id}/beam-temp-*/*"):
+        files.delete(files.join(folder, name))
+    if not files.is_url(folder):
+        for path in Path(folder, "metadata", f"run_id={run_id}").glob("beam-temp-*"):
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def read_metadata(folder: str, run_id: str, columns: Sequence[str] | None = None) -> pyarrow.Table:

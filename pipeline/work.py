@@ -124,7 +124,8 @@ def recover(folder: str, alive: Collection[str]) -> list[str]:
         sink = pyarrow.BufferOutputStream()
         table = pyarrow.Table.from_pylist(ordered, schema=SCHEMA)
         pyarrow.parquet.write_table(table, sink, compression="zstd")
-        path = f"{metadata_prefix(folder, run_id)}-recovered.parquet"
+        # Beam's own name for it: a cluster may go on without the launcher, and end later.
+        path = f"{metadata_prefix(folder, run_id)}-00000-of-00001.parquet"
         files.write(path, sink.getvalue().to_pybytes())
     for pattern in ("*.rows", "*.json", "*.stop"):
         for path in of_dead(pattern):

@@ -18,7 +18,7 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     if not config.getoption("--run-slow"):
         for item in items:
-            if "slow" in item.keywords:
+            if item.get_closest_marker("slow") or item.get_closest_marker("distributed"):
                 item.add_marker(pytest.mark.skip(reason="needs --run-slow"))
 
 

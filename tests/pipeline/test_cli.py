@@ -1,6 +1,7 @@
 """The command line as a user runs it, with real photos, paintings, weights and the real engine."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -142,9 +143,10 @@ def test_bad_arguments_exit_2_and_start_nothing(tmp_path, arguments, message):
 
 
 def test_validate_and_doctor(collection):
-    done = nst("validate", "--manifest", collection / "manifest.csv", *SMALL)
-    assert done.returncode == 2 and "8 rows, 5 problems" in done.stdout
-    assert "line 6" in done.stdout
+    done = nst("validate", "--manifest", collection / "manifest.csv", *SMALL, "--speed", "0.5")
+    assert done.returncode == 2 and "8 rows, 5 problems" in done.stdout, done.stderr
+    assert "photos that are no images: 1\n  line 6" in done.stdout
+    assert "million px x steps a second" in done.stdout
     done = nst("doctor")
     assert done.returncode == 0 and "42200b99" in done.stdout and "bfloat16" in done.stdout
 
@@ -188,6 +190,33 @@ def test_stopped_in_order_and_taken_up_again(collection, tmp_path):
     assert summaries(tmp_path)[-1]["ok"] == 2
 
 
+def test_ctrl_c_reaches_all_processes_and_stops_them_in_order(collection, tmp_path):
+    arguments = ["run", "--manifest", str(collection / "manifest.csv"), "--output", str(tmp_path)]
+    slow = ["--set", "steps=5000", "--set", "tolerance=0", "--set", "size=64"]
+    command = [sys.executable, "-m", "pipeline.cli", *arguments, *slow, "--set", "parallelism=2"]
+    with subprocess.Popen(
+        [*command, "--log_format", "json"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        while sum("step" in f.read_text() for f in tmp_path.glob("work/*.json")) < 2:
+            assert process.poll() is None
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGINT)
+        _, log = process.communicate(timeout=60)
+    assert process.returncode == 4, log
+    events = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    assert [event["event"] for event in events if event["event"] != "progress"] == [
+        "begin",
+        "stopping",
+        "end",
+        "note",
+    ]
+    assert events[-2]["deferred"] == 2 and "SIGINT" in events[-2]["stopped"]
+    assert len(list(tmp_path.glob("work/checkpoints/*.npz"))) == 2
+
+
 def test_killed_run_leaves_its_rows_and_its_lock(collection, tmp_path):
     """The journal of a run that died becomes its metadata, and its lock is taken over."""
     arguments = ["run", "--manifest", str(collection / "manifest.csv"), "--output", str(tmp_path)]
@@ -200,11 +229,12 @@ def test_killed_run_leaves_its_rows_and_its_lock(collection, tmp_path):
         process.kill()
     done = nst(*arguments, *slow)
     assert done.returncode == 3, done.stderr
-    recovered = list(tmp_path.glob("metadata/*/*recovered.parquet"))
-    rows = [row for path in recovered for row in pyarrow.parquet.read_table(path).to_pylist()]
+    rows = rows_of(tmp_path, summaries(tmp_path)[0]["run_id"])
     assert "ok" in {row["status"] for row in rows}
     assert summaries(tmp_path)[-1]["cached"] == [row["status"] for row in rows].count("ok")
-    assert not list(tmp_path.glob("work/*"))
+    # What a cluster might still do of the dead run is told to stop.
+    (stop,) = tmp_path.glob("work/*")
+    assert stop.suffix == ".stop"
 
 
 def test_deadline_defers_what_it_leaves_no_time_for(collection, tmp_path):
@@ -213,6 +243,24 @@ def test_deadline_defers_what_it_leaves_no_time_for(collection, tmp_path):
     assert done.returncode == 4, done.stderr
     # The rows that no header gives away.
     assert summaries(tmp_path)[-1]["deferred"] == 3
+
+
+def test_report_runs_and_merge(collection, tmp_path):
+    done = nst("report", tmp_path)
+    assert done.returncode == 2 and "no run has ended here" in done.stderr
+    command = ["run", "--manifest", collection / "manifest.csv", "--output", tmp_path, *SMALL]
+    nst(*command, "--shard", "1/2")
+    nst(*command, "--shard", "2/2", "--max_failure_ratio", "1")
+    done = nst("merge", tmp_path)
+    assert done.returncode == 3 and "2 ok, 0 cached, 6 failed" in done.stderr
+    listed = nst("runs", tmp_path).stdout.splitlines()
+    assert len(listed) == 3 and "shard 1/2" in listed[0] and "2 ok, 6 failed" in listed[2]
+    merged = listed[2].split()[0]
+    report = tmp_path / "runs" / merged / "report.html"
+    report.unlink()
+    assert nst("report", tmp_path).returncode == 0 and report.exists()
+    done = nst("report", tmp_path, "--run", "nonsense")
+    assert done.returncode == 2 and merged in done.stderr
 
 
 def test_truncated_result_is_made_again(collection, tmp_path):
