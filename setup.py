@@ -30,6 +30,8 @@ setup(
         "tensorflow>=2.21,<2.22",
     ],
     extras_require={
+        "aws": ["apache-beam[aws]"],  # s3://
+        "gcp": ["apache-beam[gcp]"],  # gs://, Dataflow
         "dev": [
             "hypothesis>=6",  # fuzzing of what users give
             "pyright>=1.1.390",

