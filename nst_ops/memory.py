@@ -3,7 +3,9 @@
 The constants were measured (`python -m benchmarks memory` compares); the model is linear in pixels.
 """
 
+import functools
 import os
+import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,9 +101,31 @@ def plan_memory(
     )
 
 
+@functools.cache
 def default_limit() -> int:
-    """70 % of the memory that is free, in bytes: of the machine, or of the container."""
-    return int(0.7 * _free_bytes())
+    """70 % of the memory that is free, in bytes: of the GPU, else of the container or machine.
+
+    As it was when this process first asked: what it then takes is its own, and a picture should not
+    be computed in another way because others came before it.
+    """
+    gpu = _free_gpu_bytes()
+    return int(0.7 * (_free_bytes() if gpu is None else gpu))
+
+
+def _free_gpu_bytes() -> int | None:
+    """Of the first GPU that this process may use; None without one.
+
+    By the driver's own tool: TensorFlow tells what it has taken, not what there is.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if visible in ("", "-1"):
+        return None
+    query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run([*query, f"--id={visible}"], capture_output=True, timeout=20)
+        return int(done.stdout.split()[0]) * 2**20
+    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):  # no driver, no GPU
+        return None
 
 
 def _free_bytes() -> int:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nst_ops import coarse_to_fine, colors
+from nst_ops import coarse_to_fine, colors, compiled
 from nst_ops.errors import InputError
 from nst_ops.images import encode
 from nst_ops.optimizers import make_optimizer
@@ -58,6 +58,20 @@ def test_step_is_traced_once_for_all_shapes_and_knobs(load, night):
     assert compiled.traces == 1
     assert compiled.function.experimental_get_tracing_count() == 1
     assert len(set(made.values())) == 3
+
+
+def test_step_compiles_under_xla_as_it_does_on_gpus(small, night, monkeypatch):
+    """One trace, compiled for every shape: the same losses, to float tolerance."""
+    chosen = settings(scales=[{"size": 48, "steps": 4}, {"size": 64, "steps": 3}], tolerance=0.0)
+    plain = coarse_to_fine.run(small, [night], chosen)
+    coarse_to_fine._step.cache_clear()
+    monkeypatch.setattr(compiled.tf.config, "list_logical_devices", lambda kind=None: ["GPU"])
+    fast = coarse_to_fine.run(small, [night], chosen)
+    step = coarse_to_fine._step(*_arguments())
+    assert step.function._jit_compile and step.traces == 1
+    coarse_to_fine._step.cache_clear()
+    curves = [[point[2] for point in result.reports[0].curve] for result in (plain, fast)]
+    np.testing.assert_allclose(curves[1], curves[0], rtol=0.02)
 
 
 def _arguments():

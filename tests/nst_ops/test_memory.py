@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from nst_ops.errors import InputError
@@ -42,5 +44,24 @@ def test_what_does_not_fit_says_what_would_help():
         plan_memory((4096, 4096), SETTINGS, limit=10**9, tiling="off")
 
 
-def test_default_limit_is_below_what_is_there():
+@pytest.fixture
+def asked_anew():
+    default_limit.cache_clear()
+    yield
+    default_limit.cache_clear()
+
+
+def test_default_limit_is_below_what_is_there(asked_anew, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert 10**8 < default_limit() < 10**15
+
+
+def test_default_limit_is_the_gpus_where_there_is_one(asked_anew, monkeypatch, tmp_path):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text('#!/bin/sh\ncase "$*" in *--id=3*) echo 40000;; *) echo 10;; esac\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
+    assert default_limit() == int(0.7 * 40000 * 2**20)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert default_limit() == int(0.7 * 40000 * 2**20)  # what was once found stays
