@@ -30,10 +30,12 @@ setup(
         "tensorflow>=2.21,<2.22",
     ],
     extras_require={
-        "aws": ["apache-beam[aws]"],  # s3://
-        "gcp": ["apache-beam[gcp]"],  # gs://, Dataflow
+        "aws": ["boto3>=1.34"],  # s3://
+        "gcp": ["apache-beam[gcp]>=2.77,<2.78"],  # gs://, Dataflow
         "dev": [
+            "boto3>=1.34",
             "hypothesis>=6",  # fuzzing of what users give
+            "moto[server]>=5",  # a server that speaks S3
             "pyright>=1.1.390",
             "pytest>=8",
             "ruff>=0.8",

@@ -15,8 +15,9 @@ from nst_ops.errors import InputError
 from nst_ops.first import first_pictures, given_pictures
 from nst_ops.iterates import Iterate, Knobs, Report, Result
 from nst_ops.losses import LossWeights, Targets
+from nst_ops.memory import HISTORY
 from nst_ops.objective import Objective, evaluate
-from nst_ops.optimizers import HISTORY, LBFGS, Adam, State, make_optimizer
+from nst_ops.optimizers import LBFGS, Adam, State, make_optimizer, update_in_strips
 from nst_ops.precision import resolve_precision
 from nst_ops.settings import Settings
 from nst_ops.sizes import ScalePlan, Size, schedule
@@ -94,7 +95,8 @@ def stylize(
     contents = _batch(contents, "contents")
     photos, blends = _recolored(contents, _blends(styles, len(contents)), settings.color)
     objective = _objective(settings, model, eager)
-    # Who needs tiles needs memory: rounding the history does not show in the picture.
+    # Who needs tiles needs memory: rounding what the optimiser remembers does not show in the
+    # picture.
     storage = "float32" if tile is None else "bfloat16"
     optimizer = make_optimizer(settings.optimizer, settings.learning_rate, history, storage)
     final: Size = (contents.shape[1], contents.shape[2])
@@ -221,6 +223,8 @@ def _step(
     if side is None:
         return objective.compile(step)
     update = objective.compile(optimizer.update)
+    if isinstance(optimizer, Adam):
+        update = functools.partial(update_in_strips, update)
 
     def tiled_step(state: State, targets: Targets, weights: LossWeights, active: tf.Tensor):
         total, terms, gradient = evaluate_tiled(

@@ -9,6 +9,7 @@ what single runs give.
 `state.image` is the best picture so far and `state.loss` its loss.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ _EXPONENT = 0.5
 _FIRST_STEP = 0.02  # RMS change of the first step after a (re)start, in a pixel's range of 1
 _SUFFICIENT = 1e-4  # Armijo's constant (Nocedal & Wright 2006, section 3.1)
 _RESTART_AFTER = 4  # rejections in a row
+_PICTURES = ("trial", "image", "first", "second")  # of Adam's state
+_STRIP = 512  # rows
 
 
 class LBFGSState(NamedTuple):
@@ -286,18 +289,27 @@ class Adam:
 
     Args:
       learning_rate: per step, a pixel's range being 1.
+      storage: of the moments between steps: `float32`, or `bfloat16`, which halves them.
     """
 
     learning_rate: float
+    storage: str = "float32"
     beta1: float = 0.9
     beta2: float = 0.99
     epsilon: float = 1e-8
 
     def start(self, image: tf.Tensor) -> AdamState:
         """The state whose first trial is `image`, [B, H, W, 3] in [0, 1]."""
-        zero, zeros = tf.zeros_like(image), tf.zeros_like(image[:, 0, 0, 0])
+        zeros = tf.zeros_like(image[:, 0, 0, 0])
+        moment = tf.zeros_like(image, self.storage)
         return AdamState(
-            image, image, zeros + float("inf"), tf.zeros_like(zeros, tf.int32), zero, zero, zeros
+            image,
+            image,
+            zeros + float("inf"),
+            tf.zeros_like(zeros, tf.int32),
+            moment,
+            moment,
+            zeros,
         )
 
     def update(
@@ -308,8 +320,9 @@ class Adam:
         """
         better = active & (loss < state.loss)
         steps = state.steps + 1.0
-        first = self.beta1 * state.first + (1.0 - self.beta1) * gradient
-        second = self.beta2 * state.second + (1.0 - self.beta2) * tf.square(gradient)
+        first, second = tf.cast(state.first, tf.float32), tf.cast(state.second, tf.float32)
+        first = self.beta1 * first + (1.0 - self.beta1) * gradient
+        second = self.beta2 * second + (1.0 - self.beta2) * tf.square(gradient)
         mean = first / _rows(1.0 - self.beta1**steps)
         deviation = tf.sqrt(second / _rows(1.0 - self.beta2**steps))
         trial = tf.clip_by_value(
@@ -320,28 +333,51 @@ class Adam:
             image=_select(better, state.trial, state.image),
             loss=tf.where(better, loss, state.loss),
             rejections=state.rejections,
-            first=_select(active, first, state.first),
-            second=_select(active, second, state.second),
+            first=_select(active, tf.cast(first, self.storage), state.first),
+            second=_select(active, tf.cast(second, self.storage), state.second),
             steps=tf.where(active, steps, state.steps),
         )
 
     def fits(self, state: State) -> bool:
         """Whether the state could be this optimiser's."""
-        return isinstance(state, AdamState)
+        return isinstance(state, AdamState) and state.first.dtype == self.storage
 
     def resize(self, state: AdamState, size: Size) -> AdamState:
         """The state for the next scale: moments carried over, the picture to be evaluated anew."""
         shrink = (state.image.shape[1] * state.image.shape[2]) / (size[0] * size[1])
         image = tf.clip_by_value(resize(state.image, size), 0.0, 1.0)
+        first = resize(state.first, size) * shrink
+        second = tf.maximum(resize(state.second, size), 0.0) * shrink**2
         return self.start(image)._replace(
-            first=resize(state.first, size) * shrink,
-            second=tf.maximum(resize(state.second, size), 0.0) * shrink**2,
+            first=tf.cast(first, self.storage),
+            second=tf.cast(second, self.storage),
             steps=state.steps,
         )
+
+
+def update_in_strips(
+    update: Callable, state: AdamState, loss: tf.Tensor, gradient: tf.Tensor, active: tf.Tensor
+) -> AdamState:
+    """Adam's `update`, which looks at every pixel by itself, a strip of rows at a time.
+
+    What it computes on the way is then as large as a strip, not as the picture.
+    """
+    parts: list[list[tf.Tensor]] = [[] for _ in _PICTURES]
+    new = state
+    for top in range(0, gradient.shape[1], _STRIP):
+        rows = slice(top, top + _STRIP)
+        strip = {name: getattr(state, name)[:, rows] for name in _PICTURES}
+        new = update(state._replace(**strip), loss, gradient[:, rows], active)
+        for part, name in zip(parts, _PICTURES, strict=True):
+            part.append(getattr(new, name))
+    whole = {}
+    for name in _PICTURES:
+        whole[name] = tf.concat(parts.pop(0), axis=1)  # and its strips are gone
+    return new._replace(**whole)
 
 
 def make_optimizer(
     name: str, learning_rate: float, history: int = HISTORY, storage: str = "float32"
 ) -> LBFGS | Adam:
     """The optimiser a config names: `lbfgs` or `adam`."""
-    return LBFGS(history, storage) if name == "lbfgs" else Adam(learning_rate)
+    return LBFGS(history, storage) if name == "lbfgs" else Adam(learning_rate, storage)

@@ -46,7 +46,8 @@ class StyleScale(_Strict):
 
 def _layers(value: object) -> object:
     """A list of names means equal weights."""
-    return dict.fromkeys(value, 1.0) if isinstance(value, list | tuple) else value
+    names = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    return dict.fromkeys(value, 1.0) if names else value
 
 
 LayerWeights = Annotated[

@@ -40,6 +40,7 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
         Shard.parse(options.shard),
         parse_deadline(options.deadline, options.max_hours),
     )
+    files.connect([options.manifest, options.output], beam_arguments)
     rows, bad = check_manifest(options.manifest, config)
     from pipeline.interrupting import stopping
     from pipeline.launching import beam_options, execute, new_spec
@@ -180,6 +181,7 @@ def manifest(options: argparse.Namespace, rest: list[str], console: Console) -> 
 def validate(options: argparse.Namespace, rest: list[str], console: Console) -> int:
     """`nst validate`: what a run would meet, from headers."""
     config = load_config(options.config, options.overrides)
+    files.connect([options.manifest])
     check_manifest(options.manifest, config)
     from pipeline.estimating import examine, measure_speed
 
@@ -206,6 +208,7 @@ def report(options: argparse.Namespace, rest: list[str], console: Console) -> in
     from pipeline.report import write_report
 
     folder = files.absolute(options.folder)
+    files.connect([folder])
     known = run_ids(folder)
     chosen = options.run or (known[-1] if known else "")
     if chosen not in known:
@@ -223,6 +226,7 @@ def runs(options: argparse.Namespace, rest: list[str], console: Console) -> int:
     """`nst runs`: one line a run, oldest first."""
     from pipeline.outputs import summaries
 
+    files.connect([options.folder])
     for summary in summaries(files.absolute(options.folder)):
         counts = ", ".join(f"{summary[status]} {status}" for status in STATUSES if summary[status])
         seconds = summary.get("seconds")
@@ -237,6 +241,7 @@ def merge(options: argparse.Namespace, rest: list[str], console: Console) -> int
     """`nst merge`: the last runs of all shards as one."""
     from pipeline.merging import merge_shards
 
+    files.connect([options.folder])
     summary = merge_shards(files.absolute(options.folder))
     counts = ", ".join(f"{summary[status]} {status}" for status in STATUSES)
     console.print(f"run {summary['run_id']}: {counts}, from {len(summary['merged'])} shards")

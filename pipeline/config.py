@@ -14,6 +14,7 @@ import pydantic
 import yaml
 from pydantic import Field
 
+from nst_ops.errors import short
 from nst_ops.images import MAX_PIXELS
 from nst_ops.settings import Settings
 from pipeline import files
@@ -134,7 +135,7 @@ def load_config(path: str | None, overrides: Iterable[str] = ()) -> RunConfig:
     values = {}
     if path is not None:
         try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+            values = parse_yaml(Path(path).read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}; give an existing YAML file") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -162,6 +163,28 @@ def validate(values: Mapping[str, Any], where: str) -> RunConfig:
         raise ConfigError("\n".join(f"{where}: {_explain(p)}" for p in error.errors())) from error
 
 
+def parse_yaml(text: str) -> Any:
+    """Plain values from YAML.
+
+    Raises:
+      yaml.YAMLError: not YAML, other values, or aliases.
+    """
+    try:
+        return yaml.load(text, _PlainLoader)
+    except yaml.YAMLError:
+        raise
+    except Exception as error:  # of PyYAML's constructors, such as KeyError for `!!bool x`
+        raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            # Ten lines of them can stand for a billion values.
+            raise yaml.YAMLError("aliases are not supported; write the value out")
+        return super().compose_node(parent, index)
+
+
 def spec_hash(recipe: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
     """Identifies a picture by all that it depends on: 16 hex digits."""
     text = json.dumps({"recipe": recipe, "sources": sources}, sort_keys=True)
@@ -173,7 +196,7 @@ def _override(values: dict[str, Any], override: str) -> None:
     if not equals:
         raise ConfigError(f"--set {override}: expected key=value, such as --set size=512")
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error
     if isinstance(value, str):
@@ -227,4 +250,5 @@ def _explain(problem: Mapping[str, Any]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not key:
         return message
-    return f"{key}: {problem['input']!r} is not usable: {message[0].lower()}{message[1:]}"
+    given = short(problem["input"])
+    return f"{key}: {given} is not usable: {message[0].lower()}{message[1:]}"

@@ -100,8 +100,17 @@ def listing(folder: str, pattern: str) -> list[str]:
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file under this name."""
-    return _filesystems().exists(path) if is_url(path) else os.path.isfile(path)
+    """Whether there is a file under this name.
+
+    Raises:
+      InputError: the object store does not answer.
+    """
+    if not is_url(path):
+        return os.path.isfile(path)
+    try:
+        return _filesystems().exists(path)
+    except Exception as error:
+        raise InputError(f"cannot be looked up ({_reason(error)})", path=path) from error
 
 
 def write(path: str, data: bytes) -> None:

@@ -21,7 +21,10 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
     _BeamArgumentParser,
 )
+from apache_beam.portability.api import beam_provision_api_pb2 as provision
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo
+from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipeline import files, locking, outputs, parallelism, report, work, worker
@@ -100,7 +103,10 @@ def _runner(options: PipelineOptions) -> str | FnApiRunner:
     # `exec`: no shell is left, to die of Ctrl-C.
     command = f"exec {shlex.quote(sys.executable)} -m {worker.__name__}"
     environment = SubprocessSDKEnvironment.from_command_string(command)  # pyright: ignore[reportFunctionMemberAccess]
-    return FnApiRunner(environment)
+    # Of its own accord this runner tells its processes no options, such as a store's endpoint.
+    given = JobServiceHandle.encode_pipeline_options(options.get_all_options(drop_default=True))
+    told = ExtendedProvisionInfo(provision.ProvisionInfo(pipeline_options=given))
+    return FnApiRunner(environment, provision_info=told)
 
 
 def execute(
@@ -124,6 +130,11 @@ def execute(
       LockedError: another run is at work on the folder; nothing was started.
     """
     started = time.time()
+    if options.get_all_options().get("template_location"):
+        raise ConfigError(
+            "--template_location only stores the pipeline, and nst run would take it for done; "
+            "use deploy/dataflow/main.py"
+        )
     try:
         pipeline = beam.Pipeline(_runner(options), options)
         build(pipeline, spec)
@@ -132,7 +143,12 @@ def execute(
     with locking.lock(spec.folder, spec.run_id, spec.shard):
         _bury_the_dead(spec.folder)
         record = outputs.record_folder(spec.folder, spec.run_id)
-        files.write(files.join(record, "config.yaml"), _settings_file(spec))
+        try:
+            files.write(files.join(record, "config.yaml"), _settings_file(spec))
+        except OSError as error:
+            raise ConfigError(
+                f"{error.filename}: {error.strerror}; give another --output"
+            ) from error
         with _watched(spec, show):
             pipeline.run().wait_until_finish()
         outputs.remove_leftovers(spec.folder, spec.run_id)

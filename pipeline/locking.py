@@ -32,7 +32,8 @@ def lock(folder: str, run_id: str, shard: Shard = Shard()) -> Iterator[None]:  #
     """
     path = _path(folder, shard)
     path.parent.mkdir(parents=True, exist_ok=True)
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "run_id": run_id}
+    pid = os.getpid()
+    owner = {"host": socket.gethostname(), "pid": pid, "born": _born(pid), "run_id": run_id}
     while True:
         try:
             with path.open("x") as file:
@@ -76,11 +77,20 @@ def _refuse_unless_gone(path: Path, folder: str) -> None:
 
 def _is_gone(path: Path) -> bool:
     owner = _owner(path)
+    here = owner.get("host") == socket.gethostname() and _born(os.getpid())
     # A container that was restarted has the name and the process number that it had before.
-    here = owner.get("host") == socket.gethostname() and Path("/proc/self").exists()
-    pid = owner.get("pid")
-    dead = here and (pid == os.getpid() or not Path(f"/proc/{pid}").exists())
-    return dead or _age(path) > _STALE
+    dead = here and _born(owner["pid"]) != owner.get("born")
+    return bool(dead) or _age(path) > _STALE
+
+
+def _born(pid: int) -> str:
+    """When a process of this machine began, in the system's own count; "" if there is none, or no
+    way to tell.
+    """
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
 
 
 def _owner(path: Path) -> dict[str, Any]:

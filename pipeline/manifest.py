@@ -9,7 +9,6 @@ import io
 import json
 import posixpath
 import re
-import reprlib
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,19 +18,17 @@ from typing import Any
 import pyarrow.parquet
 import yaml
 
-from nst_ops.errors import InputError
+from nst_ops.errors import InputError, short
 from nst_ops.images import FORMATS
 from nst_ops.settings import INITS
 from pipeline import files
-from pipeline.config import ROW_SETTINGS, ConfigError, RunConfig, validate
+from pipeline.config import ROW_SETTINGS, ConfigError, RunConfig, parse_yaml, validate
 
 COLUMNS = ("content", "style", "id", "output", *ROW_SETTINGS)
 _REQUIRED = ("content", "style")
 _LONGEST = 4096  # bytes of a path, Linux's own limit
 _LONGEST_OUTPUT = 900  # bytes; S3 has 1024 for the folder and the name together
 _MOST = 1e30  # of a style's weight; float32 ends at 3e38
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 100
 
 
 class ManifestError(ValueError):
@@ -115,7 +112,7 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, format: str) -> Jo
     for column in given:
         if column not in COLUMNS:
             raise InputError(
-                f"line {line}: unknown column {_short(column)}; columns are {', '.join(COLUMNS)}"
+                f"line {line}: unknown column {short(column)}; columns are {', '.join(COLUMNS)}"
             )
     for column in _REQUIRED:
         if column not in given:
@@ -133,7 +130,7 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, format: str) -> Jo
             "text"
         ) from error
     if not _is_path(given["content"]):
-        raise InputError(f"line {line}: content: {_short(given['content'])} is not a path")
+        raise InputError(f"line {line}: content: {short(given['content'])} is not a path")
     content = files.resolve(given["content"], folder)
     styles = tuple((files.resolve(p, folder), w) for p, w in _styles(given["style"], line))
     settings = {key: _setting(key, given[key], folder) for key in given if key in ROW_SETTINGS}
@@ -144,7 +141,7 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, format: str) -> Jo
     stems = stems.encode()[:120].decode(errors="ignore")
     for column in ("id", "output"):
         if not isinstance(given.get(column, ""), str | int | float):
-            raise InputError(f"line {line}: {column}: {_short(given[column])} is not a name")
+            raise InputError(f"line {line}: {column}: {short(given[column])} is not a name")
     identity = str(given.get("id") or f"{stems}-{hashlib.sha256(key.encode()).hexdigest()[:6]}")
     output = _safe_output(str(given.get("output") or identity), line, FORMATS[format])
     return Job(line, identity, content, styles, output, overrides)
@@ -238,7 +235,7 @@ def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
             continue
         yield (
             line,
-            row if isinstance(row, dict) else f"line {line}: expected an object, got {_short(row)}",
+            row if isinstance(row, dict) else f"line {line}: expected an object, got {short(row)}",
         )
 
 
@@ -280,7 +277,7 @@ def _json(text: str) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError(f"a key stands twice in {_short([key for key, _ in pairs])}")
+        raise ValueError(f"a key stands twice in {short([key for key, _ in pairs])}")
     return found
 
 
@@ -295,15 +292,15 @@ def _check_header(header: Any, path: str) -> None:
     for column in _REQUIRED:
         if column not in header:
             raise ManifestError(
-                f"{path}: no column {column!r} in the header {_short(list(header))}; add it"
+                f"{path}: no column {column!r} in the header {short(list(header))}; add it"
             )
     for column in header:
         if column not in COLUMNS:
             raise ManifestError(
-                f"{path}: unknown column {_short(column)}; columns are {', '.join(COLUMNS)}"
+                f"{path}: unknown column {short(column)}; columns are {', '.join(COLUMNS)}"
             )
     if len(set(header)) < len(list(header)):
-        raise ManifestError(f"{path}: a column stands twice in the header {_short(list(header))}")
+        raise ManifestError(f"{path}: a column stands twice in the header {short(list(header))}")
 
 
 def _styles(value: Any, line: int) -> list[tuple[str, float]]:
@@ -313,7 +310,7 @@ def _styles(value: Any, line: int) -> list[tuple[str, float]]:
             value = _json(value)
         except ValueError as error:
             raise InputError(
-                f"line {line}: style: {_short(value)} begins like a list but is no JSON ({error})"
+                f"line {line}: style: {short(value)} begins like a list but is no JSON ({error})"
             ) from error
     entries = value if isinstance(value, list) else [value]
     styles = []
@@ -323,7 +320,7 @@ def _styles(value: Any, line: int) -> list[tuple[str, float]]:
         weight = 1.0 if weight is None else weight
         if not (_is_path(path) and isinstance(weight, int | float) and 0 < weight < _MOST):
             raise InputError(
-                f"line {line}: style: {_short(entry)} is not a path or {{path, weight}} with a "
+                f"line {line}: style: {short(entry)} is not a path or {{path, weight}} with a "
                 f"weight above 0 and below {_MOST:g}"
             )
         styles.append((path, float(weight)))
@@ -343,30 +340,16 @@ def _setting(key: str, value: Any, folder: str) -> str:
 @functools.lru_cache(10_000)  # PyYAML is slow, and rows share their settings
 def _text_as_json(text: str) -> str:
     try:
-        value = yaml.load(text, _CellLoader)
+        value = parse_yaml(text)
         if isinstance(value, str) and value[:1].isdigit():
             value = float(value)  # YAML 1.1 reads 1e3 as text; people mean a number
         return json.dumps(value)
-    except Exception:  # PyYAML's constructors raise what they like: IndexError for `!!int`
+    except (yaml.YAMLError, TypeError, ValueError):  # text after all; or a date: no JSON either
         return json.dumps(text)
-
-
-class _CellLoader(yaml.SafeLoader):
-    """Without aliases: in 500 characters of them there is room for a billion values."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("an alias")
-        return super().compose_node(parent, index)
 
 
 def _is_path(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value.encode(errors="replace")) <= _LONGEST
-
-
-def _short(value: Any) -> str:
-    """As `repr`, but for messages that people read, whatever a hostile cell holds."""
-    return _SHORT.repr(value)
 
 
 def _stem(path: str) -> str:
@@ -386,7 +369,7 @@ def _safe_output(output: str, line: int, extension: str) -> str:
     long = len(name.encode()) > _LONGEST_OUTPUT
     if bad or long or not parts or files.is_url(output) or output[1:2] == ":":
         raise InputError(
-            f"line {line}: output {_short(output)} must be a relative path without `..` or control "
+            f"line {line}: output {short(output)} must be a relative path without `..` or control "
             f"characters, each name at most 240 bytes and all at most {_LONGEST_OUTPUT}"
         )
     return (

@@ -113,7 +113,7 @@ def error_columns(error: BaseException) -> Row:
     return {
         "error_type": type(error).__name__,
         "error_message": str(error),
-        "error_path": getattr(error, "path", "") or None,
+        "error_path": getattr(error, "path", None) or getattr(error, "filename", None),
     }
 
 

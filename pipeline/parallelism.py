@@ -1,6 +1,8 @@
 """How many processes share one machine, where no engine decides."""
 
+import functools
 import os
+import subprocess
 from pathlib import Path
 
 from nst_ops.memory import default_limit, predict_bytes
@@ -28,14 +30,23 @@ def processes(config: RunConfig, rows: int) -> int:
 
 
 def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """That this process may use: by its affinity and its container's quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(count or 1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no container, or no quota ("max")
+        return count or 1
 
 
+@functools.cache
 def gpus() -> int:
-    """NVIDIA GPUs that this process may use, counted without starting a driver's library."""
+    """NVIDIA GPUs that this process may use, counted without starting TensorFlow."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-    folder = Path("/proc/driver/nvidia/gpus")
-    return len(list(folder.iterdir())) if folder.is_dir() else 0
+    try:
+        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return len(listed.stdout.splitlines()) if listed.returncode == 0 else 0

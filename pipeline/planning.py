@@ -154,13 +154,11 @@ def _header(path: str, config: RunConfig) -> Header:
 def is_done(planned: PlannedJob, images: str) -> bool:
     """Whether the picture is in the folder `images` and says that it was made to this very spec."""
     path = files.join(images, planned.job.output)
-    if not files.exists(path):
-        return False
     try:
         data = files.read(path)
         header = probe(data, path=path, max_pixels=sys.maxsize)
     except InputError:
-        return False  # damaged: it will be made again
+        return False  # not there, or damaged: it will be made
     if not is_whole(data):
         return False
     found = (header.provenance or {}).get("spec_hash")

@@ -8,6 +8,7 @@ import hashlib
 import math
 import resource
 import sys
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -88,6 +89,7 @@ class Stylizer:
             announce=announce,
             processes=processes,
         )
+        self._turn = threading.Lock()
         self._paintings: OrderedDict[str, np.ndarray] = OrderedDict()
 
     def stylize_batches(self, batches: Sequence[Batch]) -> Iterator[Row]:
@@ -96,7 +98,8 @@ class Stylizer:
         While a batch is optimised, the next one is read and decoded, and the one before is encoded
         and written.
         """
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        # Some engines run several threads in a worker; one at a time has all cores anyway.
+        with self._turn, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             reading: Future[Opened] | None = None
             writing: Future[list[Row]] | None = None
             for index, batch in enumerate(batches):

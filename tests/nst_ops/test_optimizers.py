@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nst_ops.optimizers import HISTORY, LBFGS, Adam, make_optimizer
+from nst_ops import optimizers
+from nst_ops.memory import HISTORY
+from nst_ops.optimizers import LBFGS, Adam, make_optimizer, update_in_strips
 from nst_ops.pyramid import resize
 
 SHAPE = (12, 16, 3)
@@ -189,3 +191,22 @@ def test_adam_against_numpy():
         first, second = 0.9 * first + 0.1 * g, 0.99 * second + 0.01 * g**2
         x = x - rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
         np.testing.assert_allclose(states[step - 1].trial, np.clip(x, 0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("storage", ["float32", "bfloat16"])
+def test_adam_in_strips_is_adam(monkeypatch, storage):
+    monkeypatch.setattr(optimizers, "_STRIP", 5)
+    adam = Adam(0.05, storage)
+    random = np.random.default_rng(0)
+    pictures = tf.constant(random.random((2, 17, 9, 3), np.float32))
+    whole = strips = adam.start(pictures)
+    for step in range(3):
+        gradient = tf.constant(random.standard_normal(pictures.shape), tf.float32)
+        loss = tf.constant([3.0 - step, 1.0 + step])
+        active = tf.constant([True, step < 2])
+        whole = adam.update(whole, loss, gradient, active)
+        strips = update_in_strips(adam.update, strips, loss, gradient, active)
+    for one, other in zip(whole, strips, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    assert adam.fits(strips) and not Adam(0.05, "float16").fits(strips)

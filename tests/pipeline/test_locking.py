@@ -21,15 +21,17 @@ def test_lock_is_held_once_and_released(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("owner", ["dead process", "silent machine", "damaged"])
+@pytest.mark.parametrize("owner", ["dead process", "its successor", "silent machine", "damaged"])
 def test_abandoned_locks_are_taken_over(tmp_path, owner):
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=-1)
+    here = owner in ("dead process", "its successor")
+    # A process may get the number that another had, and a container the name.
+    pid = os.getpid() if owner == "its successor" else int(gone.stdout)
+    lock_of = {"host": os.uname().nodename if here else "elsewhere", "pid": pid, "born": "1"}
     (tmp_path / "work").mkdir()
     path = tmp_path / "work/lock"
-    host = {"dead process": os.uname().nodename}.get(owner, "elsewhere")
-    text = json.dumps({"host": host, "pid": int(gone.stdout), "run_id": "old"})
-    path.write_text(text if owner != "damaged" else "{")
-    if owner != "dead process":
+    path.write_text("{" if owner == "damaged" else json.dumps(lock_of | {"run_id": "old"}))
+    if not here:
         with pytest.raises(LockedError), lock(str(tmp_path), "new"):
             pass
         os.utime(path, (0, 0))

@@ -26,15 +26,32 @@ def test_processes_by_picture_size_and_rows(monkeypatch, size, cores, rows, expe
     assert parallelism.processes(config, rows) == expected
 
 
-def test_processes_by_memory_gpus_and_order(monkeypatch):
+@pytest.fixture
+def counted_anew():
+    parallelism.gpus.cache_clear()
+    yield
+    parallelism.gpus.cache_clear()
+
+
+def test_gpus_are_those_that_the_driver_lists(counted_anew, monkeypatch, tmp_path):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho GPU 0: one\necho GPU 1: two\n")
+    tool.chmod(0o755)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert parallelism.gpus() == 2
+
+
+def test_processes_by_memory_gpus_and_order(counted_anew, monkeypatch):
     monkeypatch.setattr(parallelism, "cores", lambda: 64)
     monkeypatch.setattr(parallelism, "default_limit", lambda: 5 * 10**9)
     config = settings(size=256, scales="auto", parallelism="auto")
     assert 1 < parallelism.processes(config, 1000) < 6
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    assert parallelism.processes(config, 1000) == 2
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert parallelism.gpus() == 0
+    for visible, count in (("2,3", 2), ("-1", 0), ("", 0)):
+        parallelism.gpus.cache_clear()
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert parallelism.gpus() == count
+        assert not count or parallelism.processes(config, 1000) == count
     assert parallelism.processes(settings(parallelism=7), 1) == 7
 
 
