@@ -66,7 +66,7 @@ class Settings(_Strict):
         "auto", description="coarse to fine; `auto`: halvings of `size`, see `steps`"
     )
     steps: int = Field(
-        20,
+        22,
         ge=1,
         le=100_000,
         description="for `scales: auto`: steps at the result's scale, more at coarser ones",

@@ -20,7 +20,7 @@ from nst_ops.settings import Settings
 from pipeline import files
 
 # Bump when the method changes pictures: everything is then redone on the next run.
-METHOD = 1
+METHOD = 2
 
 
 class ConfigError(ValueError):
