@@ -6,6 +6,7 @@ The constants were measured (`python -m benchmarks memory` compares); the model 
 import functools
 import os
 import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +20,9 @@ _PROCESS = 0.8e9  # bytes: Python, TensorFlow and the network's weights
 _ACTIVATIONS = 2200  # bytes per px of the images that the network sees at once
 _WORKSPACE = 0.1e9  # bytes, of the libraries, however small the picture
 # Bytes per px of the picture, while activations are there: photo, content features, optimiser.
-_HELD = {"lbfgs": 100, "adam": 95}
+_HELD = {"lbfgs": 100, "adam": 95, "adam in tiles": 85}
 # The same while the optimiser computes, and activations are gone.
-_UPDATING = {"lbfgs": 220, "adam": 165}
+_UPDATING = {"lbfgs": 220, "adam": 165, "adam in tiles": 125}
 _PAIR = 24  # of one step that L-BFGS remembers: move and bend, 3 float32 each; in tiles half of it
 _LEAST_HISTORY = 3
 _TILES = (1024, 768, 512, 384, 256)
@@ -33,10 +34,12 @@ class MemoryPlan(NamedTuple):
     tile: int | None
     history: int
     bytes: int
+    optimizer: str = "lbfgs"
 
     def __str__(self) -> str:
         how = "whole" if self.tile is None else f"in tiles of {self.tile} px"
-        return f"{how}, {self.history} steps of history, about {self.bytes / 1e9:.1f} GB"
+        memory = f"{self.history} steps of history" if self.optimizer == "lbfgs" else "Adam"
+        return f"{how}, {memory}, about {self.bytes / 1e9:.1f} GB"
 
 
 def predict_bytes(
@@ -51,13 +54,14 @@ def predict_bytes(
     pixels = batch * size[0] * size[1]
     octaves = sum(0.25**octave for octave in range(len(settings.octaves)))
     seen = pixels * octaves
-    if tile is not None and max(size) > tile:
+    tiled = tile is not None and max(size) > tile
+    if tile is not None and tiled:
         seen = batch * largest_patch(size, tile)
-    remembered = 0.0
-    if settings.optimizer == "lbfgs":
-        remembered = history * (_PAIR if tile is None else _PAIR / 2)
-    held = _ACTIVATIONS * seen + (_HELD[settings.optimizer] + remembered) * pixels
-    updating = (_UPDATING[settings.optimizer] + remembered) * pixels
+    lbfgs = settings.optimizer == "lbfgs"
+    remembered = history * (_PAIR / 2 if tiled else _PAIR) if lbfgs else 0.0
+    kind = settings.optimizer if lbfgs or not tiled else "adam in tiles"
+    held = _ACTIVATIONS * seen + (_HELD[kind] + remembered) * pixels
+    updating = (_UPDATING[kind] + remembered) * pixels
     return round(_PROCESS + _WORKSPACE + max(held, updating))
 
 
@@ -71,7 +75,8 @@ def plan_memory(
 ) -> MemoryPlan:
     """The fastest way that stays below `limit` bytes.
 
-    That is whole, else in the largest tiles that fit, with a shorter history if that helps.
+    That is whole, else in the largest tiles that fit, with a shorter history if that helps, else
+    with Adam, which remembers no steps.
 
     Args:
       limit: of the process; None: `default_limit()`.
@@ -82,23 +87,33 @@ def plan_memory(
     """
     limit = default_limit() if limit is None else limit
     tiles = {"auto": (None, *_TILES), "off": (None,)}.get(str(tiling), (tiling,))
-    # A history of 5 was measured to be as good as one of 10; smaller tiles cost time.
-    ways = [(tile, history) for tile in tiles for history in (HISTORY, 5)]
-    ways.append((tiles[-1], _LEAST_HISTORY))
-    for tile, history in ways:
-        needed = predict_bytes(size, settings, batch=batch, tile=tile, history=history)
+    least = limit
+    for way in _ways(tiles, settings.optimizer):
+        chosen = settings.model_copy(update={"optimizer": way.optimizer})
+        needed = predict_bytes(size, chosen, batch=batch, tile=way.tile, history=way.history)
         if needed <= limit:
-            return MemoryPlan(tile, history, needed)
+            return way._replace(bytes=needed)
+        least = needed
     remedies = ["a smaller size or batch_size", "a higher memory_limit"]
     if tiling != "auto":
         remedies.append("`tiling: auto`")
-    if settings.optimizer == "lbfgs":
-        remedies.append("`optimizer: adam`, which remembers no steps")
-    least = predict_bytes(size, settings, batch=batch, tile=tiles[-1], history=_LEAST_HISTORY)
     raise InputError(
         f"{batch} of {size[0]}x{size[1]} px needs at least {least / 1e9:.1f} GB, more than the "
         f"{limit / 1e9:.1f} GB of memory_limit; use {', or '.join(remedies)}"
     )
+
+
+def _ways(tiles: Sequence[int | None], optimizer: str) -> Iterator[MemoryPlan]:
+    """From the fastest to the least."""
+    # A history of 5 was measured to be as good as one of 10; smaller tiles cost time.
+    histories = (HISTORY, 5) if optimizer == "lbfgs" else (0,)
+    for tile in tiles:
+        for history in histories:
+            yield MemoryPlan(tile, history, 0, optimizer)
+    if optimizer == "lbfgs":
+        yield MemoryPlan(tiles[-1], _LEAST_HISTORY, 0, optimizer)
+        for tile in tiles:
+            yield MemoryPlan(tile, 0, 0, "adam")
 
 
 @functools.cache

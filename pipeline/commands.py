@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from nst_ops.errors import InputError
+from nst_ops.sizes import pixel_steps
 from pipeline import files
 from pipeline.config import RunConfig, load_config
 from pipeline.display import PairDisplay, RunDisplay
@@ -130,7 +131,7 @@ def stylize(options: argparse.Namespace, rest: list[str], console: Console) -> i
     styles = tuple(_weighted(style) for style in options.styles)
     job = Job(1, Path(name).stem, options.content, styles, name)
     planned = Planner(config, _weights_sha256(config)).plan(job)
-    with PairDisplay(console) as display:
+    with PairDisplay(console, pixel_steps(planned.size, config)) as display:
         stylizer = Stylizer(
             folder,
             "stylize",

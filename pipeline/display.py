@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nst_ops.iterates import Iterate
 
 _LINE_SECONDS = 10.0  # between two lines of a log
+_PAIR_LINE_SECONDS = 60.0  # the same for one picture, which may take hours
 
 
 class RunDisplay:
@@ -105,12 +106,18 @@ def _words(speed: dict[str, float]) -> str:
 
 
 class PairDisplay:
-    """Progress of one pair: a bar on a terminal, else a line per scale."""
+    """Progress of one pair: a bar on a terminal, else a line per scale, and a line a minute.
 
-    def __init__(self, console: Console):
-        self.console = console
+    Args:
+      work: of the whole picture, in pixels x steps.
+    """
+
+    def __init__(self, console: Console, work: int):
+        self.console, self.work = console, work
         self.bar = _bar(console) if console.is_terminal else None
         self.tasks: dict[int, Any] = {}
+        self.done = 0  # of the work
+        self.started = self.printed = time.monotonic()
 
     def __enter__(self) -> "PairDisplay":
         if self.bar:
@@ -124,16 +131,25 @@ class PairDisplay:
     def show(self, iterate: "Iterate") -> None:
         """One step."""
         height, width = iterate.size
+        self.done += height * width
         loss = iterate.best["total"][0]
         text = f"scale {iterate.scale + 1}/{iterate.scales} ({width}x{height}): loss {loss:.4g}"
+        now = time.monotonic()
+        left = datetime.timedelta(
+            seconds=round((now - self.started) * max(0, self.work - self.done) / self.done)
+        )
         if self.bar:
             if iterate.scale not in self.tasks:
                 self.tasks[iterate.scale] = self.bar.add_task(text, total=iterate.steps)
-            self.bar.update(self.tasks[iterate.scale], completed=iterate.step, description=text)
+            task = self.tasks[iterate.scale]
+            self.bar.update(task, completed=iterate.step, description=f"{text}, {left} left")
         elif iterate.finished:
             self.console.print(
                 f"{text}, {iterate.step} steps ({iterate.stopped[0]}), {iterate.seconds:.1f} s"
             )
+        elif now - self.printed >= _PAIR_LINE_SECONDS:
+            self.printed = now
+            self.console.print(f"{text}, step {iterate.step}/{iterate.steps}, about {left} left")
 
 
 def _bar(console: Console) -> Progress:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nst_ops.images import Picture
+from pipeline import resuming
 from pipeline.config import RunConfig
 from pipeline.outputs import Row
 from pipeline.planning import PlannedJob
@@ -113,13 +114,15 @@ class Optimiser:
         self, batch: Sequence[Made], ready: Sequence[Ready], config: RunConfig, plan: "MemoryPlan"
     ) -> list[tuple[Ready, Outcome]]:
         """The pictures; one whose loss was never a number gets a second try with small steps."""
-        careful = config.model_copy(update={"optimizer": "adam", "learning_rate": 0.005})
+        careful = config.model_copy(update={"learning_rate": 0.005})
         outcomes: list[tuple[Ready, Outcome]] = []
         for job, made in zip(ready, batch, strict=True):
             outcome: Outcome = made
             if made.report.non_finite:
+                if self._folder is not None:  # its checkpoints led here
+                    resuming.forget(self._folder, [job.planned.job.output])
                 try:
-                    (outcome,) = self._run([job], careful, plan)
+                    (outcome,) = self._run([job], careful, plan._replace(optimizer="adam"))
                 except Exception as error:  # its neighbours are done
                     outcome = error
             if isinstance(outcome, Made) and outcome.report.non_finite:
@@ -138,6 +141,8 @@ class Optimiser:
         kept = self._checkpoint(ready, config)
         found = kept.load() if kept else None
         checkpoint, plan = found or (None, plan)
+        if plan.optimizer != config.optimizer:  # memory is short, but not of this batch's choosing
+            config = config.model_copy(update={"optimizer": plan.optimizer})
         self._announce(plan)
         self._supervisor.begin(size, count, config, config.timeout_seconds)
         name = ready[0].planned.job.id + (f" and {count - 1} more" if count > 1 else "")
@@ -175,6 +180,7 @@ class Optimiser:
         facts = {
             "batch_size": count,
             "tile": plan.tile,
+            "optimizer": config.optimizer,
             "seconds_optimise": result.seconds_optimise,
         }
         return [

@@ -75,6 +75,7 @@ SCHEMA = pyarrow.schema(
         ),
         ("batch_size", pyarrow.int64()),  # pictures optimised together; they share the seconds
         ("tile", pyarrow.int64()),  # side in px; null if computed whole
+        ("optimizer", pyarrow.string()),  # adam, too, where L-BFGS would not have fitted
         ("seconds_total", pyarrow.float64()),
         ("seconds_optimise", pyarrow.float64()),
         ("peak_memory_bytes", pyarrow.int64()),  # of the worker process, so far

@@ -128,10 +128,10 @@ def test_neighbours_of_a_failing_picture_are_made_once(tmp_path, monkeypatch):
 
     manifest = write_manifest(tmp_path / "two.csv", ["rocket", "rocket"], id="ab")
     batch = plans(manifest, settings())
-    real, sizes = coarse_to_fine.run, []
+    real, tried = coarse_to_fine.run, []
 
     def run(contents, *arguments, **options):
-        sizes.append(len(contents))
+        tried.append((len(contents), arguments[1].optimizer, options["resume"]))
         result = real(contents, *arguments, **options)
         broken = result.reports[0].scales[0]._replace(stop_reason="non-finite")
         result.reports[0].scales[0] = broken
@@ -140,7 +140,8 @@ def test_neighbours_of_a_failing_picture_are_made_once(tmp_path, monkeypatch):
     monkeypatch.setattr(coarse_to_fine, "run", run)
     rows, _ = stylize(tmp_path, batch)
     assert [row["status"] for row in rows] == ["failed", "ok"]
-    assert rows[0]["error_type"] == "NonFiniteError" and sizes == [2, 1]
+    assert rows[0]["error_type"] == "NonFiniteError"
+    assert tried == [(2, "lbfgs", None), (1, "adam", None)]
 
 
 def test_exhausted_memory_halves_the_batch_then_tiles(tmp_path, monkeypatch):
