@@ -19,6 +19,8 @@ from typing import Any, BinaryIO
 
 from nst_ops.errors import InputError
 
+TEMPORARY = ".nst-"  # names of files that are being written begin with it
+
 
 def is_url(path: str) -> bool:
     """Whether the path names an object store rather than a local file."""
@@ -152,7 +154,7 @@ def replacing(path: str, *, sync: bool = True) -> Iterator[BinaryIO]:
         return
     target = Path(path)
     _make_folder(target.parent)
-    temporary = target.parent / f".nst-{secrets.token_hex(8)}"
+    temporary = target.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
     try:
         with open(temporary, "xb") as file:
             yield file

@@ -141,7 +141,7 @@ def execute(
     except (ValueError, ImportError) as error:
         raise ConfigError(f"Beam's options or resource hints: {error}") from error
     with locking.lock(spec.folder, spec.run_id, spec.shard):
-        _bury_the_dead(spec.folder)
+        _bury_the_dead(spec)
         record = outputs.record_folder(spec.folder, spec.run_id)
         try:
             files.write(files.join(record, "config.yaml"), _settings_file(spec))
@@ -165,10 +165,14 @@ def execute(
     return summary
 
 
-def _bury_the_dead(folder: str) -> None:
+def _bury_the_dead(spec: RunSpec) -> None:
     """Runs that were killed get the record that they did not live to write."""
+    folder = spec.folder
     alive = locking.running(folder)
     work.recover(folder, alive)
+    if alive <= {spec.run_id} and not files.is_url(folder):  # a store has no half files
+        for name in files.listing(folder, f"**/{files.TEMPORARY}*"):
+            files.delete(files.join(folder, name))
     for name in files.listing(folder, "runs/*/config.yaml"):
         run_id = name.split("/")[1]
         path = files.join(outputs.record_folder(folder, run_id), "summary.json")

@@ -94,7 +94,10 @@ def test_killed_runs_get_a_record(run_manifest, manifest, tmp_path):
     work.journal(folder, dead, [job])
     (tmp_path / "out/runs" / dead).mkdir()
     (tmp_path / "out/runs" / dead / "config.yaml").write_text("size: 512")
+    half = tmp_path / "out/images/.nst-0123"
+    half.write_text("a part of a picture")
     run_manifest(manifest)
+    assert not half.exists()
     first = outputs.summaries(folder)[0]
     assert (first["run_id"], first["stopped"]) == (dead, "it was killed")
     assert sum(first[status] for status in outputs.STATUSES) == 1
