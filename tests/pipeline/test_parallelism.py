@@ -82,3 +82,13 @@ def test_each_process_takes_another_turn(tmp_path):
     for process in (*started, late, again):
         process.kill()
         process.communicate()
+
+
+def test_processes_divide_the_cores():
+    program = (
+        "from pipeline import parallelism; parallelism.cores = lambda: 8;"
+        "from pipeline.starting import start_tensorflow; start_tensorflow(4);"
+        "import tensorflow as tf; print(tf.config.threading.get_intra_op_parallelism_threads())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "2", done.stderr

@@ -1,0 +1,79 @@
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from pipeline import display
+from pipeline.display import PairDisplay, RunDisplay
+
+
+class Iterate:
+    """As much of an iterate as a display looks at."""
+
+    size, scale, scales, steps, seconds = (50, 100), 0, 1, 4, 2.0
+    best = {"total": [0.5]}
+
+    def __init__(self, step, stopped=""):
+        self.step, self.stopped, self.finished = step, (stopped,), bool(stopped)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Jumps as far as a test says."""
+
+    class Clock:
+        now = 1000.0
+
+        def monotonic(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(display.time, "monotonic", clock.monotonic)
+    return clock
+
+
+def progress(**changes):
+    counts = {"ok": 0, "cached": 0, "failed": 0, "deferred": 0, "now": []}
+    return counts | changes
+
+
+def test_log_lines_tell_speed_and_what_is_left(clock):
+    text = io.StringIO()
+    with RunDisplay(Console(file=text, soft_wrap=True), 110) as shown:
+        clock.now += 5.0
+        shown.show(progress(ok=1))  # too early for another line
+        clock.now += 3595.0
+        shown.show(progress(ok=30, failed=20, cached=50, now=["a: step 1"]))
+    assert text.getvalue() == (
+        "100/110: 30 ok, 50 cached, 20 failed, 0 deferred; 30 an hour, 0:20:00 left; a: step 1\n"
+    )
+
+
+def test_json_lines(clock):
+    text = io.StringIO()
+    with RunDisplay(Console(file=text, soft_wrap=True), 8, as_json=True) as shown:
+        shown.note("[1/2] begins", "begin", run_id="x")
+        clock.now += 100.0
+        shown.show(progress(ok=4, failed=9, now=["[a]"]))  # counted twice after a restart
+        shown.note("[bold]text")
+    begin, line, note = map(json.loads, text.getvalue().splitlines())
+    assert (begin["event"], begin["run_id"]) == ("begin", "x")
+    assert (line["event"], line["ok"], line["rows"], line["now"]) == ("progress", 4, 8, ["[a]"])
+    assert (line["pictures_per_hour"], line["seconds_left"]) == (144.0, 0)
+    assert (note["event"], note["text"]) == ("note", "[bold]text")
+
+
+def test_a_picture_of_hours_is_heard_of(clock):
+    text = io.StringIO()
+    with PairDisplay(Console(file=text, soft_wrap=True), work=4 * 5000) as shown:
+        clock.now += 30.0
+        shown.show(Iterate(1))
+        clock.now += 50.0
+        shown.show(Iterate(2))
+        clock.now += 40.0
+        shown.show(Iterate(3, "converged"))
+    assert text.getvalue().splitlines() == [
+        "scale 1/1 (100x50): loss 0.5, step 2/4, about 0:01:20 left",
+        "scale 1/1 (100x50): loss 0.5, 3 steps (converged), 2.0 s",
+    ]
