@@ -73,14 +73,18 @@ def load(file: BinaryIO) -> tuple[Checkpoint, dict[str, Any]]:
                 raise InputError(f"format {header['format']} of a checkpoint, not {_FORMAT}")
             state = _state(header["state"], arrays)
             best = {n.removeprefix("best/"): arrays[n] for n in arrays if n.startswith("best/")}
-            goal, since = arrays["goal"], arrays["since"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            standing = Standing(
+                header["step"],
+                best,
+                arrays["goal"],
+                arrays["since"],
+                tuple(header["stopped"]),
+                header["seconds"],
+            )
+            reports = [_report(*parts) for parts in header["reports"]]
+            return Checkpoint(header["scale"], standing, state, reports), header["facts"]
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"a damaged checkpoint ({error})") from error
-    standing = Standing(
-        header["step"], best, goal, since, tuple(header["stopped"]), header["seconds"]
-    )
-    reports = [_report(*parts) for parts in header["reports"]]
-    return Checkpoint(header["scale"], standing, state, reports), header["facts"]
 
 
 def _flat(state: State) -> Iterator[tuple[str, np.ndarray]]:

@@ -44,7 +44,7 @@ def run(
         progress(iterate)
         last = iterate
     if last is None:
-        raise InputError("nothing to stylize: no photo, or a checkpoint of its end")
+        raise InputError("nothing to stylize: the batch is empty")
     return Result(last.image(), last.reports)
 
 
@@ -101,12 +101,16 @@ def stylize(
     optimizer = make_optimizer(settings.optimizer, settings.learning_rate, history, storage)
     final: Size = (contents.shape[1], contents.shape[2])
     plans = schedule(final, settings)
+    image_of = functools.partial(_finished, contents=contents, color=settings.color)
     state: State | None = None
     standing = Standing.at_start(len(contents))
     reports = [Report() for _ in contents]
     begin = 0
     if resume is not None:
         begin, standing, state, reports = _checked(resume, plans, optimizer, len(contents))
+        if begin == len(plans):  # nothing is left to do but to say so
+            yield _iterate(begin - 1, plans, resume.standing, state, reports, image_of)
+            return
     for index, plan in list(enumerate(plans))[begin:]:
         side = tile if tile is not None and max(plan.size) > tile else None
         photo = pyramid.resize(tf.constant(photos), plan.size)
@@ -131,24 +135,37 @@ def stylize(
         step = _step(objective, optimizer, octaves, side)
         for losses, now in _optimise(step, state, standing, targets, plan, knobs, settings):
             state, standing = now
-            iterate = Iterate(
-                scale=index,
-                scales=len(plans),
-                size=plan.size,
-                step=standing.step,
-                steps=plan.steps,
-                losses=losses,
-                best=standing.best,
-                stopped=standing.stopped,
-                seconds=standing.seconds,
-                image=functools.partial(_finished, state.image, contents, settings.color),
-                reports=reports,
-                checkpoint=functools.partial(Checkpoint, index, standing, state, reports),
-            )
+            iterate = _iterate(index, plans, standing, state, reports, image_of, losses)
             for row, report in enumerate(reports):
                 report.add(iterate, row)
             yield iterate
         standing = Standing.at_start(len(contents))
+
+
+def _iterate(
+    index: int,
+    plans: Sequence[ScalePlan],
+    standing: Standing,
+    state: State,
+    reports: list[Report],
+    image_of: Callable[[tf.Tensor], np.ndarray],
+    losses: dict[str, np.ndarray] | None = None,
+) -> Iterate:
+    """Where the loop is, at the scale of this index."""
+    return Iterate(
+        scale=index,
+        scales=len(plans),
+        size=plans[index].size,
+        step=standing.step,
+        steps=plans[index].steps,
+        losses=standing.best if losses is None else losses,
+        best=standing.best,
+        stopped=standing.stopped,
+        seconds=standing.seconds,
+        image=functools.partial(image_of, state.image),
+        reports=reports,
+        checkpoint=functools.partial(Checkpoint, index, standing, state, reports),
+    )
 
 
 def _optimise(

@@ -19,6 +19,7 @@ HISTORY = 10  # steps that L-BFGS remembers where there is room
 _PROCESS = 0.8e9  # bytes: Python, TensorFlow and the network's weights
 _ACTIVATIONS = 2200  # bytes per px of the images that the network sees at once
 _WORKSPACE = 0.1e9  # bytes, of the libraries, however small the picture
+_RETAINED = 1200  # bytes per px of a tile that the libraries keep for the next one
 # Bytes per px of the picture, while activations are there: photo, content features, optimiser.
 _HELD = {"lbfgs": 100, "adam": 95, "adam in tiles": 85}
 # The same while the optimiser computes, and activations are gone.
@@ -61,7 +62,7 @@ def predict_bytes(
     remembered = history * (_PAIR / 2 if tiled else _PAIR) if lbfgs else 0.0
     kind = settings.optimizer if lbfgs or not tiled else "adam in tiles"
     held = _ACTIVATIONS * seen + (_HELD[kind] + remembered) * pixels
-    updating = (_UPDATING[kind] + remembered) * pixels
+    updating = (_UPDATING[kind] + remembered) * pixels + (_RETAINED * seen if tiled else 0.0)
     return round(_PROCESS + _WORKSPACE + max(held, updating))
 
 

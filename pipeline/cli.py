@@ -34,7 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _quiet_logs(options.verbose)
     if rest and options.command != "run":
         parser.error(f"unknown arguments: {' '.join(rest)}")
-    console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True)
+    # No markup: what is shown holds names from manifests, brackets and all.
+    console = Console(
+        stderr=True,
+        quiet=options.quiet,
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+        emoji=False,
+    )
 
     def complain(message: object) -> None:
         print(f"nst {options.command}: {message}", file=sys.stderr)
@@ -68,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"nst {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, help: str, *, config: bool) -> argparse.ArgumentParser:
+    def add(name: str, help: str, *, config: bool) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
         noise = sub.add_mutually_exclusive_group()
         noise.add_argument(
@@ -89,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
             )
         return sub
 
-    sub = command("run", "stylize all rows of a manifest; other options go to Beam", config=True)
+    sub = add("run", "stylize all rows of a manifest; other options go to Beam", config=True)
     sub.add_argument("--manifest", required=True, metavar="FILE", help=".csv, .jsonl or .parquet")
     sub.add_argument(
         "--output", required=True, metavar="DIR", help="the run's folder; run again to go on"
@@ -120,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         "--log_format", choices=("text", "json"), default="text", help="of what is printed"
     )
 
-    sub = command("stylize", "stylize one photo after one or more paintings", config=True)
+    sub = add("stylize", "stylize one photo after one or more paintings", config=True)
     sub.add_argument("content", metavar="CONTENT", help="the photo")
     sub.add_argument(
         "styles",
@@ -132,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", required=True, metavar="FILE", help=".png, .jpg, .webp or .tif"
     )
 
-    sub = command("manifest", "make a manifest from files", config=False)
+    sub = add("manifest", "make a manifest from files", config=False)
     sub.add_argument(
         "--content", required=True, metavar="GLOB", help="photos, quoted: 'photos/**/*.jpg'"
     )
@@ -146,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("-o", "--output", required=True, metavar="FILE", help=".csv or .jsonl")
 
-    sub = command(
+    sub = add(
         "validate",
         "read a config, a manifest and the images' headers; report problems",
         config=True,
@@ -162,19 +170,17 @@ def _parser() -> argparse.ArgumentParser:
         "measures for some seconds, none leaves the estimate out",
     )
 
-    sub = command("report", "make the HTML report of a run again", config=False)
+    sub = add("report", "make the HTML report of a run again", config=False)
     sub.add_argument("folder", metavar="DIR", help="the --output of nst run")
     sub.add_argument("--run", metavar="ID", help="which one (default: the last)")
 
-    sub = command("runs", "list the runs of a folder", config=False)
+    sub = add("runs", "list the runs of a folder", config=False)
     sub.add_argument("folder", metavar="DIR", help="the --output of nst run")
 
-    sub = command("merge", "make one run of the last runs of all shards", config=False)
+    sub = add("merge", "make one run of the last runs of all shards", config=False)
     sub.add_argument("folder", metavar="DIR", help="the --output of nst run --shard")
 
-    command(
-        "doctor", "print versions, devices, threads, memory and the weights' hash", config=False
-    )
+    add("doctor", "print versions, devices, threads, memory and the weights' hash", config=False)
     return parser
 
 

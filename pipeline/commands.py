@@ -46,7 +46,7 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
     from pipeline.interrupting import stopping
     from pipeline.launching import beam_options, execute, new_spec
 
-    beam = beam_options(beam_arguments, config, rows // shard.count)
+    beam = beam_options(beam_arguments, config, -(-rows // shard.count))
     manifest, folder = (files.absolute(path) for path in (options.manifest, options.output))
     spec = new_spec(
         manifest,
@@ -120,6 +120,10 @@ def stylize(options: argparse.Namespace, rest: list[str], console: Console) -> i
         raise InputError(
             f"-o {options.output}: ends in {extension!r}; use {', '.join(_EXTENSIONS)}"
         )
+    if files.is_url(options.output):
+        raise InputError(
+            "nst stylize writes local files; use nst run for URLs", path=options.output
+        )
     config = load_config(options.config, [*options.overrides, f"format={_EXTENSIONS[extension]}"])
     from pipeline.manifest import Job
     from pipeline.planning import Planner
@@ -129,6 +133,7 @@ def stylize(options: argparse.Namespace, rest: list[str], console: Console) -> i
     if os.path.isdir(folder) and not os.access(folder, os.W_OK):
         raise InputError("is not writable; give another place to -o", path=folder)
     styles = tuple(_weighted(style) for style in options.styles)
+    files.connect([options.content, *(path for path, _ in styles)])
     job = Job(1, Path(name).stem, options.content, styles, name)
     planned = Planner(config, _weights_sha256(config)).plan(job)
     with PairDisplay(console, pixel_steps(planned.size, config)) as display:
@@ -232,7 +237,7 @@ def runs(options: argparse.Namespace, rest: list[str], console: Console) -> int:
         counts = ", ".join(f"{summary[status]} {status}" for status in STATUSES if summary[status])
         seconds = summary.get("seconds")
         facts = [counts or "no rows", f"{seconds:.0f} s" if seconds is not None else ""]
-        shard = summary.get("shard", "1/1")
+        shard = summary["shard"]
         facts += [f"shard {shard}" if shard != "1/1" else "", summary["stopped"]]
         print(f"{summary['run_id']}  {'; '.join(fact for fact in facts if fact)}")
     return OK

@@ -95,7 +95,7 @@ class RunDisplay:
     def _print_json(self, event: str, values: dict[str, Any]) -> None:
         moment = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"time": moment, "event": event, **values})
-        self.console.print(line, markup=False)
+        self.console.print(line)
 
 
 def _words(speed: dict[str, float]) -> str:
@@ -154,7 +154,7 @@ class PairDisplay:
 
 def _bar(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

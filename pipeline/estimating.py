@@ -1,5 +1,6 @@
 """What a run would meet, from headers only: problems, batches, memory and hours."""
 
+import contextlib
 import datetime
 import time
 from collections import Counter, defaultdict
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nst_ops.errors import InputError
+from nst_ops.memory import default_limit, plan_memory
 from nst_ops.sizes import Size, pixel_steps
 from pipeline import parallelism
 from pipeline.config import ConfigError, RunConfig
@@ -70,23 +72,21 @@ class Findings:
         end = datetime.timedelta(seconds=round(seconds))
         pictures = sum(self.shapes.values())
         return (
-            f"time: about {end} ({seconds / pictures:.1f} s a picture at {speed:.2f} million px x "
-            f"steps a second; parallelism: {processes} here)"
+            f"time of one process: about {end} ({seconds / pictures:.1f} s a picture at "
+            f"{speed:.2f} million px x steps a second); {processes} process(es) would run here"
         )
 
     def _peak(self) -> int:
-        from nst_ops.memory import default_limit, plan_memory
-
         peaks = []
         for size, config, count in self.kinds():
             batch = min(count, config.batch_of(size[0] * size[1]))
             limit = config.memory_limit or default_limit()
-            try:
-                plan = plan_memory(size, config, batch=batch, limit=limit, tiling=config.tiling)
-            except InputError:  # it is halved until it fits
-                plan = plan_memory(size, config, limit=limit, tiling=config.tiling)
-            peaks.append(plan.bytes)
-        return max(peaks)
+            for count in (batch, 1):  # a batch is halved until it fits
+                with contextlib.suppress(InputError):
+                    plan = plan_memory(size, config, batch=count, limit=limit, tiling=config.tiling)
+                    peaks.append(plan.bytes)
+                    break
+        return max(peaks, default=0)
 
 
 def examine(manifest: str, config: RunConfig) -> Findings:
@@ -99,7 +99,9 @@ def examine(manifest: str, config: RunConfig) -> Findings:
             found.problems["unreadable rows"].append((row.line, row.message))
             continue
         try:
-            found.shapes[planner.size(row), row.config(config).model_dump_json()] += 1
+            own, size = row.config(config), planner.size(row)
+            plan_memory(size, own, limit=config.memory_limit, tiling=own.tiling)
+            found.shapes[size, own.model_dump_json()] += 1
         except (ConfigError, InputError) as error:
             found.problems[_kind(row, error)].append((row.line, str(error)))
     return found
@@ -135,6 +137,8 @@ def _kind(job: Job, error: Exception) -> str:
         return f"{whose} that cannot be read"
     if "sides of at least" in text:
         return "photos too small"
+    if "memory_limit" in text:
+        return "pictures too large for memory_limit"
     if "max_pixels" in text or "max_file_bytes" in text:
         return f"{whose} too large"
     return f"{whose} that are no images"

@@ -19,7 +19,8 @@ from typing import Any, BinaryIO
 
 from nst_ops.errors import InputError
 
-TEMPORARY = ".nst-"  # names of files that are being written begin with it
+# What a file is called while it is being written: a glob.
+TEMPORARY = ".nst-" + 16 * "[0-9a-f]"
 
 
 def is_url(path: str) -> bool:
@@ -34,7 +35,7 @@ def join(folder: str, *parts: str) -> str:
 
 def absolute(path: str) -> str:
     """For workers, which may have another working folder."""
-    return path if is_url(path) else os.path.abspath(path)
+    return path.rstrip("/") if is_url(path) else os.path.abspath(path)
 
 
 def resolve(path: str, folder: str) -> str:
@@ -154,7 +155,7 @@ def replacing(path: str, *, sync: bool = True) -> Iterator[BinaryIO]:
         return
     target = Path(path)
     _make_folder(target.parent)
-    temporary = target.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
+    temporary = target.parent / f".nst-{secrets.token_hex(8)}"
     try:
         with open(temporary, "xb") as file:
             yield file

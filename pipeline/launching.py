@@ -3,7 +3,7 @@
 import contextlib
 import json
 import math
-import secrets
+import os
 import shlex
 import sys
 import threading
@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 import apache_beam as beam
+import grpc
 import yaml
 from apache_beam.options.pipeline_options import (
     DirectOptions,
@@ -27,12 +28,11 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProv
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from pipeline import files, locking, outputs, parallelism, report, work, worker
+from pipeline import files, locking, outputs, parallelism, report, resuming, work, worker
 from pipeline.config import ConfigError, RunConfig
 from pipeline.run import RunSpec, build
 from pipeline.sharding import Shard
 
-_ENOUGH_TO_JUDGE = 20  # rows, before a ratio of failures means anything
 _NOTIFY_SECONDS = 10.0
 
 
@@ -52,7 +52,7 @@ def new_spec(
     return RunSpec(
         manifest,
         folder,
-        f"{outputs.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+        outputs.new_run_id(),
         config.model_dump_json(),
         weights_sha256,
         rows,
@@ -128,6 +128,7 @@ def execute(
     Raises:
       ConfigError: Beam does not take the options or hints; nothing was started.
       LockedError: another run is at work on the folder; nothing was started.
+      RuntimeError: the run failed; it has a summary that says so.
     """
     started = time.time()
     if options.get_all_options().get("template_location"):
@@ -142,60 +143,119 @@ def execute(
         raise ConfigError(f"Beam's options or resource hints: {error}") from error
     with locking.lock(spec.folder, spec.run_id, spec.shard):
         _bury_the_dead(spec)
-        record = outputs.record_folder(spec.folder, spec.run_id)
+        begun = _begin_record(spec)
         try:
-            files.write(files.join(record, "config.yaml"), _settings_file(spec))
-        except OSError as error:
-            raise ConfigError(
-                f"{error.filename}: {error.strerror}; give another --output"
-            ) from error
-        with _watched(spec, show):
-            pipeline.run().wait_until_finish()
-        outputs.remove_leftovers(spec.folder, spec.run_id)
-        summary = _summary(spec, started)
-        files.write(files.join(record, "summary.json"), json.dumps(summary, indent=2).encode())
-        if not summary["deferred"]:
-            files.write(files.join(record, "_SUCCESS"), b"\n")
-        try:
-            report.write_report(spec.folder, spec.run_id)
-        except Exception as error:  # the pictures are there, and `nst report` can try again
-            warn(f"no report: {type(error).__name__}: {error}")
-        work.clear(spec.folder, spec.run_id)
+            with _watched(spec, show, warn):
+                pipeline.run().wait_until_finish()
+            summary = begun | _outcome(spec, started)
+        except Exception as error:
+            summary = begun | {"stopped": f"failed: {type(error).__name__}: {error}"}
+            summary |= outputs.counts(outputs.SCHEMA.empty_table())
+            outputs.write_record(spec.folder, spec.run_id, "summary.json", summary)
+            _notify(spec.config.notify_url, summary, warn)
+            raise RuntimeError(str(error)) from error
+        _end_record(spec, summary, warn)
     _notify(spec.config.notify_url, summary, warn)
     return summary
+
+
+def _begin_record(spec: RunSpec) -> dict[str, Any]:
+    """Writes what is known by now: the run may not live to say more."""
+    begun = asdict(spec) | {"shard": str(spec.shard), "versions": outputs.versions()}
+    del begun["settings"], begun["deadline"]  # the one has its own file, the other may be infinite
+    path = files.join(outputs.record_folder(spec.folder, spec.run_id), "config.yaml")
+    try:
+        files.write(path, _settings_file(spec))
+        outputs.write_record(spec.folder, spec.run_id, "run.json", begun)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}"
+        raise ConfigError(f"{what}; give another --output") from error
+    return begun
+
+
+def _outcome(spec: RunSpec, started: float) -> dict[str, Any]:
+    """How the run ended."""
+    outputs.remove_leftovers(spec.folder, spec.run_id)
+    counts = outputs.counts(
+        outputs.read_metadata(spec.folder, spec.run_id, ["status", "error_type"])
+    )
+    stopped = work.stop_requested(spec.folder, spec.run_id) or _most_fail(spec, counts)
+    if counts["deferred"] and not stopped:
+        stopped = "the deadline has come"
+    return {"seconds": round(time.time() - started, 3), "stopped": stopped, **counts}
+
+
+def _end_record(spec: RunSpec, summary: dict[str, Any], warn: Callable[[str], None]) -> None:
+    outputs.write_record(spec.folder, spec.run_id, "summary.json", summary)
+    if not summary["deferred"]:
+        record = outputs.record_folder(spec.folder, spec.run_id)
+        files.write(files.join(record, "_SUCCESS"), b"\n")
+    try:
+        report.write_report(spec.folder, spec.run_id)
+    except Exception as error:  # the pictures are there, and `nst report` can try again
+        warn(f"no report: {type(error).__name__}: {error}")
+    work.clear(spec.folder, spec.run_id)
+    if not summary["deferred"] and locking.running(spec.folder) <= {spec.run_id}:
+        resuming.forget_all(spec.folder)  # such as those of rows that the manifest no longer has
 
 
 def _bury_the_dead(spec: RunSpec) -> None:
     """Runs that were killed get the record that they did not live to write."""
     folder = spec.folder
+    # Looked for before asking who lives: a run takes its lock before it leaves anything.
+    records = files.listing(folder, "runs/*/run.json")
+    # A store has no half files.
+    half = [] if files.is_url(folder) else files.listing(folder, f"**/{files.TEMPORARY}")
+    work.recover(folder, lambda: locking.running(folder))
     alive = locking.running(folder)
-    work.recover(folder, alive)
-    if alive <= {spec.run_id} and not files.is_url(folder):  # a store has no half files
-        for name in files.listing(folder, f"**/{files.TEMPORARY}*"):
+    if alive <= {spec.run_id}:
+        for name in half:
             files.delete(files.join(folder, name))
-    for name in files.listing(folder, "runs/*/config.yaml"):
-        run_id = name.split("/")[1]
+    for run_id in (name.split("/")[1] for name in records):
         path = files.join(outputs.record_folder(folder, run_id), "summary.json")
         if run_id not in alive and not files.exists(path):
             # To what a cluster may still do of it.
             work.request_stop(folder, run_id, "its launcher died")
             outputs.remove_leftovers(folder, run_id)
+            begun = outputs.read_record(folder, run_id, "run.json")
             table = outputs.read_metadata(folder, run_id, ["status", "error_type"])
-            summary = {"run_id": run_id, "folder": folder, "stopped": "it was killed"}
-            files.write(path, json.dumps(summary | outputs.counts(table), indent=2).encode())
+            summary = begun | {"stopped": "it was killed"} | outputs.counts(table)
+            outputs.write_record(folder, run_id, "summary.json", summary)
 
 
 @contextlib.contextmanager
-def _watched(spec: RunSpec, show: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+def _watched(
+    spec: RunSpec, show: Callable[[dict[str, Any]], None], warn: Callable[[str], None]
+) -> Iterator[None]:
     done = threading.Event()
+
+    def look() -> None:
+        progress = work.read_progress(spec.folder, spec.run_id)
+        reason = _most_fail(spec, progress)
+        if reason and not work.stop_requested(spec.folder, spec.run_id):
+            work.request_stop(spec.folder, spec.run_id, reason)
+        show(progress)
 
     def watch() -> None:
         while not done.wait(0.5):
-            locking.heartbeat(spec.folder, spec.shard)
-            progress = work.read_progress(spec.folder, spec.run_id)
-            _stop_if_most_fail(spec, progress)
-            show(progress)
+            try:
+                look()
+            except Exception as error:  # a full disk, a closed terminal: the run goes on
+                warn(f"progress is not shown any more: {type(error).__name__}: {error}")
+                return
 
+    def thread_failed(arguments: threading.ExceptHookArgs) -> None:
+        name = arguments.thread.name if arguments.thread else ""
+        if name == "run_worker" and not done.is_set():
+            # Beam would wait for its answer for ever. The next run takes up what is begun.
+            message = f"nst run: {arguments.exc_value} (-9: killed, perhaps for its memory); run "
+            message += "the same command again, with a lower parallelism or memory_limit"
+            print(message, file=sys.stderr, flush=True)
+            os._exit(1)
+        if not isinstance(arguments.exc_value, grpc.RpcError):  # which only says the same
+            before(arguments)
+
+    before, threading.excepthook = threading.excepthook, thread_failed
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
@@ -203,38 +263,28 @@ def _watched(spec: RunSpec, show: Callable[[dict[str, Any]], None]) -> Iterator[
     finally:
         done.set()
         thread.join()
-        show(work.read_progress(spec.folder, spec.run_id))
+        threading.excepthook = before
+        with contextlib.suppress(Exception):
+            look()
 
 
-def _stop_if_most_fail(spec: RunSpec, progress: dict[str, Any]) -> None:
-    """A wrong mount should not burn a night."""
-    done = sum(progress[status] for status in outputs.STATUSES)
+def _most_fail(spec: RunSpec, counts: dict[str, Any]) -> str:
+    """Why the run should stop, if it should: a wrong mount should not burn a night."""
+    rows = -(-spec.rows // spec.shard.count)
     ratio = spec.config.max_failure_ratio
-    if done >= _ENOUGH_TO_JUDGE and progress["failed"] > ratio * done:
-        reason = (
-            f"{progress['failed']} of {done} rows failed, more than max_failure_ratio = {ratio:g}"
-        )
-        work.request_stop(spec.folder, spec.run_id, reason)
-
-
-def _summary(spec: RunSpec, started: float) -> dict[str, Any]:
-    table = outputs.read_metadata(spec.folder, spec.run_id, ["status", "error_type"])
-    plain = asdict(spec) | {"shard": str(spec.shard)}
-    del plain["settings"], plain["deadline"]  # the one has its own file, the other may be infinite
-    return {
-        **plain,
-        "seconds": round(time.time() - started, 3),
-        "stopped": work.stop_requested(spec.folder, spec.run_id),
-        **outputs.counts(table),
-        "versions": outputs.versions(),
-    }
+    if counts["failed"] <= ratio * rows:
+        return ""
+    return f"{counts['failed']} of {rows} rows failed, more than max_failure_ratio = {ratio:g}"
 
 
 def _settings_file(spec: RunSpec) -> bytes:
     settings = json.loads(spec.settings)
     if settings["notify_url"]:
         settings["notify_url"] = "(not recorded: it may hold a secret)"
-    command = f"nst run --config config.yaml --manifest {spec.manifest} --output {spec.folder}"
+    words = ["nst", "run", "--config", "config.yaml", "--manifest", spec.manifest]
+    words += ["--output", spec.folder]
+    words += ["--shard", str(spec.shard)] if spec.shard.count > 1 else []
+    command = shlex.join(words)
     return f"# {command}\n{yaml.safe_dump(settings)}".encode()
 
 
@@ -246,5 +296,5 @@ def _notify(url: str | None, summary: dict[str, Any], warn: Callable[[str], None
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     try:
         urllib.request.urlopen(request, timeout=_NOTIFY_SECONDS).close()
-    except (OSError, ValueError) as error:
+    except Exception as error:  # urllib raises of all kinds, such as for a port that is none
         warn(f"notify_url: the summary could not be posted: {error}")

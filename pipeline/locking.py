@@ -7,7 +7,9 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,8 @@ from typing import Any
 from pipeline.outputs import work_folder
 from pipeline.sharding import Shard
 
-_STALE = 120.0  # seconds without a sign of life after which a lock is taken over
+_HEARTBEAT = 5.0  # seconds between two signs of life
+_STALE = 120.0  # seconds without one after which another machine's lock is taken over
 
 
 class LockedError(ValueError):
@@ -41,6 +44,9 @@ def lock(folder: str, run_id: str, shard: Shard = Shard()) -> Iterator[None]:  #
             break
         except FileExistsError:
             _refuse_unless_gone(path, folder)
+    over = threading.Event()
+    heart = threading.Thread(target=_beat, args=(path, owner, over), daemon=True)
+    heart.start()
     try:
         # After taking its own, so that of two that begin together at most one goes on.
         for other in _locks(folder):
@@ -48,13 +54,17 @@ def lock(folder: str, run_id: str, shard: Shard = Shard()) -> Iterator[None]:  #
                 _refuse_unless_gone(other, folder)
         yield
     finally:
-        path.unlink(missing_ok=True)
+        over.set()
+        heart.join()
+        if _owner(path) == owner:
+            path.unlink(missing_ok=True)
 
 
-def heartbeat(folder: str, shard: Shard) -> None:
-    """A sign of life."""
-    with contextlib.suppress(OSError):
-        os.utime(_path(folder, shard))
+def _beat(path: Path, owner: dict[str, Any], over: threading.Event) -> None:
+    """Signs of life, as long as the lock is still its owner's."""
+    while not over.wait(_HEARTBEAT) and _owner(path) == owner:
+        with contextlib.suppress(OSError):
+            os.utime(path)
 
 
 def running(folder: str) -> set[str]:
@@ -64,10 +74,16 @@ def running(folder: str) -> set[str]:
 
 
 def _refuse_unless_gone(path: Path, folder: str) -> None:
-    if _is_gone(path):
-        path.unlink(missing_ok=True)
-        return
     owner, age = _owner(path), _age(path)
+    if _is_gone(path):
+        # Renamed first: of two that find it abandoned, one may have a lock there by now.
+        aside = path.with_name(f"abandoned-{secrets.token_hex(8)}")
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(aside)
+            if _owner(aside) != owner:
+                aside.rename(path)
+            aside.unlink(missing_ok=True)
+        return
     raise LockedError(
         f"{folder}: run {owner.get('run_id')} (process {owner.get('pid')} on {owner.get('host')}, "
         f"last sign of life {age:.0f} s ago) is at work on this folder; wait for it, or remove "
@@ -77,10 +93,10 @@ def _refuse_unless_gone(path: Path, folder: str) -> None:
 
 def _is_gone(path: Path) -> bool:
     owner = _owner(path)
-    here = owner.get("host") == socket.gethostname() and _born(os.getpid())
-    # A container that was restarted has the name and the process number that it had before.
-    dead = here and _born(owner["pid"]) != owner.get("born")
-    return bool(dead) or _age(path) > _STALE
+    if owner.get("host") == socket.gethostname() and _born(os.getpid()):
+        # A container that was restarted has the name and the process number that it had before.
+        return _born(owner["pid"]) != owner.get("born")
+    return _age(path) > _STALE
 
 
 def _born(pid: int) -> str:

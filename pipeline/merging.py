@@ -1,11 +1,8 @@
 """`nst merge`: the last runs of all shards as one, with its own metadata, summary and report."""
 
-import json
-import secrets
 from typing import Any
 
 import pyarrow
-import pyarrow.parquet
 
 from nst_ops.errors import InputError
 from pipeline import files, outputs
@@ -20,33 +17,36 @@ def merge_shards(folder: str) -> dict[str, Any]:
       The summary; `merged` names the runs.
 
     Raises:
-      InputError: there is no run of a shard, or one is missing.
+      InputError: there is no run of a shard, one is missing or was killed, or they do not make one
+        manifest together.
     """
     parts = _last_of_each(folder)
-    run_id = f"{outputs.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    run_id = outputs.new_run_id()
     tables = [outputs.read_metadata(folder, part["run_id"]) for part in parts]
     table = pyarrow.concat_tables(tables).sort_by("manifest_line")
+    if len(table) != parts[0]["rows"]:
+        raise InputError(
+            f"the shards have {len(table)} rows together, the manifest had {parts[0]['rows']}; run "
+            "the shards again",
+            path=folder,
+        )
     ids = pyarrow.array([run_id] * len(table)).dictionary_encode()
     table = table.set_column(0, "run_id", ids).cast(outputs.SCHEMA)
-    sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(table, sink, compression="zstd")
-    prefix = outputs.metadata_prefix(folder, run_id)
-    files.write(f"{prefix}-00000-of-00001.parquet", sink.getvalue().to_pybytes())
+    outputs.write_metadata(folder, run_id, table)
 
-    record = outputs.record_folder(folder, run_id)
     newest = outputs.record_folder(folder, max(part["run_id"] for part in parts))
+    record = outputs.record_folder(folder, run_id)
     files.write(files.join(record, "config.yaml"), files.read(files.join(newest, "config.yaml")))
     summary = {
         **parts[0],
         "run_id": run_id,
         "merged": [part["run_id"] for part in parts],
         "shard": str(Shard()),
-        "rows": len(table),
         "seconds": max(part["seconds"] for part in parts),
         "stopped": next((part["stopped"] for part in parts if part["stopped"]), ""),
         **outputs.counts(table),
     }
-    files.write(files.join(record, "summary.json"), json.dumps(summary, indent=2).encode())
+    outputs.write_record(folder, run_id, "summary.json", summary)
     if not summary["deferred"]:
         files.write(files.join(record, "_SUCCESS"), b"\n")
     write_report(folder, run_id)
@@ -58,7 +58,7 @@ def _last_of_each(folder: str) -> list[dict[str, Any]]:
     last: dict[Shard, dict[str, Any]] = {}
     newest = Shard()
     for summary in outputs.summaries(folder):
-        shard = Shard.parse(summary.get("shard", "1/1"))
+        shard = Shard.parse(summary["shard"])
         if shard.count > 1:
             newest = shard
             last[shard] = summary
@@ -70,7 +70,13 @@ def _last_of_each(folder: str) -> list[dict[str, Any]]:
     missing = [str(shard) for shard in wanted if shard not in last]
     if missing:
         raise InputError(f"no run of --shard {', '.join(missing)} has ended; run it", path=folder)
-    manifests = {last[shard]["manifest"] for shard in wanted}
+    unfinished = [str(shard) for shard in wanted if "seconds" not in last[shard]]
+    if unfinished:
+        raise InputError(
+            f"the last run of --shard {', '.join(unfinished)} did not end; run it again",
+            path=folder,
+        )
+    manifests = {f"{last[shard]['manifest']} of {last[shard]['rows']} rows" for shard in wanted}
     if len(manifests) > 1:
         raise InputError(
             f"the shards' last runs were of different manifests: {', '.join(sorted(manifests))}; "

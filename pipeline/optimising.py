@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nst_ops.images import Picture
-from pipeline import resuming
+from nst_ops.sizes import pixel_steps
+from pipeline import parallelism, resuming
 from pipeline.config import RunConfig
 from pipeline.outputs import Row
 from pipeline.planning import PlannedJob
@@ -91,24 +92,30 @@ class Optimiser:
         from nst_ops.memory import default_limit, plan_memory, predict_bytes
 
         size, count = ready[0].planned.size, len(ready)
-        limit = config.memory_limit or default_limit() // self._processes
+        # A GPU's memory belongs to its process, a machine's to all.
+        sharers = -(-self._processes // max(1, parallelism.gpus()))
+        limit = config.memory_limit or default_limit() // sharers
         try:
             if count > 1 and predict_bytes(size, config, batch=count) > limit:
                 raise MemoryError
             plan = plan_memory(size, config, batch=count, limit=limit, tiling=config.tiling)
-            yield from self._finite(self._run(ready, config, plan), ready, config, plan)
-        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-            # Too much for one batch, or the memory went elsewhere.
-            if count > 1:
-                yield from self.make(ready[: count // 2], config)
-                yield from self.make(ready[count // 2 :], config)
-            elif config.tiling in ("auto", "off") or int(config.tiling) > _SMALL_TILE:
-                yield from self.make(ready, config.model_copy(update={"tiling": _SMALL_TILE}))
-            else:
-                yield ready[0], error
+            outcomes = self._finite(self._run(ready, config, plan), ready, config, plan)
         except Exception as error:
-            for job in ready:
-                yield job, error
+            # Without its frames, which hold what was in memory.
+            outcomes = [(job, error.with_traceback(None)) for job in ready]
+        _, first = outcomes[0]
+        if not isinstance(first, MemoryError | tf.errors.ResourceExhaustedError):
+            yield from outcomes
+            return
+        # Too much for one batch, or the memory went elsewhere. What led there is no way on.
+        self._forget(ready)
+        if count > 1:
+            yield from self.make(ready[: count // 2], config)
+            yield from self.make(ready[count // 2 :], config)
+        elif config.tiling in ("auto", "off") or int(config.tiling) > _SMALL_TILE:
+            yield from self.make(ready, config.model_copy(update={"tiling": _SMALL_TILE}))
+        else:
+            yield from outcomes
 
     def _finite(
         self, batch: Sequence[Made], ready: Sequence[Ready], config: RunConfig, plan: "MemoryPlan"
@@ -119,32 +126,35 @@ class Optimiser:
         for job, made in zip(ready, batch, strict=True):
             outcome: Outcome = made
             if made.report.non_finite:
-                if self._folder is not None:  # its checkpoints led here
-                    resuming.forget(self._folder, [job.planned.job.output])
+                self._forget([job])
+                slowly = plan._replace(optimizer="adam")
                 try:
-                    (outcome,) = self._run([job], careful, plan._replace(optimizer="adam"))
+                    (outcome,) = self._run([job], careful, slowly, keep=False)
                 except Exception as error:  # its neighbours are done
                     outcome = error
             if isinstance(outcome, Made) and outcome.report.non_finite:
                 outcome = NonFiniteError(
-                    "the loss was not finite at any step, with L-BFGS and with Adam; use "
+                    "the loss was not finite at any step, nor with small steps of Adam; use "
                     "`precision: float32` or smaller weights"
                 )
             outcomes.append((job, outcome))
         return outcomes
 
-    def _run(self, ready: Sequence[Ready], config: RunConfig, plan: "MemoryPlan") -> list[Made]:
-        """One batch, from its checkpoint if there is one."""
+    def _run(
+        self, ready: Sequence[Ready], config: RunConfig, plan: "MemoryPlan", *, keep: bool = True
+    ) -> list[Made]:
+        """One batch, from its checkpoint if there is one; `keep`: and with checkpoints."""
         from nst_ops.coarse_to_fine import run
 
         size, count = ready[0].planned.size, len(ready)
-        kept = self._checkpoint(ready, config)
+        kept = self._checkpoint(ready, config) if keep else None
         found = kept.load() if kept else None
         checkpoint, plan = found or (None, plan)
         if plan.optimizer != config.optimizer:  # memory is short, but not of this batch's choosing
             config = config.model_copy(update={"optimizer": plan.optimizer})
         self._announce(plan)
-        self._supervisor.begin(size, count, config, config.timeout_seconds)
+        cost = 0 if checkpoint else count * pixel_steps(size, config)  # at most, and unknown
+        self._supervisor.begin(cost, config.timeout_seconds and config.timeout_seconds * count)
         name = ready[0].planned.job.id + (f" and {count - 1} more" if count > 1 else "")
         initial = [_stretch(r.initial, size) for r in ready if r.initial is not None]
 
@@ -175,8 +185,7 @@ class Optimiser:
             resume=checkpoint,
             progress=watch,
         )
-        if checkpoint is None:  # else it began with a part of the work done
-            self._supervisor.end(size, count, config)
+        self._supervisor.end(cost)
         facts = {
             "batch_size": count,
             "tile": plan.tile,
@@ -192,6 +201,10 @@ class Optimiser:
         if self._folder is None or config.checkpoint_seconds is None:
             return None
         return BatchCheckpoint(self._folder, [r.planned for r in ready], config.checkpoint_seconds)
+
+    def _forget(self, ready: Sequence[Ready]) -> None:
+        if self._folder is not None:
+            resuming.forget(self._folder, [r.planned.job.output for r in ready])
 
     def _target_cache(self, folder: str | None) -> "TargetCache":
         from nst_ops.targets import TargetCache

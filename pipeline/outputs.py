@@ -1,13 +1,15 @@
 """A run's folder: where things are, and the metadata's schema and rows."""
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import json
 import platform
+import secrets
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -123,6 +125,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Of the software that decides how a picture looks."""
     packages = ("nst", "tensorflow", "keras", "numpy", "pillow", "apache-beam")
@@ -163,6 +166,32 @@ def metadata_prefix(folder: str, run_id: str) -> str:
     return files.join(folder, "metadata", f"run_id={run_id}", "part")
 
 
+def new_run_id() -> str:
+    """Begins with the time, so that ids sort by it."""
+    return f"{now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def write_metadata(folder: str, run_id: str, table: pyarrow.Table) -> None:
+    """Writes rows as a run's own pipeline does, under the same name."""
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(table, sink, compression="zstd")
+    path = f"{metadata_prefix(folder, run_id)}-00000-of-00001.parquet"
+    files.write(path, sink.getvalue().to_pybytes())
+
+
+def write_record(folder: str, run_id: str, name: str, values: Mapping[str, Any]) -> None:
+    """`run.json`, what is known of a run when it begins; or `summary.json`, the same and what came
+    of it.
+    """
+    data = json.dumps(values, indent=2).encode()
+    files.write(files.join(record_folder(folder, run_id), name), data)
+
+
+def read_record(folder: str, run_id: str, name: str) -> dict[str, Any]:
+    """What `write_record` wrote."""
+    return json.loads(files.read(files.join(record_folder(folder, run_id), name)))
+
+
 def remove_leftovers(folder: str, run_id: str) -> None:
     """Half-written Parquet of workers that died, which would spoil the data set for its readers."""
     for name in files.listing(folder, f"metadata/run_id={run_id}/beam-temp-*/*"):
@@ -200,8 +229,7 @@ def run_ids(folder: str) -> list[str]:
 
 def summaries(folder: str) -> list[dict[str, Any]]:
     """Of the runs that have ended, oldest first."""
-    paths = (files.join(record_folder(folder, run), "summary.json") for run in run_ids(folder))
-    return [json.loads(files.read(path)) for path in paths]
+    return [read_record(folder, run_id, "summary.json") for run_id in run_ids(folder)]
 
 
 def failures(folder: str) -> dict[tuple[str, str], Row]:

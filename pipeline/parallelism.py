@@ -21,7 +21,7 @@ def processes(config: RunConfig, rows: int) -> int:
     if config.parallelism != "auto":
         return config.parallelism
     if gpus():
-        return min(gpus(), rows)
+        return max(1, min(gpus(), rows))
     side = config.final_size
     threads = min(cores(), max(1, side * side // _PIXELS_PER_THREAD))
     batch = config.batch_of(side * side)

@@ -12,7 +12,7 @@ import yaml
 
 from nst_ops.errors import InputError
 from pipeline import files
-from pipeline.outputs import SCHEMA, Row, read_metadata, record_folder
+from pipeline.outputs import SCHEMA, Row, read_metadata, read_record, record_folder
 
 LOSSES = ("total", "content", "style", "tv")
 _CURVE_POINTS = 60  # of a loss curve
@@ -29,7 +29,7 @@ class Record(NamedTuple):
     rows: list[Row]  # in the manifest's order, their curves as `loss_curves` gives them
 
 
-def read_record(folder: str, run_id: str, columns: Sequence[str] = SCHEMA.names) -> Record:
+def read_run(folder: str, run_id: str, columns: Sequence[str] = SCHEMA.names) -> Record:
     """The record of a run that has ended, with these columns of its rows.
 
     Raises:
@@ -54,7 +54,7 @@ def read_previous(folder: str, run: Record, earlier: Sequence[str]) -> Record | 
     for run_id in reversed(earlier):
         with contextlib.suppress(InputError, ValueError):  # damaged: nothing to compare with
             if _summary(folder, run_id)["shard"] == run.summary["shard"]:
-                return read_record(folder, run_id, _COMPARED)
+                return read_run(folder, run_id, _COMPARED)
     return None
 
 
@@ -91,8 +91,7 @@ def as_json(settings: dict[str, Any]) -> dict[str, str]:
 def _summary(folder: str, run_id: str) -> dict[str, Any]:
     # A run that was killed has a short one.
     blank = {"seconds": None, "stopped": "", "manifest": "", "versions": {}, "shard": "1/1"}
-    path = files.join(record_folder(folder, run_id), "summary.json")
-    return blank | json.loads(files.read(path))
+    return blank | read_record(folder, run_id, "summary.json")
 
 
 def _levels(losses: pyarrow.Array) -> np.ndarray:

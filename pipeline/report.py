@@ -33,7 +33,7 @@ from pipeline.outputs import (
     record_folder,
     run_ids,
 )
-from pipeline.records import Record, as_json, read_previous, read_record
+from pipeline.records import Record, as_json, read_previous, read_run
 from pipeline.thumbnails import thumbnails
 
 # Two pictures of 4 KB a row: with 1000 rows the report still goes by mail, about 12 MB.
@@ -77,7 +77,7 @@ def write_report(folder: str, run_id: str) -> str:
     known = run_ids(folder)
     if run_id not in known:
         raise InputError(f"no run {run_id!r} has ended here; known: {known or 'none'}", path=folder)
-    run = read_record(folder, run_id)
+    run = read_run(folder, run_id)
     previous = read_previous(folder, run, [each for each in known if each < run_id])
     path = files.join(record_folder(folder, run_id), "report.html")
     files.write(path, render(folder, run, previous).encode())

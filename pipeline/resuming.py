@@ -4,6 +4,7 @@ Named by the batch's last picture, which is the last to be written: as long as a
 missing, that one is.
 """
 
+import contextlib
 import hashlib
 import io
 import time
@@ -24,7 +25,14 @@ if TYPE_CHECKING:
 def forget(folder: str, outputs: Iterable[str]) -> None:
     """Removes the checkpoints of pictures that are done, one way or the other."""
     for output in outputs:
-        files.delete(_path(folder, output))
+        with contextlib.suppress(OSError, InputError):  # a store that does not answer; it is named
+            files.delete(_path(folder, output))  # by the picture, and harmless
+
+
+def forget_all(folder: str) -> None:
+    """Removes all checkpoints: for who knows that nobody needs any."""
+    for name in files.listing(folder, "work/checkpoints/*.npz"):
+        files.delete(files.join(folder, name))
 
 
 class BatchCheckpoint:
@@ -56,7 +64,7 @@ class BatchCheckpoint:
             return self._ignore(str(error))
         if not all(member in facts["members"] for member in self._members):
             return self._ignore("it is of other settings or files")
-        if len(facts["members"]) > len(self._members):
+        if facts["members"] != self._members:  # some are done, or the manifest's order has changed
             rows = [facts["members"].index(member) for member in self._members]
             checkpoint = checkpoint.take(rows)
         return checkpoint, MemoryPlan(*facts["plan"])

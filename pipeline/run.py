@@ -18,6 +18,7 @@ from pipeline.outputs import Row, error_columns, row
 from pipeline.planning import PlannedJob, Planner, bucket_key, cut_batches
 from pipeline.sharding import Shard
 from pipeline.stylizing import Stylizer
+from pipeline.supervision import Stopped, Supervisor
 
 # Batches that a worker takes at once, to read one and write another while a third is optimised.
 _TRAY = 8
@@ -82,6 +83,7 @@ class PlanJob(beam.DoFn):
         spec = self.spec
         self.planner = Planner(spec.config, spec.weights_sha256)
         self.progress = work.Progress(spec.folder, f"{spec.run_id}-planning")
+        self.supervisor = Supervisor(spec.folder, spec.run_id, spec.deadline)
         # What other runs failed at, if it is not to be tried again.
         self.failed = {} if spec.retry_failed else outputs.failures(spec.folder)
 
@@ -101,8 +103,10 @@ class PlanJob(beam.DoFn):
     def _plan(self, element: Job | BadRow) -> PlannedJob | Row:
         run_id = self.spec.run_id
         job = element if isinstance(element, Job) else element.as_job()
-        if work.stop_requested(self.spec.folder, run_id):
-            return row(run_id, job, "deferred")
+        try:
+            self.supervisor.check_stop()
+        except Stopped as stopped:
+            return row(run_id, job, "deferred", error_message=str(stopped))
         if isinstance(element, BadRow):
             return row(
                 run_id, job, "failed", error_type="InputError", error_message=element.message

@@ -1,11 +1,13 @@
 """Starts TensorFlow in a process of ours: its share of cores and GPUs, and no chatter."""
 
+import contextlib
 import fcntl
 import functools
 import logging
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 
 from pipeline import parallelism
 
@@ -58,21 +60,19 @@ def _see_one_gpu() -> None:
     """Before TensorFlow looks: the GPU of this process's turn, by CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(i) for i in range(parallelism.gpus())]
-    os.environ["CUDA_VISIBLE_DEVICES"] = names[claim_turn(len(names), "nst-gpu")]
+    os.environ["CUDA_VISIBLE_DEVICES"] = claim_one(names, "nst-gpu")
 
 
-def claim_turn(count: int, name: str) -> int:
-    """The first of `count` turns that no living process of this machine has; the last is shared.
+def claim_one(names: Sequence[str], kind: str) -> str:
+    """The first of the names that no living process of this machine has; the last can be shared.
 
-    A turn is a locked file, which the system releases when its process ends, however it does.
+    A claim is a locked file, which the system releases when its process ends, however it does.
     """
-    for turn in range(count):
-        file = open(os.path.join(tempfile.gettempdir(), f"{name}-{turn}.lock"), "a")  # noqa: SIM115
-        try:
+    for name in names:
+        path = os.path.join(tempfile.gettempdir(), f"{kind}-{name.strip()}.lock")
+        with contextlib.suppress(OSError):  # taken, or another user's
+            file = open(path, "a")  # noqa: SIM115
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            continue
-        _claims.append(file)
-        return turn
-    return count - 1
+            _claims.append(file)
+            return name
+    return names[-1]

@@ -113,6 +113,10 @@ class Stylizer:
                 if writing:
                     yield from writing.result()
                 writing = writer.submit(self._close, opened, outcomes, seconds)
+                del opened, outcomes  # the writer's now: they hold the pictures
+                if not ahead:
+                    yield from writing.result()
+                    writing = None
             if writing:
                 yield from writing.result()
 
@@ -174,14 +178,19 @@ class Stylizer:
             raise InputError("has changed since the run began; run again", path=path)
         photo = decode(data, path=path, max_pixels=config.max_pixels)
         photo = shrink(photo, max(planned.size), enlarge=config.enlarge)
-        styles = [(self._painting(path, config), weight) for path, weight in planned.job.styles]
+        styles = [
+            (self._painting(path, config, sha256), weight)
+            for (path, weight), sha256 in zip(planned.job.styles, planned.style_sha256, strict=True)
+        ]
         initial = self._painting(config.init_file, config) if config.init_file else None
         return Ready(planned, photo, styles, initial)
 
-    def _painting(self, path: str, config: RunConfig) -> np.ndarray:
+    def _painting(self, path: str, config: RunConfig, sha256: str = "") -> np.ndarray:
         """Pixels of a painting, from a cache: many rows share few."""
         if path not in self._paintings:
             data = files.read(path, config.max_file_bytes)
+            if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+                raise InputError("has changed since the run began; run again", path=path)
             picture = decode(data, path=path, max_pixels=config.max_pixels)
             self._paintings[path] = picture.pixels
             while len(self._paintings) > 1 and _total_bytes(self._paintings) > _PAINTINGS_BYTES:

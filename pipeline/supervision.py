@@ -4,8 +4,6 @@ import datetime
 import math
 import time
 
-from nst_ops.settings import Settings
-from nst_ops.sizes import Size, pixel_steps
 from pipeline.config import ConfigError
 from pipeline.work import stop_requested
 
@@ -48,23 +46,29 @@ class Supervisor:
 
     def __init__(self, folder: str, run_id: str, deadline: float = math.inf):
         self.folder, self.run_id, self.deadline = folder, run_id, deadline
-        self._seconds_per_pixel_step: float | None = None
+        # The best so far: a first picture takes longer, and none should be refused for that.
+        self._seconds_per_pixel_step = math.inf
         self._began = 0.0
         self._limit = math.inf
 
-    def begin(self, size: Size, batch: int, settings: Settings, timeout: float | None) -> None:
+    def begin(self, cost: int, timeout: float | None) -> None:
         """A batch is about to be optimised.
+
+        Args:
+          cost: in pixels x steps at most; 0 if nobody knows.
+          timeout: in seconds.
 
         Raises:
           Stopped: a stop is requested, or it would not end before the deadline, as far as the
             speed of earlier batches tells.
         """
         self.check_stop()
-        expected = (self._seconds_per_pixel_step or 0.0) * (batch * pixel_steps(size, settings))
+        known = math.isfinite(self._seconds_per_pixel_step)
+        expected = self._seconds_per_pixel_step * cost if known else 0.0
         if time.time() + expected > self.deadline:
             raise Stopped("the deadline is too near to begin another picture")
         self._began = time.perf_counter()
-        self._limit = math.inf if timeout is None else timeout * batch
+        self._limit = math.inf if timeout is None else timeout
 
     def check(self) -> None:
         """Between steps.
@@ -80,10 +84,11 @@ class Supervisor:
                 f"not done after {spent:.0f} s; raise timeout_seconds, or lower size or steps"
             )
 
-    def end(self, size: Size, batch: int, settings: Settings) -> None:
-        """The batch is optimised."""
-        spent = time.perf_counter() - self._began
-        self._seconds_per_pixel_step = spent / (batch * pixel_steps(size, settings))
+    def end(self, cost: int) -> None:
+        """The batch of this cost is optimised."""
+        if cost:
+            speed = (time.perf_counter() - self._began) / cost
+            self._seconds_per_pixel_step = min(self._seconds_per_pixel_step, speed)
 
     def check_stop(self) -> None:
         """Raises `Stopped` if a stop is requested or the deadline has come."""

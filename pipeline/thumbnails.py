@@ -12,6 +12,7 @@ from nst_ops.images import READABLE, decode, encode
 from pipeline import files
 
 _SECONDS = 30.0  # for all of a report: it should not hold up the end of a night
+_MOST_BYTES = 200_000_000
 _SIDE, _QUALITY = 128, 70
 _MOST_PIXELS = 50_000_000  # decoded for a thumbnail; a JPEG counts after its cheap reduction
 
@@ -27,7 +28,7 @@ def thumbnails(paths: Sequence[str]) -> dict[str, str | None]:
 def thumbnail(path: str) -> str:
     """A JPEG of at most 128 px as a data URI, or "" if the file cannot be read as a picture."""
     try:
-        data = files.read(path)
+        data = files.read(path, _MOST_BYTES)
         with Image.open(io.BytesIO(data), formats=READABLE) as image:
             image.draft(None, (_SIDE, _SIDE))  # JPEG: decodes a fraction
             if image.width * image.height > _MOST_PIXELS:

@@ -6,18 +6,22 @@ Progress, stop requests, and a journal of rows.
 import contextlib
 import json
 import os
+import secrets
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow
-import pyarrow.parquet
 
 from pipeline import files
-from pipeline.outputs import SCHEMA, STATUSES, Row, metadata_prefix, work_folder
+from pipeline.outputs import SCHEMA, STATUSES, Row, work_folder, write_metadata
+
+# Of this process, among all machines that share the folder.
+_PROCESS = f"{os.getpid()}-{secrets.token_hex(4)}"
 
 
 class Progress:
@@ -25,7 +29,7 @@ class Progress:
 
     def __init__(self, folder: str, run_id: str):
         self._folder, self._run_id = folder, run_id
-        self._path: Path | None = work_folder(folder) / f"{run_id}-{os.getpid()}-{id(self)}.json"
+        self._path: Path | None = work_folder(folder) / f"{run_id}-{_PROCESS}-{id(self)}.json"
         self._counts: dict[str, Any] = dict.fromkeys(STATUSES, 0) | {"now": ""}
         self._written = 0.0
         self._lock = threading.Lock()
@@ -85,52 +89,46 @@ def read_progress(folder: str, run_id: str) -> dict[str, Any]:
 
 def journal(folder: str, run_id: str, rows: Sequence[Row]) -> None:
     """Keeps rows at once, in case the run does not live to write its metadata."""
-    path = work_folder(folder) / f"{run_id}-{os.getpid()}.rows"
+    path = work_folder(folder) / f"{run_id}-{_PROCESS}.rows"
     if not rows:
         return
     lines = "".join(json.dumps(row, default=datetime.isoformat) + "\n" for row in rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(lines)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        warnings.warn(f"{path}: rows are kept in memory only: {error}", stacklevel=2)
 
 
-def recover(folder: str, alive: Collection[str]) -> list[str]:
+def recover(folder: str, running: Callable[[], Collection[str]]) -> None:
     """Writes the metadata of runs that died, from their journals, and removes what else they left.
 
     Args:
-      alive: ids of the runs that did not.
-
-    Returns:
-      The ids of those that had rows.
+      running: tells the ids of the runs that live; asked after the files were listed, since a run
+        takes its lock before it writes any.
     """
-
-    def of_dead(pattern: str) -> list[Path]:
-        return [path for path in _all(folder, pattern) if not path.name.startswith(tuple(alive))]
-
+    found = [path for kind in ("rows", "json", "stop") for path in _all(folder, f"*.{kind}")]
+    alive = tuple(running())
+    dead = [path for path in found if not path.name.startswith(alive)]
     rows: dict[str, dict[int, Row]] = {}
-    for path in of_dead("*.rows"):
-        for line in path.read_text().splitlines():
+    for path in dead:
+        for line in path.read_text().splitlines() if path.suffix == ".rows" else ():
             with contextlib.suppress(ValueError):  # the line that it died in
                 row = json.loads(line)
                 for name in ("started_at", "finished_at"):
                     row[name] = row[name] and datetime.fromisoformat(row[name])
                 rows.setdefault(row["run_id"], {})[row["manifest_line"]] = row
-    for run_id, found in rows.items():
+    for run_id, by_line in rows.items():
         if files.listing(folder, f"metadata/run_id={run_id}/part-0*"):
             continue  # it died after its metadata was written
-        ordered = [found[line] for line in sorted(found)]
-        sink = pyarrow.BufferOutputStream()
-        table = pyarrow.Table.from_pylist(ordered, schema=SCHEMA)
-        pyarrow.parquet.write_table(table, sink, compression="zstd")
-        # Beam's own name for it: a cluster may go on without the launcher, and end later.
-        path = f"{metadata_prefix(folder, run_id)}-00000-of-00001.parquet"
-        files.write(path, sink.getvalue().to_pybytes())
-    for pattern in ("*.rows", "*.json", "*.stop"):
-        for path in of_dead(pattern):
-            path.unlink()
-    return sorted(rows)
+        ordered = [by_line[line] for line in sorted(by_line)]
+        # Under Beam's own name for it: a cluster may go on without the launcher, and end later.
+        write_metadata(folder, run_id, pyarrow.Table.from_pylist(ordered, schema=SCHEMA))
+    for path in dead:
+        path.unlink(missing_ok=True)
 
 
 def request_stop(folder: str, run_id: str, reason: str) -> None:

@@ -73,6 +73,15 @@ def test_some_images_of_a_batch_go_on_alone(load):
     assert len(rest.reports) == 2 and len(rest.reports[0].curve) == 9
 
 
+def test_going_on_from_the_end_is_the_result(load):
+    arguments = load("cat", 96), [load("church_at_auvers", 96)]
+    whole = coarse_to_fine.run(*arguments, SETTINGS)
+    checkpoint, _ = stopped_after(9, *arguments, SETTINGS)
+    rest = coarse_to_fine.run(*arguments, SETTINGS, resume=checkpoint)
+    np.testing.assert_array_equal(rest.images, whole.images)
+    assert timeless(rest.reports[0]) == timeless(whole.reports[0])
+
+
 @pytest.mark.parametrize(
     "other",
     [

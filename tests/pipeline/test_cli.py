@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pyarrow.parquet
 import pytest
@@ -217,6 +218,26 @@ def test_ctrl_c_reaches_all_processes_and_stops_them_in_order(collection, tmp_pa
     assert len(list(tmp_path.glob("work/checkpoints/*.npz"))) == 2
 
 
+def test_lost_worker_ends_the_run_and_the_next_goes_on(collection, tmp_path):
+    """Beam alone would wait for it for ever."""
+    arguments = ["run", "--manifest", str(collection / "manifest.csv"), "--output", str(tmp_path)]
+    slow = ["--set", "steps=5000", "--set", "tolerance=0", "--set", "size=64"]
+    command = [sys.executable, "-m", "pipeline.cli", *arguments, *slow, "--set", "parallelism=2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not any("step" in f.read_text() for f in tmp_path.glob("work/*.json")):
+            assert process.poll() is None
+            time.sleep(0.2)
+        threads = Path(f"/proc/{process.pid}/task").iterdir()
+        workers = [pid for t in threads for pid in (t / "children").read_text().split()]
+        assert len(workers) == 2
+        os.kill(int(workers[0]), signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "-9: killed, perhaps for its memory" in errors
+    assert "Traceback" not in errors
+    assert nst(*arguments, *SMALL).returncode == 3
+    assert [summary["stopped"] for summary in summaries(tmp_path)] == ["it was killed", ""]
+
+
 def test_killed_run_leaves_its_rows_and_its_lock(collection, tmp_path):
     """The journal of a run that died becomes its metadata, and its lock is taken over."""
     arguments = ["run", "--manifest", str(collection / "manifest.csv"), "--output", str(tmp_path)]
@@ -241,8 +262,8 @@ def test_deadline_defers_what_it_leaves_no_time_for(collection, tmp_path):
     command = ["run", "--manifest", collection / "manifest.csv", "--output", tmp_path, *SMALL]
     done = nst(*command, "--max_hours", "0")
     assert done.returncode == 4, done.stderr
-    # The rows that no header gives away.
-    assert summaries(tmp_path)[-1]["deferred"] == 3
+    (summary,) = summaries(tmp_path)
+    assert summary["deferred"] == 8 and summary["stopped"] == "the deadline has come"
 
 
 def test_report_runs_and_merge(collection, tmp_path):

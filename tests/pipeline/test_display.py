@@ -33,6 +33,10 @@ def clock(monkeypatch):
     return clock
 
 
+def plain(text):
+    return Console(file=text, soft_wrap=True, markup=False, emoji=False)
+
+
 def progress(**changes):
     counts = {"ok": 0, "cached": 0, "failed": 0, "deferred": 0, "now": []}
     return counts | changes
@@ -40,7 +44,7 @@ def progress(**changes):
 
 def test_log_lines_tell_speed_and_what_is_left(clock):
     text = io.StringIO()
-    with RunDisplay(Console(file=text, soft_wrap=True), 110) as shown:
+    with RunDisplay(plain(text), 110) as shown:
         clock.now += 5.0
         shown.show(progress(ok=1))  # too early for another line
         clock.now += 3595.0
@@ -52,21 +56,26 @@ def test_log_lines_tell_speed_and_what_is_left(clock):
 
 def test_json_lines(clock):
     text = io.StringIO()
-    with RunDisplay(Console(file=text, soft_wrap=True), 8, as_json=True) as shown:
+    with RunDisplay(plain(text), 8, as_json=True) as shown:
         shown.note("[1/2] begins", "begin", run_id="x")
         clock.now += 100.0
-        shown.show(progress(ok=4, failed=9, now=["[a]"]))  # counted twice after a restart
+        shown.show(progress(ok=4, failed=9, now=["[/a] :cat:"]))  # counted twice after a restart
         shown.note("[bold]text")
     begin, line, note = map(json.loads, text.getvalue().splitlines())
     assert (begin["event"], begin["run_id"]) == ("begin", "x")
-    assert (line["event"], line["ok"], line["rows"], line["now"]) == ("progress", 4, 8, ["[a]"])
+    assert (line["event"], line["ok"], line["rows"], line["now"]) == (
+        "progress",
+        4,
+        8,
+        ["[/a] :cat:"],
+    )
     assert (line["pictures_per_hour"], line["seconds_left"]) == (144.0, 0)
     assert (note["event"], note["text"]) == ("note", "[bold]text")
 
 
 def test_a_picture_of_hours_is_heard_of(clock):
     text = io.StringIO()
-    with PairDisplay(Console(file=text, soft_wrap=True), work=4 * 5000) as shown:
+    with PairDisplay(plain(text), work=4 * 5000) as shown:
         clock.now += 30.0
         shown.show(Iterate(1))
         clock.now += 50.0

@@ -32,7 +32,7 @@ def test_problems_by_kind_and_what_is_left(manifest):
     assert "memory of a process: about" in text
     # The one of another size does not share a batch; but listed scales go before `size`.
     assert found.work == 3 * (48 * 32 * 3 + 64 * 43 * 2)
-    assert "time: about 0:00:00" in text
+    assert "time of one process: about 0:00:00" in text
 
 
 def test_no_more_than_headers_is_read(manifest, monkeypatch):

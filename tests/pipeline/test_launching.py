@@ -36,6 +36,7 @@ def test_record_of_a_run(run_manifest, manifest, tmp_path):
     record = tmp_path / "out/runs" / summary["run_id"]
     assert {path.name for path in record.iterdir()} == {
         "config.yaml",
+        "run.json",
         "summary.json",
         "report.html",
         "_SUCCESS",
@@ -93,11 +94,14 @@ def test_killed_runs_get_a_record(run_manifest, manifest, tmp_path):
     job = outputs.read_metadata(folder, summary["run_id"]).to_pylist()[0] | {"run_id": dead}
     work.journal(folder, dead, [job])
     (tmp_path / "out/runs" / dead).mkdir()
-    (tmp_path / "out/runs" / dead / "config.yaml").write_text("size: 512")
-    half = tmp_path / "out/images/.nst-0123"
+    begun = json.loads((tmp_path / "out/runs" / summary["run_id"] / "run.json").read_text())
+    (tmp_path / "out/runs" / dead / "run.json").write_text(json.dumps(begun | {"run_id": dead}))
+    half = tmp_path / "out/images/.nst-0123456789abcdef"
     half.write_text("a part of a picture")
+    mine = half.with_name(".nst-mine.png")  # a name that a manifest may give
+    mine.write_text("")
     run_manifest(manifest)
-    assert not half.exists()
+    assert mine.exists() and not half.exists()
     first = outputs.summaries(folder)[0]
     assert (first["run_id"], first["stopped"]) == (dead, "it was killed")
     assert sum(first[status] for status in outputs.STATUSES) == 1
@@ -129,6 +133,29 @@ def test_summary_is_posted_and_nobody_has_to_listen(run_manifest, manifest, tmp_
     assert bool(warnings) == (answer != 200)
     written = (tmp_path / "out/runs" / summary["run_id"] / "config.yaml").read_text()
     assert "secret" in written and url not in written
+
+
+def test_few_failures_among_many_rows_do_not_end_a_run(run_manifest, tmp_path):
+    photos = [tmp_path / f"{index}.jpg" for index in range(30)] + ["rocket"] * 40
+    ids = [str(index) for index in range(70)]
+    manifest = write_manifest(tmp_path / "manifest.csv", photos, id=ids)
+    summary = run_manifest(manifest, settings(max_failure_ratio=0.5))
+    assert counts(summary) == {"ok": 40, "failed": 30} and not summary["stopped"]
+    # Judged at the end too, however short the run was.
+    assert "max_failure_ratio" in run_manifest(manifest, settings(max_failure_ratio=0.4))["stopped"]
+
+
+def test_failed_run_says_so(run_manifest, manifest, tmp_path, monkeypatch):
+    def broken(*arguments):
+        raise TypeError("of ours")
+
+    monkeypatch.setattr("pipeline.stylizing.Stylizer.stylize_batches", broken)
+    with pytest.raises(RuntimeError, match="of ours"):
+        run_manifest(manifest)
+    (summary,) = outputs.summaries(str(tmp_path / "out"))
+    assert summary["stopped"].startswith("failed: ") and "of ours" in summary["stopped"]
+    monkeypatch.undo()
+    assert counts(run_manifest(manifest)) == {"ok": 4, "failed": 1}
 
 
 def test_wrong_mount_does_not_burn_a_night(run_manifest, tmp_path):

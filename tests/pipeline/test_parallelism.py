@@ -58,8 +58,8 @@ def test_processes_by_memory_gpus_and_order(counted_anew, monkeypatch):
 def test_each_process_takes_another_turn(tmp_path):
     """As with GPUs: a turn is free again when its process is gone, however it went."""
     program = (
-        "import sys; from pipeline.starting import claim_turn;"
-        "print(claim_turn(3, 'nst-test'), flush=True); sys.stdin.read()"
+        "import sys; from pipeline.starting import claim_one;"
+        "print(claim_one('012', 'nst-test'), flush=True); sys.stdin.read()"
     )
     environment = {"TMPDIR": str(tmp_path), "PATH": ""}
 

@@ -2,8 +2,10 @@
 
 import warnings
 
+import numpy as np
 import pytest
 
+from nst_ops.images import decode
 from pipeline import work
 from pipeline.stylizing import Stylizer
 
@@ -108,6 +110,23 @@ def test_rest_of_a_batch_goes_on_alone(tmp_path):
     assert steps == [(1, 1), (1, 2)]
 
 
+def test_every_picture_gets_its_own_state_in_whatever_order(tmp_path):
+    """Lines of a manifest may be moved between a kill and the next run."""
+    names = ["rocket", "cat", "rocket"]
+    config = settings(checkpoint_seconds=0)
+    batch = plans(write_manifest(tmp_path / "a.csv", names, id="abc"), config)
+    whole, _ = stylize(tmp_path / "whole", batch)
+    with pytest.raises(Killed):
+        stylize(tmp_path / "out", batch, 4, kill)
+    stylize(tmp_path / "out", [batch[1], batch[0], batch[2]])
+    for row in whole:
+        mine, other = (
+            decode((tmp_path / run / "images" / row["output"]).read_bytes()).pixels
+            for run in ("out", "whole")
+        )
+        np.testing.assert_allclose(mine, other, atol=0.05)
+
+
 @pytest.mark.parametrize("fault", ["damaged", "other settings"])
 def test_unusable_checkpoints_are_ignored_with_a_warning(one, tmp_path, fault):
     with pytest.raises(Killed):
@@ -151,11 +170,15 @@ def test_exhausted_memory_halves_the_batch_then_tiles(tmp_path, monkeypatch):
     batch = plans(manifest, settings())
     real, tried = coarse_to_fine.run, []
 
-    def run(contents, *arguments, **options):
+    def run(contents, *arguments, progress, **options):
         tried.append((len(contents), options["tile"]))
-        if options["tile"] is None:
-            raise MemoryError
-        return real(contents, *arguments, **options)
+
+        def exhaust(iterate):
+            progress(iterate)  # which keeps checkpoints, of a way that leads nowhere
+            if options["tile"] is None and iterate.scale == 1:
+                raise MemoryError
+
+        return real(contents, *arguments, progress=exhaust, **options)
 
     monkeypatch.setattr(coarse_to_fine, "run", run)
     rows, _ = stylize(tmp_path, batch)
