@@ -9,7 +9,7 @@ what single runs give.
 `state.image` is the best picture so far and `state.loss` its loss.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,11 +62,11 @@ State = LBFGSState | AdamState
 class LBFGS:
     """L-BFGS (Nocedal 1980) whose initial inverse Hessian is a filter in Fourier space.
 
-    Pictures have spectra that fall like 1/f. Taking 1/f (amplitude f^-.5, squared) as the initial
-    inverse Hessian is the same as optimising the coefficients of f^-.5-weighted waves (Olah et al.
-    2017): broad strokes move first and pixel noise is not made. Pixels stay in [0, 1]: trials are
-    clipped, and a gradient that pushes further out is not seen. Steps that do not improve the loss
-    (Armijo) are shortened, each image by itself.
+    Pictures have spectra that fall like 1/f. A filter f^(-2 e) as the initial inverse Hessian is
+    the same as optimising the coefficients of waves that are weighted by f^-e (Olah et al. 2017):
+    broad strokes move first and pixel noise is not made. Pixels stay in [0, 1]: trials are clipped,
+    and a gradient that pushes further out is not seen. Steps that do not improve the loss (Armijo)
+    are shortened, each image by itself.
 
     Args:
       history: how many steps are remembered; each takes two pictures' memory.
@@ -130,7 +130,8 @@ class LBFGS:
         scale = tf.where(restart, 0.0, scale)
 
         image = _select(accepted, state.trial, state.image)
-        new_gradient = _select(accepted, gradient, state.gradient)
+        with tf.control_dependencies([scale, *curvatures]):  # what they came from is gone by then
+            new_gradient = _select(accepted, gradient, state.gradient)
         direction = -_two_loops(new_gradient, moves, bends, curvatures, scale)
         unscaled = scale == 0.0
         rms = tf.sqrt(
@@ -218,15 +219,10 @@ def _smooth(images: tf.Tensor) -> tf.Tensor:
     """Multiplies the spectrum of [B, H, W, 3] by `_gain`."""
     size = tf.shape(images)[1], tf.shape(images)[2]
     gain = tf.cast(_gain(*size), tf.complex64)
-
-    def smooth_plane(plane: tf.Tensor) -> tf.Tensor:
-        return tf.signal.irfft2d(tf.signal.rfft2d(plane) * gain, fft_length=size)
-
-    planes = tf.reshape(tf.transpose(images, [0, 3, 1, 2]), [-1, *size])
-    # One by one: together, the spectra of a large picture take as much memory as six of it.
-    smooth = tf.map_fn(smooth_plane, planes, parallel_iterations=1)
-    smooth = tf.reshape(smooth, [-1, images.shape[-1], *size])
-    return tf.ensure_shape(tf.transpose(smooth, [0, 2, 3, 1]), images.shape)
+    smooth: list[tf.Tensor] = []
+    for plane in _planes(images, smooth):
+        smooth.append(tf.signal.irfft2d(tf.signal.rfft2d(plane) * gain, fft_length=size))
+    return tf.ensure_shape(tf.stack(smooth, axis=-1), images.shape)
 
 
 def _smooth_norm(images: tf.Tensor) -> tf.Tensor:
@@ -236,19 +232,29 @@ def _smooth_norm(images: tf.Tensor) -> tf.Tensor:
     columns = tf.range(width // 2 + 1)
     twice = tf.where((columns == 0) | (2 * columns == width), 1.0, 2.0)
     weight = _gain(height, width) * twice / tf.cast(height * width, tf.float32)
-
-    def norm(plane: tf.Tensor) -> tf.Tensor:
+    norms: list[tf.Tensor] = []
+    for plane in _planes(images, norms):
         spectrum = tf.signal.rfft2d(plane)
         power = tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
-        return tf.reduce_sum(weight * power)
+        norms.append(tf.reduce_sum(weight * power, axis=[1, 2]))
+    return tf.add_n(norms)
 
-    planes = tf.reshape(tf.transpose(images, [0, 3, 1, 2]), [-1, height, width])
-    norms = tf.map_fn(norm, planes, parallel_iterations=1)
-    return tf.reduce_sum(tf.reshape(norms, [-1, images.shape[-1]]), axis=1)
+
+def _planes(images: tf.Tensor, done: list[tf.Tensor]) -> Iterator[tf.Tensor]:
+    """The colours of [B, H, W, 3], [B, H, W] each, not before the last one is `done`.
+
+    Together, the spectra of a large picture take as much memory as six of it.
+    """
+    for channel in range(images.shape[-1]):
+        with tf.control_dependencies(done[-1:]):
+            plane = images[..., channel]
+        yield plane
 
 
 def _gain(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """1/f over a half spectrum [H, W // 2 + 1], f in cycles per longest side, at least 1."""
+    """f^(-2 * _EXPONENT) over a half spectrum [H, W // 2 + 1], f in cycles per longest side, at
+    least 1.
+    """
     longest = tf.cast(tf.maximum(height, width), tf.float32)
     rows = tf.cast(tf.minimum(tf.range(height), height - tf.range(height)), tf.float32)
     columns = tf.cast(tf.range(width // 2 + 1), tf.float32)

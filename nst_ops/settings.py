@@ -53,7 +53,7 @@ def _layers(value: object) -> object:
 LayerWeights = Annotated[
     dict[str, Positive],
     BeforeValidator(_layers),
-    Field(min_length=1, json_schema_extra={"of": LAYERS}),
+    Field(min_length=1),
 ]
 
 

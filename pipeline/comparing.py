@@ -66,7 +66,6 @@ def share_seconds(row: Row, name: str = "seconds_total") -> float | None:
 
 def median_seconds(rows: Iterable[Row]) -> float | None:
     """Of the pictures that were made."""
-    """Of the pictures that were made."""
     found = [share_seconds(row) for row in rows if row["status"] == "ok"]
     return statistics.median(found) if found else None
 

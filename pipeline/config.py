@@ -110,8 +110,8 @@ class RunConfig(Settings):
         """How many pictures of so many pixels are optimised together.
 
         `auto`: on a CPU, batches of pictures over 256 px gain nothing (measured: 379 GFLOP/s for
-          one, while at
-        128 px four together take 326 to 397); a GPU is filled by about 4 million pixels.
+        one, while at 128 px four together take 326 to 397); a GPU, which `accelerator` asks for, is
+        filled by about 4 million pixels.
         """
         if self.batch_size != "auto":
             return self.batch_size

@@ -1,5 +1,5 @@
-"""Manifests: CSV, JSON Lines or Parquet in, one `Job` a row out. Parsing is pure; reading
-streams.
+"""Manifests: CSV, JSON Lines or Parquet in, one `Job` a row out. A manifest is read whole, its rows
+are parsed one by one.
 """
 
 import csv

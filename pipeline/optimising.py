@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nst_ops.images import Picture
+from nst_ops.memory import MemoryPlan, default_limit, plan_memory, predict_bytes
 from nst_ops.sizes import pixel_steps
 from pipeline import parallelism, resuming
 from pipeline.config import RunConfig
@@ -22,7 +23,6 @@ from pipeline.work import Progress
 
 if TYPE_CHECKING:
     from nst_ops.iterates import Iterate, Report
-    from nst_ops.memory import MemoryPlan
     from nst_ops.targets import TargetCache
 
 _SMALL_TILE = 256  # px, when memory was short after all
@@ -71,7 +71,7 @@ class Optimiser:
         *,
         progress: Progress | None = None,
         show: Callable[["Iterate"], None] = lambda iterate: None,
-        announce: Callable[["MemoryPlan"], None] = lambda plan: None,
+        announce: Callable[[MemoryPlan], None] = lambda plan: None,
         processes: int = 1,
     ):
         self._folder, self._supervisor, self._progress = folder, supervisor, progress
@@ -89,8 +89,10 @@ class Optimiser:
         start_tensorflow(self._processes)
         import tensorflow as tf
 
-        from nst_ops.memory import default_limit, plan_memory, predict_bytes
+        from nst_ops.targets import TargetCache
 
+        if self._targets is None:  # `cache_dir` is the whole run's
+            self._targets = TargetCache(folder=config.cache_dir)
         size, count = ready[0].planned.size, len(ready)
         # A GPU's memory belongs to its process, a machine's to all.
         sharers = -(-self._processes // max(1, parallelism.gpus()))
@@ -118,7 +120,7 @@ class Optimiser:
             yield from outcomes
 
     def _finite(
-        self, batch: Sequence[Made], ready: Sequence[Ready], config: RunConfig, plan: "MemoryPlan"
+        self, batch: Sequence[Made], ready: Sequence[Ready], config: RunConfig, plan: MemoryPlan
     ) -> list[tuple[Ready, Outcome]]:
         """The pictures; one whose loss was never a number gets a second try with small steps."""
         careful = config.model_copy(update={"learning_rate": 0.005})
@@ -141,7 +143,7 @@ class Optimiser:
         return outcomes
 
     def _run(
-        self, ready: Sequence[Ready], config: RunConfig, plan: "MemoryPlan", *, keep: bool = True
+        self, ready: Sequence[Ready], config: RunConfig, plan: MemoryPlan, *, keep: bool = True
     ) -> list[Made]:
         """One batch, from its checkpoint if there is one; `keep`: and with checkpoints."""
         from nst_ops.coarse_to_fine import run
@@ -179,7 +181,7 @@ class Optimiser:
             config,
             initial=np.stack(initial) if initial else None,
             seeds=[r.planned.seed for r in ready],
-            cache=self._target_cache(config.cache_dir),
+            cache=self._targets,
             tile=plan.tile,
             history=plan.history,
             resume=checkpoint,
@@ -205,13 +207,6 @@ class Optimiser:
     def _forget(self, ready: Sequence[Ready]) -> None:
         if self._folder is not None:
             resuming.forget(self._folder, [r.planned.job.output for r in ready])
-
-    def _target_cache(self, folder: str | None) -> "TargetCache":
-        from nst_ops.targets import TargetCache
-
-        if self._targets is None:
-            self._targets = TargetCache(folder=folder)
-        return self._targets
 
 
 def _line(name: str, iterate: "Iterate") -> str:

@@ -7,7 +7,7 @@ from pipeline.config import ConfigError
 
 
 class Shard(NamedTuple):
-    """Every `count`-th line of a manifest; `number` counts from 1."""
+    """The rows on every `count`-th line of a manifest; `number` counts from 1."""
 
     number: int = 1
     count: int = 1
