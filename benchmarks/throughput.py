@@ -1,8 +1,7 @@
-"""Pictures per hour: a folder of photos with one painting, by `nst run`, a loop in Python, a shell
-loop over `nst stylize`, and one over `pastiche` as `time_to_quality` has measured it.
+"""Pictures per hour: a folder of photos with one painting, by `nst run`, a loop in Python, and a
+shell loop over `nst stylize`. What a loop over `pastiche` takes is in `time_to_quality`.
 """
 
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 from benchmarks import pairs
 from benchmarks.spent import Spent, call
 from benchmarks.table import Table
-from benchmarks.time_to_quality import CACHE
 from nst_ops.images import decode, encode
 
 PHOTOS, SIZE, LOOPED = 32, 256, 4
@@ -55,7 +53,6 @@ def main() -> Table:
         ]
         total = Spent(*map(sum, zip(*spent, strict=True)))
         rows.append(_row("shell loop over nst stylize", LOOPED, total))
-        rows += [_row("shell loop over pastiche", 1, spent) for spent in _pastiche()]
     for row in rows:
         row["cpu of the first"] = f"{row['cpu'] / row['pictures'] * PHOTOS / rows[0]['cpu']:.2f}x"  # type: ignore[operator]
         print(row, flush=True)
@@ -65,7 +62,7 @@ def main() -> Table:
         (
             "Whole commands, start of processes included.",
             "`cpu`: processor seconds, which other work on the machine blurs less.",
-            f"The loop over nst stylize was measured over {LOOPED} photos, pastiche over one.",
+            f"The loop over nst stylize was measured over {LOOPED} photos.",
         ),
     )
 
@@ -78,12 +75,6 @@ def _row(method: str, count: int, spent: Spent) -> dict[str, object]:
         "cpu": round(spent.cpu, 1),
         "pictures per hour": round(3600 * count / spent.wall),
     }
-
-
-def _pastiche() -> list[Spent]:
-    """One run, if `time_to_quality` has kept it."""
-    record = CACHE / f"pastiche-rocket-cafe_terrace_at_night-{SIZE}.json"
-    return [Spent(*json.loads(record.read_text()))] if record.exists() else []
 
 
 def _photos(folder: Path) -> list[Path]:

@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         "--shard",
         metavar="N/COUNT",
         default="1/1",
-        help="only the rows on every COUNT-th line, for schedulers that start processes; see nst merge",
+        help="only rows on every COUNT-th line, for schedulers that start processes; see nst merge",
     )
     sub.add_argument(
         "--log_format", choices=("text", "json"), default="text", help="of what is printed"
