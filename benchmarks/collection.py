@@ -25,8 +25,8 @@ _SETTINGS = ("scales=[{size: 48, steps: 2}]", "octaves=[1]")
 _BAD_PHOTOS = {
     "missing.jpg": "cannot be read",
     "truncated.jpg": "damaged or truncated",
-    "empty.jpg": "not an image",
-    "page.jpg": "not an image",
+    "empty.jpg": "the file is empty",
+    "page.jpg": "looks like a web page",
     "thin.png": "sides of at least",
     "vast.png": "max_pixels",
     "a folder": "is a folder",

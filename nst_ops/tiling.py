@@ -72,9 +72,11 @@ def evaluate_tiled(
     total, terms = weighted_total(
         weights, content=tf.constant(content), style=style, tv=tf.constant(tv)
     )
-    if len(octaves) == 1:
-        return total, terms, tf.constant(gradients[0])
-    return total, terms, _octaves_gradient(objective)(images, tuple(map(tf.constant, gradients)))
+    whole, *coarser = gradients
+    if coarser:
+        # Added in place: at this point a large picture has the most in memory.
+        whole += _octaves_gradient(objective)(images, tuple(map(tf.constant, coarser))).numpy()
+    return total, terms, tf.constant(whole)
 
 
 def tiled_grams(objective: Objective, images: np.ndarray, side: int) -> Features:
@@ -195,12 +197,12 @@ def _octaves(objective: Objective, count: int) -> Callable:
 
 @functools.lru_cache(maxsize=16)
 def _octaves_gradient(objective: Objective) -> Callable:
-    """Gradients of all octaves as one of the picture."""
+    """Gradients of all octaves but the picture itself, as one of the picture."""
 
     def octaves_gradient(images: tf.Tensor, gradients: tuple[tf.Tensor, ...]) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(images)
-            octaves = pyramid.octaves(images, len(gradients))
+            _, *octaves = pyramid.octaves(images, 1 + len(gradients))
         return tape.gradient(octaves, images, output_gradients=list(gradients))
 
     return objective.compile(octaves_gradient)
