@@ -235,7 +235,7 @@ def runs(options: argparse.Namespace, rest: list[str], console: Console) -> int:
     files.connect([options.folder])
     for summary in summaries(files.absolute(options.folder)):
         counts = ", ".join(f"{summary[status]} {status}" for status in STATUSES if summary[status])
-        seconds = summary.get("seconds")
+        seconds = summary["seconds"]
         facts = [counts or "no rows", f"{seconds:.0f} s" if seconds is not None else ""]
         shard = summary["shard"]
         facts += [f"shard {shard}" if shard != "1/1" else "", summary["stopped"]]

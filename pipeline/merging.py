@@ -70,7 +70,7 @@ def _last_of_each(folder: str) -> list[dict[str, Any]]:
     missing = [str(shard) for shard in wanted if shard not in last]
     if missing:
         raise InputError(f"no run of --shard {', '.join(missing)} has ended; run it", path=folder)
-    unfinished = [str(shard) for shard in wanted if "seconds" not in last[shard]]
+    unfinished = [str(shard) for shard in wanted if last[shard]["seconds"] is None]
     if unfinished:
         raise InputError(
             f"the last run of --shard {', '.join(unfinished)} did not end; run it again",

@@ -192,6 +192,13 @@ def read_record(folder: str, run_id: str, name: str) -> dict[str, Any]:
     return json.loads(files.read(files.join(record_folder(folder, run_id), name)))
 
 
+def read_summary(folder: str, run_id: str) -> dict[str, Any]:
+    """Of a run that has ended; `seconds` are None if it did not by itself."""
+    # Runs of other versions may not have all.
+    blank = {"seconds": None, "stopped": "", "manifest": "", "versions": {}, "shard": "1/1"}
+    return blank | read_record(folder, run_id, "summary.json")
+
+
 def remove_leftovers(folder: str, run_id: str) -> None:
     """Half-written Parquet of workers that died, which would spoil the data set for its readers."""
     for name in files.listing(folder, f"metadata/run_id={run_id}/beam-temp-*/*"):
@@ -229,7 +236,7 @@ def run_ids(folder: str) -> list[str]:
 
 def summaries(folder: str) -> list[dict[str, Any]]:
     """Of the runs that have ended, oldest first."""
-    return [read_record(folder, run_id, "summary.json") for run_id in run_ids(folder)]
+    return [read_summary(folder, run_id) for run_id in run_ids(folder)]
 
 
 def failures(folder: str) -> dict[tuple[str, str], Row]:

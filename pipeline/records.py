@@ -12,7 +12,7 @@ import yaml
 
 from nst_ops.errors import InputError
 from pipeline import files
-from pipeline.outputs import SCHEMA, Row, read_metadata, read_record, record_folder
+from pipeline.outputs import SCHEMA, Row, read_metadata, read_summary, record_folder
 
 LOSSES = ("total", "content", "style", "tv")
 _CURVE_POINTS = 60  # of a loss curve
@@ -37,7 +37,7 @@ def read_run(folder: str, run_id: str, columns: Sequence[str] = SCHEMA.names) ->
     """
     record = record_folder(folder, run_id)
     try:
-        summary = _summary(folder, run_id)
+        summary = read_summary(folder, run_id)
         settings = yaml.safe_load(files.read(files.join(record, "config.yaml")))
         table = read_metadata(folder, run_id, columns)
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -53,7 +53,7 @@ def read_previous(folder: str, run: Record, earlier: Sequence[str]) -> Record | 
     """The last of the `earlier` runs that was of the same shard, as far as `compare` needs it."""
     for run_id in reversed(earlier):
         with contextlib.suppress(InputError, ValueError):  # damaged: nothing to compare with
-            if _summary(folder, run_id)["shard"] == run.summary["shard"]:
+            if read_summary(folder, run_id)["shard"] == run.summary["shard"]:
                 return read_run(folder, run_id, _COMPARED)
     return None
 
@@ -86,12 +86,6 @@ def loss_curves(table: pyarrow.Table) -> list[dict[str, Any] | None]:
 def as_json(settings: dict[str, Any]) -> dict[str, str]:
     """Settings as they are compared and shown."""
     return {name: json.dumps(value) for name, value in settings.items()}
-
-
-def _summary(folder: str, run_id: str) -> dict[str, Any]:
-    # A run that was killed has a short one.
-    blank = {"seconds": None, "stopped": "", "manifest": "", "versions": {}, "shard": "1/1"}
-    return blank | read_record(folder, run_id, "summary.json")
 
 
 def _levels(losses: pyarrow.Array) -> np.ndarray:
