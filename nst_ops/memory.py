@@ -23,7 +23,7 @@ _RETAINED = 1200  # bytes per px of a tile that the libraries keep for the next 
 # Bytes per px of the picture, while activations are there: photo, content features, optimiser.
 _HELD = {"lbfgs": 100, "adam": 95, "adam in tiles": 85}
 # The same while the optimiser computes, and activations are gone.
-_UPDATING = {"lbfgs": 220, "adam": 165, "adam in tiles": 125}
+_UPDATING = {"lbfgs": 220, "adam": 165, "adam in tiles": 140}
 _PAIR = 24  # of one step that L-BFGS remembers: move and bend, 3 float32 each; in tiles half of it
 _LEAST_HISTORY = 3
 _TILES = (1024, 768, 512, 384, 256)
