@@ -65,6 +65,7 @@ def test_twenty_random_kills(tmp_path):
         for path in (war / "images").glob("*.png"):
             first_seen.setdefault(path.name, path.stat().st_mtime_ns)
     subprocess.run(nst(manifest, war), check=True)
+    print(f"{kills} kills")  # fewer if it ended before
     assert kills >= KILLS // 2
 
     assert pictures(war) == pictures(peace) and len(pictures(war)) == PICTURES
