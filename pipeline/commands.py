@@ -15,7 +15,7 @@ from nst_ops.errors import InputError
 from nst_ops.sizes import pixel_steps
 from pipeline import files
 from pipeline.config import RunConfig, load_config
-from pipeline.display import PairDisplay, RunDisplay
+from pipeline.display import PairDisplay, RunDisplay, count_words
 from pipeline.manifest import check_manifest
 from pipeline.outputs import STATUSES
 from pipeline.pairing import make_manifest, write_manifest
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
     from pipeline.interrupting import stopping
     from pipeline.launching import beam_options, execute, new_spec
 
-    beam = beam_options(beam_arguments, config, -(-rows // shard.count))
+    beam = beam_options(beam_arguments, config, shard.share(rows))
     manifest, folder = (files.absolute(path) for path in (options.manifest, options.output))
     spec = new_spec(
         manifest,
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
         deadline=deadline,
         retry_failed=options.retry_failed,
     )
-    with RunDisplay(console, -(-rows // shard.count), as_json=options.log_format == "json") as show:
+    with RunDisplay(console, shard.share(rows), as_json=options.log_format == "json") as show:
         text = f"run {spec.run_id}: {rows} rows"
         text += f", {len(bad)} of them unreadable" if bad else ""
         text += f"; shard {shard} of them" if shard.count > 1 else ""
@@ -73,10 +73,9 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
 
         with stopping(stop):
             summary = execute(spec, beam, show.show, lambda text: show.note(f"warning: {text}"))
-        counts = ", ".join(f"{summary[status]} {status}" for status in STATUSES)
         record = os.path.join(options.output, "runs", spec.run_id, "report.html")
         show.note(
-            f"{counts} in {summary['seconds']:.0f} s; pictures in "
+            f"{count_words(summary)} in {summary['seconds']:.0f} s; pictures in "
             f"{os.path.join(options.output, 'images')}, report in {record}",
             "end",
             **summary,
@@ -249,8 +248,8 @@ def merge(options: argparse.Namespace, rest: list[str], console: Console) -> int
 
     files.connect([options.folder])
     summary = merge_shards(files.absolute(options.folder))
-    counts = ", ".join(f"{summary[status]} {status}" for status in STATUSES)
-    console.print(f"run {summary['run_id']}: {counts}, from {len(summary['merged'])} shards")
+    words = f"{count_words(summary)}, from {len(summary['merged'])} shards"
+    console.print(f"run {summary['run_id']}: {words}")
     return _explain(summary)
 
 

@@ -5,6 +5,7 @@ JSON.
 import datetime
 import json
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -78,7 +79,7 @@ class RunDisplay:
                 values = {"rows": self.rows, **counts, **speed, "now": progress["now"]}
                 self._print_json("progress", values)
                 return
-            counts = ", ".join(f"{progress[status]} {status}" for status in STATUSES)
+            counts = count_words(progress)
             tail = f"; {now}" if now else ""
             self.console.print(f"{done}/{self.rows}: {counts}{_words(speed)}{tail}")
 
@@ -96,6 +97,11 @@ class RunDisplay:
         moment = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"time": moment, "event": event, **values})
         self.console.print(line)
+
+
+def count_words(counts: Mapping[str, Any]) -> str:
+    """How many rows have each status, for people."""
+    return ", ".join(f"{counts[status]} {status}" for status in STATUSES)
 
 
 def _words(speed: dict[str, float]) -> str:

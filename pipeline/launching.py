@@ -186,10 +186,7 @@ def _outcome(spec: RunSpec, started: float) -> dict[str, Any]:
 
 
 def _end_record(spec: RunSpec, summary: dict[str, Any], warn: Callable[[str], None]) -> None:
-    outputs.write_record(spec.folder, spec.run_id, "summary.json", summary)
-    if not summary["deferred"]:
-        record = outputs.record_folder(spec.folder, spec.run_id)
-        files.write(files.join(record, "_SUCCESS"), b"\n")
+    outputs.close_record(spec.folder, spec.run_id, summary)
     try:
         report.write_report(spec.folder, spec.run_id)
     except Exception as error:  # the pictures are there, and `nst report` can try again
@@ -270,7 +267,7 @@ def _watched(
 
 def _most_fail(spec: RunSpec, counts: dict[str, Any]) -> str:
     """Why the run should stop, if it should: a wrong mount should not burn a night."""
-    rows = -(-spec.rows // spec.shard.count)
+    rows = spec.shard.share(spec.rows)
     ratio = spec.config.max_failure_ratio
     if counts["failed"] <= ratio * rows:
         return ""

@@ -46,9 +46,7 @@ def merge_shards(folder: str) -> dict[str, Any]:
         "stopped": next((part["stopped"] for part in parts if part["stopped"]), ""),
         **outputs.counts(table),
     }
-    outputs.write_record(folder, run_id, "summary.json", summary)
-    if not summary["deferred"]:
-        files.write(files.join(record, "_SUCCESS"), b"\n")
+    outputs.close_record(folder, run_id, summary)
     write_report(folder, run_id)
     return summary
 

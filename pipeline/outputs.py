@@ -187,6 +187,14 @@ def write_record(folder: str, run_id: str, name: str, values: Mapping[str, Any])
     files.write(files.join(record_folder(folder, run_id), name), data)
 
 
+def close_record(folder: str, run_id: str, summary: Mapping[str, Any]) -> None:
+    """Writes the summary of a run that came to its end; `_SUCCESS` too, if it left no row over."""
+    write_record(folder, run_id, "summary.json", summary)
+    if not summary["deferred"]:
+        # Not empty: Beam cannot put an empty object on S3.
+        files.write(files.join(record_folder(folder, run_id), "_SUCCESS"), b"\n")
+
+
 def read_record(folder: str, run_id: str, name: str) -> dict[str, Any]:
     """What `write_record` wrote."""
     return json.loads(files.read(files.join(record_folder(folder, run_id), name)))

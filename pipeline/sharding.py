@@ -28,6 +28,10 @@ class Shard(NamedTuple):
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
+    def share(self, rows: int) -> int:
+        """How many of a manifest's rows this is, about."""
+        return -(-rows // self.count)
+
     def has(self, line: int) -> bool:
         """Whether a line of the manifest is in this part."""
         return line % self.count == self.number % self.count

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nst_ops.errors import InputError
-from nst_ops.images import SOFTWARE, decode, encode, shrink
+from nst_ops.images import SOFTWARE, Picture, decode, encode, shrink
 from pipeline import files, resuming
 from pipeline.config import RunConfig
 from pipeline.optimising import Optimiser, Outcome, Ready
@@ -172,11 +172,7 @@ class Stylizer:
         return self._row(opened, planned, "failed", **error_columns(error))
 
     def _read(self, planned: PlannedJob, config: RunConfig) -> Ready:
-        path = planned.job.content
-        data = files.read(path, config.max_file_bytes)
-        if hashlib.sha256(data).hexdigest() != planned.content_sha256:
-            raise InputError("has changed since the run began; run again", path=path)
-        photo = decode(data, path=path, max_pixels=config.max_pixels)
+        photo = _read_planned(planned.job.content, config, planned.content_sha256)
         photo = shrink(photo, max(planned.size), enlarge=config.enlarge)
         styles = [
             (self._painting(path, config, sha256), weight)
@@ -188,15 +184,19 @@ class Stylizer:
     def _painting(self, path: str, config: RunConfig, sha256: str = "") -> np.ndarray:
         """Pixels of a painting, from a cache: many rows share few."""
         if path not in self._paintings:
-            data = files.read(path, config.max_file_bytes)
-            if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-                raise InputError("has changed since the run began; run again", path=path)
-            picture = decode(data, path=path, max_pixels=config.max_pixels)
-            self._paintings[path] = picture.pixels
+            self._paintings[path] = _read_planned(path, config, sha256).pixels
             while len(self._paintings) > 1 and _total_bytes(self._paintings) > _PAINTINGS_BYTES:
                 self._paintings.popitem(last=False)
         self._paintings.move_to_end(path)
         return self._paintings[path]
+
+
+def _read_planned(path: str, config: RunConfig, sha256: str) -> Picture:
+    """Decodes a file, which must be what it was when it was planned, if that is known."""
+    data = files.read(path, config.max_file_bytes)
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise InputError("has changed since the run began; run again", path=path)
+    return decode(data, path=path, max_pixels=config.max_pixels)
 
 
 def encode_result(ready: Ready, pixels: np.ndarray, config: RunConfig) -> bytes:
