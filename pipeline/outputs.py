@@ -167,8 +167,9 @@ def metadata_prefix(folder: str, run_id: str) -> str:
 
 
 def new_run_id() -> str:
-    """Begins with the time, so that ids sort by it."""
-    return f"{now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    """Begins with the time, down to the microsecond in hexadecimal, so that ids sort by it."""
+    moment = now()
+    return f"{moment:%Y%m%dT%H%M%SZ}-{moment.microsecond:05x}{secrets.token_hex(2)}"
 
 
 def write_metadata(folder: str, run_id: str, table: pyarrow.Table) -> None:
