@@ -22,7 +22,7 @@ setup(
         "apache-beam>=2.77,<2.78",  # the engine; the wheel's job service must match its SDK
         "jinja2>=3.1",  # the HTML report
         "numpy>=2",
-        "pillow>=11",  # image files, ICC and EXIF
+        "pillow>=12",  # image files, ICC and EXIF
         "pyarrow>=18",  # metadata and manifests in Parquet
         "pydantic>=2.8",  # settings and their errors
         "PyYAML>=6",

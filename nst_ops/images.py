@@ -8,7 +8,6 @@ nowhere else.
 import functools
 import io
 import json
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,7 +35,10 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_PIL_LIMIT = threading.Lock()
+
+# Pillow's own limit is a global, below what a user may allow and not always asked before pixels are
+# decoded; here `max_pixels` decides.
+Image.MAX_IMAGE_PIXELS = None
 
 
 class Picture(NamedTuple):
@@ -67,7 +69,7 @@ def probe(data: bytes, *, path: str = "<bytes>", max_pixels: int = MAX_PIXELS) -
     with _opened(data, path, max_pixels) as image:
         tags = _tags(image, data)
         width, height = image.size
-        size = (width, height) if _orientation(tags) >= 5 else (height, width)
+        size = (width, height) if _orientation(image, tags) >= 5 else (height, width)
         return Header(size, str(image.format), _provenance(tags))
 
 
@@ -87,7 +89,7 @@ def decode(data: bytes, *, path: str = "<bytes>", max_pixels: int = MAX_PIXELS) 
     """
     with _opened(data, path, max_pixels) as image:
         try:
-            orientation = _orientation(_tags(image, data))
+            orientation = _orientation(image, _tags(image, data))
             image.load()
             profile = image.info.get("icc_profile")
             color, alpha = _split_alpha(_upright(image, orientation))
@@ -161,12 +163,18 @@ def is_whole(data: bytes) -> bool:
     if data[:4] == b"\x89PNG":
         return data.endswith(b"IEND\xaeB`\x82")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a TIFF's end holds its tags, whose loss only warns
+        warnings.simplefilter("ignore")  # of tags beyond the end: they are missed below
         try:
-            Image.open(io.BytesIO(data)).load()
+            tags = getattr(Image.open(io.BytesIO(data)), "tag_v2", {})  # a TIFF's
         except Exception:
             return False
-    return True
+    strips = zip(
+        tags.get(ExifTags.Base.StripOffsets, ()),
+        tags.get(ExifTags.Base.StripByteCounts, ()),
+        strict=False,
+    )
+    ends = [start + length for start, length in strips]
+    return ExifTags.Base.InterColorProfile in tags and 0 < max(ends, default=0) <= len(data)
 
 
 def shrink(picture: Picture, long_side: int, *, enlarge: bool = False) -> Picture:
@@ -190,29 +198,21 @@ def _resize_plane(plane: np.ndarray, height: int, width: int) -> np.ndarray:
 def _opened(data: bytes, path: str, max_pixels: int) -> Iterator[Image.Image]:
     if not data:
         raise InputError("the file is empty", path=path)
-    with _PIL_LIMIT:  # Pillow's own limit is a global, and below what a user may allow
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of odd metadata; pixels decide
-                image = Image.open(io.BytesIO(data), formats=READABLE)
-        except UnidentifiedImageError as error:
-            hint = (
-                "it looks like a web page"
-                if data.lstrip()[:1] == b"<"
-                else f"it begins with {data[:8]!r}"
-            )
-            raise InputError(
-                f"not a PNG, JPEG, WebP, TIFF, BMP or GIF image ({hint}); convert it to one of "
-                "these",
-                path=path,
-            ) from error
-        except Exception as error:
-            raise InputError(
-                f"damaged header ({type(error).__name__}: {error}); export it again", path=path
-            ) from error
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata; pixels decide
+            image = Image.open(io.BytesIO(data), formats=READABLE)
+    except UnidentifiedImageError as error:
+        page = data.lstrip()[:1] == b"<"
+        hint = "it looks like a web page" if page else f"it begins with {data[:8]!r}"
+        raise InputError(
+            f"not a PNG, JPEG, WebP, TIFF, BMP or GIF image ({hint}); convert it to one of these",
+            path=path,
+        ) from error
+    except Exception as error:
+        raise InputError(
+            f"damaged header ({type(error).__name__}: {error}); export it again", path=path
+        ) from error
     with image:
         width, height = image.size
         if not width * height:
@@ -251,7 +251,9 @@ def _png_chunk(data: bytes, kind: bytes) -> bytes:
     return b""
 
 
-def _orientation(tags: Mapping[int, Any]) -> int:
+def _orientation(image: Image.Image, tags: Mapping[int, Any]) -> int:
+    if image.format == "TIFF":
+        return 1  # Pillow sets these upright itself
     found = tags.get(ExifTags.Base.Orientation)
     return found if isinstance(found, int) and found in _UPRIGHT else 1
 

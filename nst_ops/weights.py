@@ -150,7 +150,8 @@ def _read_h5(data: bytes) -> dict[str, Layer]:
     arrays: dict[str, list[np.ndarray]] = {}
 
     def visit(path: str, node: object) -> None:
-        if not isinstance(node, h5py.Dataset):
+        # An optimiser's moments have the names and shapes of what they are moments of.
+        if not isinstance(node, h5py.Dataset) or path.startswith("optimizer"):
             return
         for part in path.split("/"):
             numbered = re.fullmatch(r"conv2d(?:_(\d+))?", part)

@@ -50,10 +50,14 @@ def test_modes():
     deep = decode(saved(Image.fromarray(grey), "PNG")).pixels
     np.testing.assert_allclose(deep[..., 1], grey / 65535, atol=1e-4)
     red = Image.new("RGB", (8, 8), (200, 30, 40))
-    for mode, format, tolerance in (("P", "GIF", 0.1), ("CMYK", "JPEG", 0.05), ("L", "BMP", 1)):
+    for mode, format, color, tolerance in (
+        ("P", "GIF", (200, 30, 40), 0.1),  # of a palette of 216 colours
+        ("CMYK", "JPEG", (200, 30, 40), 0.05),
+        ("L", "BMP", (82, 82, 82), 0.005),
+    ):
         pixels = decode(saved(red.convert(mode), format)).pixels
         assert pixels.shape == (8, 8, 3)
-        np.testing.assert_allclose(pixels[4, 4], np.array([200, 30, 40]) / 255, atol=tolerance)
+        np.testing.assert_allclose(pixels[4, 4], np.array(color) / 255, atol=tolerance)
 
 
 def test_transparent_pixels_show_white():
