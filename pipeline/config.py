@@ -77,10 +77,11 @@ class RunConfig(Settings):
     @pydantic.field_validator("memory_limit", "max_file_bytes", mode="before")
     @classmethod
     def _bytes(cls, value: Any) -> Any:
-        match = re.fullmatch(r"([\d.]+)\s*([KMGT])i?B?", str(value), re.IGNORECASE)
+        match = re.fullmatch(r"([\d.]+)\s*([KMGT])(i?)B?", str(value), re.IGNORECASE)
         if not match:
             return value
-        return round(float(match[1]) * 1000 ** (" KMGT".index(match[2].upper())))
+        thousand = 1024 if match[3] else 1000
+        return round(float(match[1]) * thousand ** (" KMGT".index(match[2].upper())))
 
     @pydantic.field_validator("tiling")
     @classmethod
@@ -178,11 +179,28 @@ def parse_yaml(text: str) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):
+    """Of YAML 1.1, but as people mean it: `off` is a word, 1e3 a number."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # as PyYAML has it
+        first: [kind for kind in kinds if kind[0] != "tag:yaml.org,2002:bool"]
+        for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             # Ten lines of them can stand for a billion values.
             raise yaml.YAMLError("aliases are not supported; write the value out")
         return super().compose_node(parent, index)
+
+
+_PlainLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"(?:[tT]rue|TRUE|[fF]alse|FALSE)$"), list("tTfF")
+)
+_PlainLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
 
 
 def spec_hash(recipe: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
@@ -199,9 +217,6 @@ def _override(values: dict[str, Any], override: str) -> None:
         value = parse_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error
-    if isinstance(value, str):
-        # YAML 1.1 reads 1e3 as text; people mean a number.
-        value = _number(value)
     *parents, last = key.split(".")
     target: Any = values
     try:
@@ -224,13 +239,6 @@ def _override(values: dict[str, Any], override: str) -> None:
             "in the config "
             "(`scales: auto` has none: list the scales, or set `steps`)"
         ) from error
-
-
-def _number(text: str) -> Any:
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _explain(problem: Mapping[str, Any]) -> str:

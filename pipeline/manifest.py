@@ -26,8 +26,10 @@ from pipeline.config import ROW_SETTINGS, ConfigError, RunConfig, parse_yaml, va
 
 COLUMNS = ("content", "style", "id", "output", *ROW_SETTINGS)
 _REQUIRED = ("content", "style")
+_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}  # of CSV, as spreadsheets write it
 _LONGEST = 4096  # bytes of a path, Linux's own limit
 _LONGEST_OUTPUT = 900  # bytes; S3 has 1024 for the folder and the name together
+_DIGITS = 12  # hexadecimal, of a name of our own: with 6, two of 5000 `main.jpg` may share one
 _MOST = 1e30  # of a style's weight; float32 ends at 3e38
 
 
@@ -142,8 +144,9 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, format: str) -> Jo
     for column in ("id", "output"):
         if not isinstance(given.get(column, ""), str | int | float):
             raise InputError(f"line {line}: {column}: {short(given[column])} is not a name")
-    identity = str(given.get("id") or f"{stems}-{hashlib.sha256(key.encode()).hexdigest()[:6]}")
-    output = _safe_output(str(given.get("output") or identity), line, FORMATS[format])
+    digest = hashlib.sha256(key.encode()).hexdigest()[:_DIGITS]
+    identity = str(given.get("id", f"{stems}-{digest}"))
+    output = _safe_output(str(given.get("output", identity)), line, FORMATS[format])
     return Job(line, identity, content, styles, output, overrides)
 
 
@@ -188,40 +191,55 @@ def _rows(path: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
         data = files.read(path)
     except InputError as error:
         raise ManifestError(str(error)) from error
-    if path.endswith(".parquet"):
+    name = path.lower()
+    if name.endswith(".parquet"):
         yield from _parquet_rows(data, path)
         return
+    # Excel's "Unicode text" is UTF-16.
+    encoding = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "UTF-8"
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise ManifestError(
-            f"{path}: not UTF-8 at byte {error.start}; save the manifest as UTF-8"
+            f"{path}: not {encoding} at byte {error.start}; save the manifest as UTF-8"
         ) from error
-    if path.endswith((".jsonl", ".ndjson", ".json")):
+    if name.endswith((".jsonl", ".ndjson", ".json")):
         yield from _json_rows(text)
-    elif path.endswith((".csv", ".tsv")):
-        yield from _csv_rows(text, path, "\t" if path.endswith(".tsv") else ",")
+    elif name.endswith((".csv", ".tsv", ".txt")):
+        yield from _csv_rows(text, path)
     else:
         raise ManifestError(f"{path}: unknown kind of manifest; use .csv, .tsv, .jsonl or .parquet")
 
 
-def _csv_rows(text: str, path: str, delimiter: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+def _csv_rows(text: str, path: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Cells are divided by whatever divides the header: comma, semicolon or tab."""
+    stream, before = io.StringIO(text, newline=""), 0
+    header_line = stream.readline()
+    named = re.fullmatch(r"sep=(.)\s*", header_line)  # a first line for Excel alone
+    if named:
+        before = 1
+    else:
+        stream.seek(0)
+    delimiter = named[1] if named else max(_DELIMITERS, key=header_line.count)
+    reader = csv.DictReader(stream, delimiter=delimiter, strict=True)
     try:
         header = reader.fieldnames or []
         _check_header(header, path)
         for row in reader:
-            line = reader.line_num
+            line = before + reader.line_num
+            if not any(row.values()):  # as tables have below their end
+                continue
             if None in row:
                 yield (
                     line,
                     f"line {line}: more cells than the header has columns; quote cells that hold "
-                    "a comma",
+                    f"a {_DELIMITERS.get(delimiter, delimiter)}",
                 )
             else:
                 yield line, row
     except csv.Error as error:
-        raise ManifestError(f"{path}: line {reader.line_num}: {error}; check the quotes") from error
+        line = before + reader.line_num
+        raise ManifestError(f"{path}: line {line}: {error}; check the quotes") from error
 
 
 def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -340,10 +358,7 @@ def _setting(key: str, value: Any, folder: str) -> str:
 @functools.lru_cache(10_000)  # PyYAML is slow, and rows share their settings
 def _text_as_json(text: str) -> str:
     try:
-        value = parse_yaml(text)
-        if isinstance(value, str) and value[:1].isdigit():
-            value = float(value)  # YAML 1.1 reads 1e3 as text; people mean a number
-        return json.dumps(value)
+        return json.dumps(parse_yaml(text))
     except (yaml.YAMLError, TypeError, ValueError):  # text after all; or a date: no JSON either
         return json.dumps(text)
 
@@ -372,8 +387,5 @@ def _safe_output(output: str, line: int, extension: str) -> str:
             f"line {line}: output {short(output)} must be a relative path without `..` or control "
             f"characters, each name at most 240 bytes and all at most {_LONGEST_OUTPUT}"
         )
-    return (
-        name
-        if name.lower().endswith((extension, ".jpeg" if extension == ".jpg" else extension))
-        else name + extension
-    )
+    longer = {".jpg": ".jpeg", ".tif": ".tiff"}.get(extension, extension)
+    return name if name.lower().endswith((extension, longer)) else name + extension

@@ -1,12 +1,14 @@
 """Makes manifests from files: which photo meets which painting, and what the result is called."""
 
 import csv
+import functools
 import glob
+import hashlib
+import heapq
 import io
 import itertools
 import json
 import os
-import random
 from pathlib import Path
 
 from nst_ops.errors import InputError
@@ -28,7 +30,8 @@ def make_manifest(
       contents, styles: globs, `**` for whole trees.
       pair: `product` (every photo with every painting), `zip` (one to one, in sorted order) or
         `random:N` (N different paintings for each photo).
-      seed: of `random:N`; a photo's paintings depend on its own path only.
+      seed: of `random:N`. A pair is taken by its own paths: other photos do not change it, and a
+        new painting only takes the place of one where it is drawn.
       name: template of the output's name: {content_dir} (relative to the glob's fixed part),
         {content_stem}, {style_stem}.
       folder: where the manifest will be: paths are written relative to it.
@@ -37,7 +40,10 @@ def make_manifest(
       InputError: a glob matches nothing, unknown pairing or template field, unequal numbers for
         `zip`.
     """
-    photos, paintings = _matches(contents, "--content"), _matches(styles, "--style")
+    photos, paintings = (
+        [os.path.relpath(path, folder) for path in _matches(*given)]
+        for given in ((contents, "--content"), (styles, "--style"))
+    )
     if pair == "product":
         pairs = list(itertools.product(photos, paintings))
     elif pair == "zip":
@@ -50,20 +56,21 @@ def make_manifest(
     elif pair.startswith("random:") and pair[7:].isdigit() and int(pair[7:]) >= 1:
         number = min(int(pair[7:]), len(paintings))
         pairs = [
-            (p, s) for p in photos for s in random.Random(f"{seed}:{p}").sample(paintings, number)
+            (photo, painting)
+            for photo in photos
+            for painting in heapq.nsmallest(
+                number, paintings, key=functools.partial(_draw, seed, photo)
+            )
         ]
     else:
         raise InputError(f"--pair {pair}: expected product, zip or random:N")
-    root = _fixed_part(contents)
+    root = os.path.relpath(_fixed_part(contents), folder)
     rows = []
     for photo, painting in pairs:
-        row = {
-            "content": os.path.relpath(photo, folder),
-            "style": os.path.relpath(painting, folder),
-        }
+        row = {"content": photo, "style": painting}
         if name is not None:
             fields = {
-                "content_dir": os.path.relpath(os.path.dirname(photo), root),
+                "content_dir": os.path.relpath(os.path.dirname(photo) or ".", root),
                 "content_stem": Path(photo).stem,
                 "style_stem": Path(painting).stem,
             }
@@ -95,6 +102,11 @@ def write_manifest(rows: list[dict[str, str]], path: str) -> None:
         name = text.getvalue()[: error.end].splitlines()[-1]
         raise InputError(f"{name!r}: a file's name is not valid UTF-8; rename it") from error
     files.write(path, data)
+
+
+def _draw(seed: int, photo: str, painting: str) -> bytes:
+    """The lot of a pair."""
+    return hashlib.sha256(f"{seed}:{photo}:{painting}".encode(errors="surrogateescape")).digest()
 
 
 def _matches(pattern: str, option: str) -> list[str]:

@@ -39,6 +39,34 @@ def test_csv(tmp_path):
     assert second.output == "night.png" and second.config(RUN) is RUN
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.CSV", b"content;style\r\na, b.jpg;s.png\r\n;\r\n"),
+        ("m.csv", b"sep=;\r\ncontent;style\r\na, b.jpg;s.png\r\n"),
+        ("m.csv", b'content,style\r\n"a, b.jpg",s.png\r\n,\r\n,\r\n'),
+        ("m.txt", "content\tstyle\r\na, b.jpg\ts.png\r\n".encode("utf-16")),
+        ("m.tsv", b"content\tstyle\na, b.jpg\ts.png\n"),
+    ],
+)
+def test_tables_as_spreadsheets_write_them(tmp_path, name, text):
+    (row,) = rows_of(tmp_path, name, text)
+    assert (row.content, row.styles) == (
+        str(tmp_path / "a, b.jpg"),
+        ((str(tmp_path / "s.png"), 1.0),),
+    )
+    assert row.line == (3 if text.startswith(b"sep") else 2)
+
+
+def test_names_that_were_given_stay():
+    def output(format="png", **given):
+        return parse_row({"content": "a", "style": "s"} | given, 1, "/", format).output
+
+    assert output(id=0) == output(output=0) == "0.png"
+    assert output("tiff", output="c.tiff") == "c.tiff" and output("tiff", id="c") == "c.tif"
+    assert output("jpeg", output="c.JPEG") == "c.JPEG"
+
+
 def test_json_lines_and_parquet(tmp_path):
     row = {"content": "a.jpg", "style": ["s.png", {"path": "t.png", "weight": 2}], "size": 256}
     (from_json,) = rows_of(tmp_path, "m.jsonl", json.dumps(row) + "\n")
@@ -91,7 +119,8 @@ def test_bad_rows_do_not_stop_the_rest(tmp_path):
         ("m.csv", "content,style,wieght\na,b,1\n", "unknown column 'wieght'"),
         ("m.csv", "content,style\n", "no rows"),
         ("m.csv", "content,style\na.jpg,s\na.jpg,s\n", "lines 2 and 3 both write"),
-        ("m.txt", "a", "unknown kind"),
+        ("m.doc", "a", "unknown kind"),
+        ("m.csv", "a b", "no column 'content'"),
         ("m.parquet", "nonsense", "not a Parquet file"),
     ],
 )
@@ -106,9 +135,12 @@ def test_ten_thousand_rows(tmp_path):
     lines = "".join(f"photos/{i}.jpg,s.png,{i % 5 + 1}000\n" for i in range(10_000))
     path.write_text("content,style,content_weight\n" + lines)
     assert check_manifest(str(path), RUN) == (10_000, [])
+    # Photos of one name in folders of their own.
+    path.write_text("content,style\n" + "".join(f"{i}/main.jpg,s.png\n" for i in range(50_000)))
+    assert check_manifest(str(path), RUN) == (50_000, [])
 
 
-def test_making_manifests(tmp_path):
+def test_making_manifests(tmp_path, monkeypatch):
     for name in ("p/x/1.jpg", "p/y/1.jpg", "s/a.png", "s/b.png", "s/c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -119,6 +151,17 @@ def test_making_manifests(tmp_path):
     assert rows[0] == {"content": "p/x/1.jpg", "style": "s/a.png", "output": "x/1-a"}
     drawn = make_manifest(photos, paintings, pair="random:2", seed=5)
     assert len(drawn) == 4 and drawn == make_manifest(photos, paintings, pair="random:2", seed=5)
+    assert drawn != make_manifest(photos, paintings, pair="random:2", seed=6)
+    # Another painting takes the place of at most one of a photo's.
+    (tmp_path / "s/d.png").touch()
+    again = make_manifest(photos, paintings, pair="random:2", seed=5)
+    assert sum(row in again for row in drawn) >= 2
+    (tmp_path / "s/d.png").unlink()
+    monkeypatch.chdir(tmp_path)
+    here = make_manifest("./p/**/*.jpg", "s/*.png", pair="random:2", seed=5)
+    assert here == make_manifest(photos, paintings, pair="random:2", seed=5, folder=str(tmp_path))
+    monkeypatch.chdir(tmp_path / "s")
+    assert make_manifest("*.png", paintings, name=template)[0]["output"] == "a-a"
     with pytest.raises(InputError, match="2 photos but 3 paintings"):
         make_manifest(photos, paintings, pair="zip")
     with pytest.raises(InputError, match="matches no file"):
@@ -143,6 +186,8 @@ def test_making_manifests(tmp_path):
         ("{}", ["scales.0.steps=5"], "`scales: auto` has none"),
         ("{}", ["size"], "expected key=value"),
         ("batch_size: 0", [], "at least 1"),
+        ("parallelism: yes", [], "parallelism: 'yes'"),
+        ("checkpoint_seconds: off", [], "checkpoint_seconds: 'off'"),
     ],
 )
 def test_bad_configs(tmp_path, text, overrides, message):
@@ -158,6 +203,19 @@ def test_overrides(tmp_path):
     config = load_config(str(path), ["scales.0.steps=50", "content_weight=2e3", "color=match"])
     assert config.scales[0].steps == 50
     assert config.content_weight == 2000.0 and config.color == "match"
+    assert load_config(None, ["tiling=off"]).tiling == "off"
+
+
+def test_words_and_numbers_as_people_write_them(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "tiling: off\nenlarge: yes\nmax_pixels: 2e8\nmemory_limit: 8GiB\nmax_file_bytes: 5e+8\n"
+        "content_weight: 1.5e3\n"
+    )
+    config = load_config(str(path))
+    assert (config.tiling, config.enlarge, config.max_pixels) == ("off", True, 200_000_000)
+    assert (config.memory_limit, config.max_file_bytes) == (8 * 2**30, 500_000_000)
+    assert config.content_weight == 1500.0
 
 
 def test_configs_are_valid():
