@@ -47,19 +47,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def complain(message: object) -> None:
         print(f"nst {options.command}: {message}", file=sys.stderr)
 
+    interrupted = "interrupted"
+    if options.command == "run":
+        interrupted += "; run the same command again to go on"
     try:
         return _COMMANDS[options.command](options, rest, console)
     except (ConfigError, ManifestError, InputError, LockedError) as error:
         complain(error)
         return BAD_INPUT
     except KeyboardInterrupt:
-        complain("interrupted; run the same command again to go on")
+        complain(interrupted)
         return INTERRUPTED
     except Exception as error:
         if options.verbose:
             raise
         if "KeyboardInterrupt" in str(error):  # as Beam passes it on
-            complain("interrupted; run the same command again to go on")
+            complain(interrupted)
             return INTERRUPTED
         if isinstance(error, OSError):
             complain(f"{error.filename or 'input or output'}: {error.strerror or error}")

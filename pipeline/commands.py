@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -82,22 +83,22 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
         )
         if summary["deferred"]:
             show.note("run the same command again to make the deferred pictures")
-    return _explain(summary)
+    return _explain(options.command, summary, show.complain)
 
 
-def _explain(summary: dict) -> int:
-    """Says on stderr what went wrong; returns the exit code."""
+def _explain(command: str, summary: dict, complain: Callable[..., None]) -> int:
+    """Says what went wrong; returns the exit code."""
     if summary["failed"]:
-        _print_failures(summary["folder"], summary["run_id"])
+        _tell_failures(summary["folder"], summary["run_id"], complain)
     if "max_failure_ratio" in summary["stopped"]:
-        print(f"nst run: {summary['stopped']}", file=sys.stderr)
+        complain(f"nst {command}: {summary['stopped']}")
         return RUN_FAILED
     if summary["deferred"]:
         return DEFERRED
     return ROWS_FAILED if summary["failed"] else OK
 
 
-def _print_failures(folder: str, run_id: str) -> None:
+def _tell_failures(folder: str, run_id: str, complain: Callable[..., None]) -> None:
     from pipeline.outputs import read_metadata
 
     rows = read_metadata(folder, run_id, ["manifest_line", "status", "error_message"]).to_pylist()
@@ -107,9 +108,10 @@ def _print_failures(folder: str, run_id: str) -> None:
     for row in failed[:10]:
         message = row["error_message"]
         prefix = "" if message.startswith("line ") else f"line {row['manifest_line']}: "
-        print(f"failed: {prefix}{message}", file=sys.stderr)
+        facts = {"line": row["manifest_line"], "message": message}
+        complain(f"failed: {prefix}{message}", "failed", **facts)
     if len(failed) > 10:
-        print(f"... and {len(failed) - 10} more; see the report", file=sys.stderr)
+        complain(f"... and {len(failed) - 10} more; see the report")
 
 
 def stylize(options: argparse.Namespace, rest: list[str], console: Console) -> int:
@@ -250,7 +252,7 @@ def merge(options: argparse.Namespace, rest: list[str], console: Console) -> int
     summary = merge_shards(files.absolute(options.folder))
     words = f"{count_words(summary)}, from {len(summary['merged'])} shards"
     console.print(f"run {summary['run_id']}: {words}")
-    return _explain(summary)
+    return _explain(options.command, summary, RunDisplay(console, summary["rows"]).complain)
 
 
 def doctor(options: argparse.Namespace, rest: list[str], console: Console) -> int:

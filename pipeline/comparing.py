@@ -24,7 +24,8 @@ def group_failures(rows: Iterable[Row]) -> list[dict[str, Any]]:
 def compare(run: Record, previous: Record) -> dict[str, Any]:
     """What differs from the run before: settings, versions, counts, statuses and seconds.
 
-    Rows are the same if they have the same job id, or without one the same line. From ok to cached
+    Rows are the same if they make the same picture, or, where a bad row makes none, if they have
+    the same line. From ok to cached
     is no change: the picture is there.
     """
     before = {_identity(row): row for row in previous.rows}
@@ -92,4 +93,4 @@ def _largest_first(groups: dict[str, list[int]]) -> list[dict[str, Any]]:
 
 
 def _identity(row: Row) -> str | int:
-    return row["job_id"] or row["manifest_line"]
+    return row["output"] or row["manifest_line"]

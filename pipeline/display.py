@@ -4,6 +4,7 @@ JSON.
 
 import datetime
 import json
+import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -58,9 +59,14 @@ class RunDisplay:
           event, values: for machines.
         """
         if self.as_json:
-            self._print_json(event, values or {"text": text})
+            self.console.print(_json_line(event, values or {"text": text}))
         else:
             self.console.print(text)
+
+    def complain(self, text: str, event: str = "problem", **values: Any) -> None:
+        """Something that went wrong, which is said even to who wants quiet."""
+        line = _json_line(event, values or {"text": text}) if self.as_json else text
+        print(line, file=sys.stderr)
 
     def show(self, progress: dict[str, Any]) -> None:
         """How far it is, from `work.read_progress`."""
@@ -77,7 +83,7 @@ class RunDisplay:
             if self.as_json:
                 counts = {status: progress[status] for status in STATUSES}
                 values = {"rows": self.rows, **counts, **speed, "now": progress["now"]}
-                self._print_json("progress", values)
+                self.console.print(_json_line("progress", values))
                 return
             counts = count_words(progress)
             tail = f"; {now}" if now else ""
@@ -93,10 +99,10 @@ class RunDisplay:
             "seconds_left": round(left * seconds),
         }
 
-    def _print_json(self, event: str, values: dict[str, Any]) -> None:
-        moment = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": moment, "event": event, **values})
-        self.console.print(line)
+
+def _json_line(event: str, values: dict[str, Any]) -> str:
+    moment = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    return json.dumps({"time": moment, "event": event, **values})
 
 
 def count_words(counts: Mapping[str, Any]) -> str:

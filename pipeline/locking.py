@@ -62,9 +62,15 @@ def lock(folder: str, run_id: str, shard: Shard = Shard()) -> Iterator[None]:  #
 
 def _beat(path: Path, owner: dict[str, Any], over: threading.Event) -> None:
     """Signs of life, as long as the lock is still its owner's."""
-    while not over.wait(_HEARTBEAT) and _owner(path) == owner:
-        with contextlib.suppress(OSError):
+    while not over.wait(_HEARTBEAT):
+        try:
+            if json.loads(path.read_text()) != owner:
+                return
             os.utime(path)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError):  # a file server that is slow to answer is no other owner
+            continue
 
 
 def running(folder: str) -> set[str]:

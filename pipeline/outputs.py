@@ -17,13 +17,14 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from nst_ops.iterates import LOSSES
 from pipeline import files
 from pipeline.manifest import Job
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "cached", "failed", "deferred")
 
-_LOSSES = [(name, pyarrow.float64()) for name in ("total", "content", "style", "tv")]
+_LOSSES = [(name, pyarrow.float64()) for name in LOSSES]
 SCHEMA = pyarrow.schema(
     [
         # As a reader infers it from the folder's name: else pandas refuses to merge the two.
@@ -256,7 +257,9 @@ def failures(folder: str) -> dict[tuple[str, str], Row]:
     """
     columns = ["status", "output", "spec_hash", "error_type", "error_message", "error_path"]
     found: dict[tuple[str, str], Row] = {}
-    for run_id in run_ids(folder):
+    # All runs that left rows: those of a cluster's template have no summary.
+    parts = files.listing(folder, "metadata/run_id=*/part*.parquet")
+    for run_id in sorted({name.split("/")[1].removeprefix("run_id=") for name in parts}):
         for done in read_metadata(folder, run_id, columns).to_pylist():
             status, key = done.pop("status"), (done.pop("output"), done.pop("spec_hash"))
             if status == "failed" and key[1]:

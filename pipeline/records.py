@@ -11,13 +11,13 @@ import pyarrow
 import yaml
 
 from nst_ops.errors import InputError
+from nst_ops.iterates import LOSSES
 from pipeline import files
 from pipeline.outputs import SCHEMA, Row, read_metadata, read_summary, record_folder
 
-LOSSES = ("total", "content", "style", "tv")
 _CURVE_POINTS = 60  # of a loss curve
 _LEAST_LOSS = 1e-9  # drawn as zero
-_COMPARED = ("job_id", "manifest_line", "status", "seconds_total", "batch_size")
+_COMPARED = ("output", "manifest_line", "status", "seconds_total", "batch_size")
 
 
 class Record(NamedTuple):

@@ -20,6 +20,7 @@ import numpy as np
 
 from nst_ops.errors import InputError
 from nst_ops.images import SOFTWARE, Picture, decode, encode, shrink
+from nst_ops.iterates import LOSSES
 from pipeline import files, resuming
 from pipeline.config import RunConfig
 from pipeline.optimising import Optimiser, Outcome, Ready
@@ -228,7 +229,7 @@ def _total_bytes(arrays: Mapping[str, np.ndarray]) -> int:
 
 
 def _figures(report: "Report") -> Row:
-    names = ("scale", "step", "total", "content", "style", "tv")
+    names = ("scale", "step", *LOSSES)
     return {
         "scales": [
             {

@@ -207,14 +207,13 @@ def test_ctrl_c_reaches_all_processes_and_stops_them_in_order(collection, tmp_pa
         os.killpg(process.pid, signal.SIGINT)
         _, log = process.communicate(timeout=60)
     assert process.returncode == 4, log
-    events = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-    assert [event["event"] for event in events if event["event"] != "progress"] == [
-        "begin",
-        "stopping",
-        "end",
-        "note",
-    ]
-    assert events[-2]["deferred"] == 2 and "SIGINT" in events[-2]["stopped"]
+    events = [json.loads(line) for line in log.splitlines()]  # and there is nothing else
+    kinds = [event["event"] for event in events if event["event"] not in ("progress", "failed")]
+    assert kinds == ["begin", "stopping", "end", "note"]
+    (end,) = (event for event in events if event["event"] == "end")
+    assert end["deferred"] == 2 and "SIGINT" in end["stopped"]
+    failed = [event["line"] for event in events if event["event"] == "failed"]
+    assert len(failed) == end["failed"] and failed == sorted(failed)
     assert len(list(tmp_path.glob("work/checkpoints/*.npz"))) == 2
 
 

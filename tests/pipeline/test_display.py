@@ -54,14 +54,17 @@ def test_log_lines_tell_speed_and_what_is_left(clock):
     )
 
 
-def test_json_lines(clock):
+def test_json_lines(clock, capsys):
     text = io.StringIO()
     with RunDisplay(plain(text), 8, as_json=True) as shown:
         shown.note("[1/2] begins", "begin", run_id="x")
         clock.now += 100.0
         shown.show(progress(ok=4, failed=9, now=["[/a] :cat:"]))  # counted twice after a restart
         shown.note("[bold]text")
+        shown.complain("failed: line 3: gone", "failed", line=3)
     begin, line, note = map(json.loads, text.getvalue().splitlines())
+    problem = json.loads(capsys.readouterr().err)
+    assert (problem["event"], problem["line"]) == ("failed", 3)
     assert (begin["event"], begin["run_id"]) == ("begin", "x")
     assert (line["event"], line["ok"], line["rows"], line["now"]) == (
         "progress",

@@ -1,10 +1,14 @@
+import errno
 import json
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
+from pipeline import locking
 from pipeline.locking import LockedError, lock, running
 from pipeline.outputs import work_folder
 from pipeline.sharding import Shard
@@ -38,6 +42,27 @@ def test_abandoned_locks_are_taken_over(tmp_path, owner):
     with lock(str(tmp_path), "new"):
         assert json.loads(path.read_text())["run_id"] == "new"
     assert not path.exists()
+
+
+def test_heart_beats_through_a_file_server_that_stumbles(tmp_path, monkeypatch):
+    monkeypatch.setattr(locking, "_HEARTBEAT", 0.01)
+    path, real, stumbled = tmp_path / "work/lock", locking.Path.read_text, threading.Event()
+
+    def read_text(self, *arguments):
+        if self == path and threading.current_thread() is not threading.main_thread():
+            if not stumbled.is_set():
+                stumbled.set()
+                raise OSError(errno.ESTALE, "stale file handle")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(locking.Path, "read_text", read_text)
+    with lock(str(tmp_path), "one"):
+        assert stumbled.wait(10.0)
+        os.utime(path, (0, 0))
+        deadline = time.monotonic() + 10.0
+        while path.stat().st_mtime == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert path.stat().st_mtime > 0
 
 
 def test_shards_of_one_manifest_run_side_by_side(tmp_path):

@@ -194,6 +194,8 @@ def test_failures_by_reason(folder):
 def test_comparison_with_the_run_before(folder):
     before = rows_beside(folder, FIRST, ["ok", "ok", "failed", "ok", "ok"])
     now = rows_beside(folder, THIRD, ["ok", "cached", "ok", "failed"])
+    for row in (*before, *now):
+        row["job_id"] = "one of many"  # an id may stand at many rows
     now[0] |= {"seconds_total": 16.0, "batch_size": 4}  # 4 s each
     now.append(make_row(folder, THIRD, 40))
     write_run(folder, FIRST, before, steps=8)
