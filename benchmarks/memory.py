@@ -88,10 +88,12 @@ def case(size: int, tile: int | None, optimizer: str, history: int, precision: s
 
 def _seam(added: np.ndarray, tile: int) -> float:
     """Vertical borders only; horizontal ones are made the same way."""
-    from nst_ops.tiles import tiles
+    from nst_ops.settings import Settings
+    from nst_ops.tiles import margin, tiles
 
     change = np.abs(np.diff(added, axis=1)).mean(axis=(0, 2))  # [W - 1]
-    borders = {t.columns.start + t.inner[2] - 1 for t in tiles(added.shape[:2], tile)} - {-1}
+    cut = tiles(added.shape[:2], tile, margin(Settings().style_layers))
+    borders = {t.columns.start + t.inner[2] - 1 for t in cut} - {-1}
     # The network's pooling makes columns differ by their place in its grid of 16 px.
     others = set(range(15, len(change), 16)) - borders
     return float(change[sorted(borders)].mean() / change[sorted(others)].mean())

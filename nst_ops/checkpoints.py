@@ -1,7 +1,7 @@
 """Where an optimisation stands after a step, as a value that outlives its process.
 
-`stylize(..., resume=checkpoint)` goes on as if it had never stopped: given the same inputs on the
-same machine, to the same bytes.
+`stylize(..., resume=lambda: checkpoint)` goes on as if it had never stopped: given the same inputs
+on the same machine, to the same bytes.
 """
 
 import json

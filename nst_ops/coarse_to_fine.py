@@ -17,7 +17,7 @@ from nst_ops.iterates import Iterate, Knobs, Report, Result
 from nst_ops.losses import LossWeights, Targets
 from nst_ops.memory import HISTORY
 from nst_ops.objective import Objective, evaluate
-from nst_ops.optimizers import LBFGS, Adam, State, make_optimizer, update_in_strips
+from nst_ops.optimizers import LBFGS, Adam, AdamState, State, make_optimizer, update_in_strips
 from nst_ops.precision import resolve_precision
 from nst_ops.settings import Settings
 from nst_ops.sizes import ScalePlan, Size, schedule
@@ -60,7 +60,7 @@ def stylize(
     cache: TargetCache | None = None,
     tile: int | None = None,
     history: int = HISTORY,
-    resume: Checkpoint | None = None,
+    resume: Callable[[], Checkpoint] | None = None,
     eager: bool = False,
 ) -> Iterator[Iterate]:
     """Optimises a batch of pictures, coarse to fine, yielding after every step.
@@ -81,7 +81,9 @@ def stylize(
       tile: side in px, a multiple of 16, of the tiles that scales larger than one are computed in;
         None: whole. The picture is the same to float tolerance.
       history: steps that L-BFGS remembers; each takes two pictures' memory, half of that in tiles.
-      resume: where an earlier call with the same arguments had come to (`Iterate.checkpoint`).
+      resume: gives where an earlier call with the same arguments had come to, as
+        `Iterate.checkpoint` does. A function, since a large picture's is too much to be held by
+        the caller too.
       eager: run the same code without `tf.function`, to look inside.
 
     Yields:
@@ -107,10 +109,12 @@ def stylize(
     reports = [Report() for _ in contents]
     begin = 0
     if resume is not None:
-        begin, standing, state, reports = _checked(resume, plans, optimizer, len(contents))
-        if begin == len(plans):  # nothing is left to do but to say so
-            yield _iterate(begin - 1, plans, resume.standing, state, reports, image_of)
+        begin, standing, state, reports = _checked(resume(), plans, optimizer, len(contents))
+        if standing.finished and begin == len(plans) - 1:  # nothing is left to do but to say so
+            yield _iterate(begin, plans, standing, state, reports, image_of)
             return
+        if standing.finished:
+            begin, standing = begin + 1, Standing.at_start(len(contents))
     for index, plan in list(enumerate(plans))[begin:]:
         side = tile if tile is not None and max(plan.size) > tile else None
         photo = pyramid.resize(tf.constant(photos), plan.size)
@@ -205,20 +209,17 @@ def _optimise(
 
 
 def _checked(
-    resume: Checkpoint, plans: Sequence[ScalePlan], optimizer: LBFGS | Adam, count: int
-) -> tuple[int, Standing, State, list[Report]]:
-    """Where to go on: index of the scale, how it stands there, and the optimiser's state.
+    checkpoint: Checkpoint, plans: Sequence[ScalePlan], optimizer: LBFGS | Adam, count: int
+) -> Checkpoint:
+    """The checkpoint, with reports of its own, which grow.
 
     Raises:
-      InputError: the checkpoint is of other images, sizes or settings.
+      InputError: it is of other images, sizes or settings.
     """
-    here = resume.scale < len(plans) and (count, *plans[resume.scale].size, 3)
-    if tuple(resume.state.image.shape) != here or not optimizer.fits(resume.state):
+    here = checkpoint.scale < len(plans) and (count, *plans[checkpoint.scale].size, 3)
+    if tuple(checkpoint.state.image.shape) != here or not optimizer.fits(checkpoint.state):
         raise InputError("the checkpoint is of other images or settings; go on without it")
-    reports = copy.deepcopy(resume.reports)
-    if resume.standing.finished:
-        return resume.scale + 1, Standing.at_start(count), resume.state, reports
-    return resume.scale, resume.standing, resume.state, reports
+    return checkpoint._replace(reports=copy.deepcopy(checkpoint.reports))
 
 
 @functools.lru_cache(maxsize=16)
@@ -240,14 +241,17 @@ def _step(
     if side is None:
         return objective.compile(step)
     update = objective.compile(optimizer.update)
-    if isinstance(optimizer, Adam):
-        update = functools.partial(update_in_strips, update)
 
     def tiled_step(state: State, targets: Targets, weights: LossWeights, active: tf.Tensor):
         total, terms, gradient = evaluate_tiled(
             objective, octave_weights, state.trial, targets, weights, side
         )
-        return update(state, total, gradient, active), {"total": total, **terms}
+        if isinstance(state, AdamState):
+            new = update_in_strips(update, state, total, gradient, active)
+        else:
+            gradient = tf.constant(gradient)  # and NumPy's is gone
+            new = update(state, total, gradient, active)
+        return new, {"total": total, **terms}
 
     return tiled_step
 

@@ -3,7 +3,10 @@
 The constants were measured (`python -m benchmarks memory` compares); the model is linear in pixels.
 """
 
+import contextlib
+import ctypes.util
 import functools
+import importlib.util
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -13,7 +16,7 @@ from typing import NamedTuple
 from nst_ops.errors import InputError
 from nst_ops.settings import Settings
 from nst_ops.sizes import Size
-from nst_ops.tiles import largest_patch
+from nst_ops.tiles import largest_patch, margin
 
 HISTORY = 10  # steps that L-BFGS remembers where there is room
 _PROCESS = 0.8e9  # bytes: Python, TensorFlow and the network's weights
@@ -27,6 +30,7 @@ _UPDATING = {"lbfgs": 220, "adam": 165, "adam in tiles": 140}
 _PAIR = 24  # of one step that L-BFGS remembers: move and bend, 3 float32 each; in tiles half of it
 _LEAST_HISTORY = 3
 _TILES = (1024, 768, 512, 384, 256)
+_CONTAINER = Path("/sys/fs/cgroup")
 
 
 class MemoryPlan(NamedTuple):
@@ -57,7 +61,8 @@ def predict_bytes(
     seen = pixels * octaves
     tiled = tile is not None and max(size) > tile
     if tile is not None and tiled:
-        seen = batch * largest_patch(size, tile)
+        layers = (*settings.content_layers, *settings.style_layers)
+        seen = batch * largest_patch(size, tile, margin(layers))
     lbfgs = settings.optimizer == "lbfgs"
     remembered = history * (_PAIR / 2 if tiled else _PAIR) if lbfgs else 0.0
     kind = settings.optimizer if lbfgs or not tiled else "adam in tiles"
@@ -87,7 +92,9 @@ def plan_memory(
       InputError: nothing fits; the message says what would help.
     """
     limit = default_limit() if limit is None else limit
-    tiles = {"auto": (None, *_TILES), "off": (None,)}.get(str(tiling), (tiling,))
+    sides = {"auto": (None, *_TILES), "off": (None,)}.get(str(tiling), (tiling,))
+    # A picture that is no larger than a tile is computed whole.
+    tiles = [side if side and side < max(size) else None for side in sides]
     least = limit
     for way in _ways(tiles, settings.optimizer):
         chosen = settings.model_copy(update={"optimizer": way.optimizer})
@@ -128,11 +135,23 @@ def default_limit() -> int:
     return int(0.7 * (_free_bytes() if gpu is None else gpu))
 
 
+def cuda_is_installed() -> bool:
+    """Whether TensorFlow could use an NVIDIA GPU: a driver alone, as on any workstation, is not
+    enough.
+    """
+    with contextlib.suppress(ModuleNotFoundError):  # none of NVIDIA's packages
+        if importlib.util.find_spec("nvidia.cudnn"):
+            return True
+    return ctypes.util.find_library("cudnn") is not None
+
+
 def _free_gpu_bytes() -> int | None:
     """Of the first GPU that this process may use; None without one.
 
     By the driver's own tool: TensorFlow tells what it has taken, not what there is.
     """
+    if not cuda_is_installed():
+        return None
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     if visible in ("", "-1"):
         return None
@@ -153,10 +172,13 @@ def _free_bytes() -> int:
     except OSError:  # not Linux
         pass
     try:  # a container's own limit
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        limit = (_CONTAINER / "memory.max").read_text().strip()
         if limit != "max":
-            free = min(free, int(limit) - used)
-    except (OSError, ValueError):
+            used = int((_CONTAINER / "memory.current").read_text())
+            # Files that were read count as used, though they make room for whoever asks.
+            facts = dict(map(str.split, (_CONTAINER / "memory.stat").read_text().splitlines()))
+            cached = int(facts["inactive_file"]) + int(facts["active_file"])
+            free = min(free, int(limit) - used + cached)
+    except (OSError, ValueError, KeyError):
         pass
     return free

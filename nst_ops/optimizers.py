@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from nst_ops.memory import HISTORY
@@ -23,7 +24,6 @@ _EXPONENT = 0.35  # measured: .25 speckles, from .5 on textures are learnt late
 _FIRST_STEP = 0.02  # RMS change of the first step after a (re)start, in a pixel's range of 1
 _SUFFICIENT = 1e-4  # Armijo's constant (Nocedal & Wright 2006, section 3.1)
 _RESTART_AFTER = 4  # rejections in a row
-_PICTURES = ("trial", "image", "first", "second")  # of Adam's state
 _STRIP = 512  # rows
 
 
@@ -325,6 +325,7 @@ class Adam:
         [B] stay put.
         """
         better = active & (loss < state.loss)
+        taken = active & tf.math.is_finite(loss)  # else the moments would be lost for good
         steps = state.steps + 1.0
         first, second = tf.cast(state.first, tf.float32), tf.cast(state.second, tf.float32)
         first = self.beta1 * first + (1.0 - self.beta1) * gradient
@@ -334,14 +335,15 @@ class Adam:
         trial = tf.clip_by_value(
             state.trial - self.learning_rate * mean / (deviation + self.epsilon), 0.0, 1.0
         )
+        back = _select(active, state.image, state.trial)
         return AdamState(
-            trial=_select(active, trial, state.trial),
+            trial=_select(taken, trial, back),
             image=_select(better, state.trial, state.image),
             loss=tf.where(better, loss, state.loss),
             rejections=state.rejections,
-            first=_select(active, tf.cast(first, self.storage), state.first),
-            second=_select(active, tf.cast(second, self.storage), state.second),
-            steps=tf.where(active, steps, state.steps),
+            first=_select(taken, tf.cast(first, self.storage), state.first),
+            second=_select(taken, tf.cast(second, self.storage), state.second),
+            steps=tf.where(taken, steps, state.steps),
         )
 
     def fits(self, state: State) -> bool:
@@ -362,24 +364,27 @@ class Adam:
 
 
 def update_in_strips(
-    update: Callable, state: AdamState, loss: tf.Tensor, gradient: tf.Tensor, active: tf.Tensor
+    update: Callable, state: AdamState, loss: tf.Tensor, gradient: np.ndarray, active: tf.Tensor
 ) -> AdamState:
     """Adam's `update`, which looks at every pixel by itself, a strip of rows at a time.
 
     What it computes on the way is then as large as a strip, not as the picture.
     """
-    parts: list[list[tf.Tensor]] = [[] for _ in _PICTURES]
+    parts: dict[str, list[tf.Tensor]] = {"trial": [], "first": [], "second": []}
     new = state
     for top in range(0, gradient.shape[1], _STRIP):
         rows = slice(top, top + _STRIP)
-        strip = {name: getattr(state, name)[:, rows] for name in _PICTURES}
-        new = update(state._replace(**strip), loss, gradient[:, rows], active)
-        for part, name in zip(parts, _PICTURES, strict=True):
+        strip = {name: getattr(state, name)[:, rows] for name in (*parts, "image")}
+        new = update(state._replace(**strip), loss, tf.constant(gradient[:, rows]), active)
+        for name, part in parts.items():
             part.append(getattr(new, name))
-    whole = {}
-    for name in _PICTURES:
-        whole[name] = tf.concat(parts.pop(0), axis=1)  # and its strips are gone
-    return new._replace(**whole)
+    better = new.loss != state.loss
+    if tf.reduce_all(better):
+        image = state.trial  # itself: a copy would be as large as the picture
+    else:
+        image = _select(better, state.trial, state.image)
+    whole = {name: tf.concat(parts.pop(name), axis=1) for name in list(parts)}
+    return new._replace(image=image, **whole)
 
 
 def make_optimizer(

@@ -70,7 +70,7 @@ class Standing(NamedTuple):
         goal = np.where(gained, total * (1.0 - settings.tolerance), self.goal)
         stopped = list(self.stopped)
         for row in np.flatnonzero(active):
-            if not np.isfinite(total[row]) and (rejections[row] or last):
+            if not np.isfinite(total[row]):  # not once so far
                 stopped[row] = "non-finite"
             elif rejections[row] >= _STALLED_AFTER:
                 stopped[row] = "stalled"

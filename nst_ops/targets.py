@@ -26,9 +26,12 @@ from nst_ops.losses import Features
 from nst_ops.objective import Objective, extractor
 from nst_ops.settings import Settings, StyleScale
 from nst_ops.sizes import Size, fit, least_side, octave_sizes
+from nst_ops.tiles import STRIDE
 from nst_ops.tiling import tiled_content, tiled_grams
 
 Grams = dict[str, tf.Tensor]  # {layer: [1, C, C]}
+
+_LEAST_TILE = 256  # px, of a painting: smaller ones are mostly margin
 
 
 class Style(NamedTuple):
@@ -129,7 +132,7 @@ def content_targets(photos: tf.Tensor, objective: Objective, side: int | None = 
     given.
     """
     if side is not None:
-        return tiled_content(objective, photos.numpy(), side)
+        return tiled_content(objective, photos, side)
     features = extractor(objective)(photos)
     return {layer: features[layer] for layer, _ in objective.content_layers}
 
@@ -165,7 +168,11 @@ def style_targets(
     mean: list[Grams] = [{} for _ in range(count)]
     for style, scale in itertools.product(styles, settings.style_scales):
         size = _style_size(style.image.shape[:2], scale, picture, final, least)
-        compute = functools.partial(_grams, style.image, size, count, objective, side)
+        cut = side
+        if side is None and max(size) > max(picture):
+            # Memory was planned for the picture, so the painting is seen in parts of that size.
+            cut = max(_LEAST_TILE, -(-max(picture) // STRIDE) * STRIDE)
+        compute = functools.partial(_grams, style.image, size, count, objective, cut)
         key = (objective, style.digest(), size, count)
         octaves = cache.get(key, compute, _file_name(*key))
         share = style.weight * scale.weight / total
@@ -182,11 +189,13 @@ def _grams(
     resized = tf.clip_by_value(pyramid.resize(tf.convert_to_tensor(image)[None], size), 0.0, 1.0)
     octaves = pyramid.octaves(resized, count)
     if side is not None:
-        return tuple(tiled_grams(objective, octave.numpy(), side) for octave in octaves)
-    features = [extractor(objective)(octave) for octave in octaves]
-    return tuple(
-        {layer: gram_matrix(f[layer]) for layer, _ in objective.style_layers} for f in features
-    )
+        return tuple(tiled_grams(objective, octave, side) for octave in octaves)
+    return tuple(_whole_grams(objective, octave) for octave in octaves)
+
+
+def _whole_grams(objective: Objective, images: tf.Tensor) -> Grams:
+    features = extractor(objective)(images)
+    return {layer: gram_matrix(features[layer]) for layer, _ in objective.style_layers}
 
 
 def _file_name(objective: Objective, digest: str, size: Size, count: int) -> str | None:

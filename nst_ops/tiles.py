@@ -2,14 +2,14 @@
 TensorFlow.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from nst_ops.sizes import Size
-from nst_ops.weights import stride
+from nst_ops.weights import LAYERS, stride
 
 STRIDE = 16  # of block5: tiles begin at its multiples
-MARGIN = 80  # px; block5_conv1 sees 78 px to each side
+_MARGIN = 80  # px; block5_conv1 sees 78 px to each side
 
 
 class Tile(NamedTuple):
@@ -29,24 +29,31 @@ class Tile(NamedTuple):
         )
 
 
-def tiles(size: Size, side: int) -> Iterator[Tile]:
+def margin(layers: Iterable[str]) -> int:
+    """Pixels that the deepest of the layers sees to each side, or a few more."""
+    deepest = max(map(LAYERS.index, layers))
+    return _MARGIN + STRIDE * max(0, deepest - LAYERS.index("block5_conv1"))
+
+
+def tiles(size: Size, side: int, margin: int) -> Iterator[Tile]:
     """Cuts an image into tiles of at most `side` px, a multiple of 16, margins not counted."""
     if side < STRIDE or side % STRIDE:
         raise ValueError(f"tile side {side} must be a multiple of {STRIDE}")
     for top, bottom in _spans(size[0], side):
         for left, right in _spans(size[1], side):
-            y, x = max(0, top - MARGIN), max(0, left - MARGIN)
+            y, x = max(0, top - margin), max(0, left - margin)
             yield Tile(
-                slice(y, min(size[0], bottom + MARGIN)),
-                slice(x, min(size[1], right + MARGIN)),
+                slice(y, min(size[0], bottom + margin)),
+                slice(x, min(size[1], right + margin)),
                 (top - y, bottom - y, left - x, right - x),
             )
 
 
-def largest_patch(size: Size, side: int) -> int:
+def largest_patch(size: Size, side: int, margin: int) -> int:
     """Pixels of the largest tile, margins included."""
     patches = (
-        (t.rows.stop - t.rows.start) * (t.columns.stop - t.columns.start) for t in tiles(size, side)
+        (t.rows.stop - t.rows.start) * (t.columns.stop - t.columns.start)
+        for t in tiles(size, side, margin)
     )
     return max(patches)
 

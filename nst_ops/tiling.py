@@ -11,7 +11,8 @@ what flows back into the margin is added to the neighbours.
 """
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -26,9 +27,12 @@ from nst_ops.losses import (
     variation_sum,
     weighted_total,
 )
-from nst_ops.objective import Evaluation, Objective, extractor
-from nst_ops.tiles import Tile, tiles
+from nst_ops.objective import Objective, extractor
+from nst_ops.sizes import Size
+from nst_ops.tiles import Tile, margin, tiles
 from nst_ops.weights import stride
+
+_STRIP = 256  # rows of an octave whose gradient flows back at once
 
 
 def evaluate_tiled(
@@ -38,22 +42,26 @@ def evaluate_tiled(
     targets: Targets,
     weights: LossWeights,
     side: int,
-) -> Evaluation:
-    """`objective.evaluate`, to float tolerance, in the memory of a tile of `side` px."""
-    octaves = [octave.numpy() for octave in _octaves(objective, len(octave_weights))(images)]
+) -> tuple[tf.Tensor, dict[str, tf.Tensor], np.ndarray]:
+    """`objective.evaluate`, to float tolerance, in the memory of a tile of `side` px.
+
+    The gradient is NumPy's, which can be added to in place: at this point a large picture has the
+    most in memory.
+    """
+    octaves = [images, *_coarser_octaves(objective, len(octave_weights))(images)]
     grams = [tiled_grams(objective, octave, side) for octave in octaves]
     style, pulls = _style_gradient(objective, octave_weights)(
         tuple(grams), targets.style, weights.style
     )
     shares = _content_shares(objective, targets.content)
-    gradients = [np.zeros_like(octave) for octave in octaves]
+    gradients = [np.zeros(octave.shape, np.float32) for octave in octaves]
     content, tv = 0.0, 0.0
-    size = octaves[0].shape[1:3]
+    height, width = _size(images)
+    per_pixel = tf.constant(1.0 / ((height - 1) * (width - 1)), tf.float32)
     for octave, gradient, pull in zip(octaves, gradients, pulls, strict=True):
-        full = octave is octaves[0]
-        positions = {layer: _positions(octave, layer) for layer in pull}
-        pull = {layer: matrix / positions[layer] for layer, matrix in pull.items()}
-        for tile in tiles(octave.shape[1:3], side):
+        full = octave is images
+        pull = {layer: matrix / _positions(octave, layer) for layer, matrix in pull.items()}
+        for tile in _tiles(objective, octave, side):
             goals = {
                 layer: features[:, *tile.features_of(layer)]
                 for layer, features in targets.content.items()
@@ -65,50 +73,58 @@ def evaluate_tiled(
                 goals if full else {},
                 shares if full else {},
                 weights,
-                tf.constant(1.0 / ((size[0] - 1) * (size[1] - 1)), tf.float32),
+                per_pixel,
             )
             gradient[:, tile.rows, tile.columns] += part.numpy()
             content, tv = content + content_part, tv + tv_part
+    for finer, coarser in reversed(list(itertools.pairwise(gradients))):
+        _flow_back(objective, coarser, finer)
     total, terms = weighted_total(
         weights, content=tf.constant(content), style=style, tv=tf.constant(tv)
     )
-    whole, *coarser = gradients
-    if coarser:
-        # Added in place: at this point a large picture has the most in memory.
-        whole += _octaves_gradient(objective)(images, tuple(map(tf.constant, coarser))).numpy()
-    return total, terms, tf.constant(whole)
+    return total, terms, gradients[0]
 
 
-def tiled_grams(objective: Objective, images: np.ndarray, side: int) -> Features:
+def tiled_grams(objective: Objective, images: tf.Tensor, side: int) -> Features:
     """Gram matrices {layer: [B, C, C]} of the style layers of whole images."""
     sums: dict[str, tf.Tensor] = {}
-    for tile in tiles(images.shape[1:3], side):
+    for tile in _tiles(objective, images, side):
         patch = _tile_grams(objective)(_cut(tile, images), tf.constant(tile.inner))
         sums = {layer: gram + sums.get(layer, 0.0) for layer, gram in patch.items()}
     return {layer: gram / _positions(images, layer) for layer, gram in sums.items()}
 
 
-def tiled_content(objective: Objective, images: np.ndarray, side: int) -> Features:
+def tiled_content(objective: Objective, images: tf.Tensor, side: int) -> Features:
     """Features {layer: [B, h, w, C]} of the content layers of whole images."""
     whole: dict[str, np.ndarray] = {}
-    for tile in tiles(images.shape[1:3], side):
+    for tile in _tiles(objective, images, side):
         features = extractor(objective)(_cut(tile, images))
         for layer, _ in objective.content_layers:
             inner = _inner(features[layer], tile.inner, layer)
             if layer not in whole:
-                height, width = (length // stride(layer) for length in images.shape[1:3])
+                height, width = (length // stride(layer) for length in _size(images))
                 shape = (images.shape[0], height, width, inner.shape[-1])
                 whole[layer] = np.empty(shape, inner.dtype.as_numpy_dtype)
             whole[layer][:, *tile.features_of(layer)] = inner.numpy()
     return {layer: tf.constant(features) for layer, features in whole.items()}
 
 
-def _cut(tile: Tile, images: np.ndarray) -> tf.Tensor:
-    return tf.constant(images[:, tile.rows, tile.columns])
+def _tiles(objective: Objective, images: tf.Tensor, side: int) -> Iterator[Tile]:
+    layers = [name for name, _ in (*objective.content_layers, *objective.style_layers)]
+    return tiles(_size(images), side, margin(layers))
 
 
-def _positions(images: np.ndarray, layer: str) -> float:
-    height, width = images.shape[1:3]
+def _cut(tile: Tile, images: tf.Tensor) -> tf.Tensor:
+    return images[:, tile.rows, tile.columns]
+
+
+def _size(images: tf.Tensor) -> Size:
+    height, width = images.shape.as_list()[1:3]
+    return height, width
+
+
+def _positions(images: tf.Tensor, layer: str) -> float:
+    height, width = _size(images)
     return float((height // stride(layer)) * (width // stride(layer)))
 
 
@@ -190,19 +206,37 @@ def _tile_gradient(objective: Objective, full: bool) -> Callable:
     return objective.compile(tile_gradient)
 
 
-@functools.lru_cache(maxsize=16)
-def _octaves(objective: Objective, count: int) -> Callable:
-    return objective.compile(lambda images: pyramid.octaves(images, count))
+def _flow_back(objective: Objective, coarser: np.ndarray, finer: np.ndarray) -> None:
+    """Adds an octave's gradient, as one of the octave it was made of, to that one's: in place, a
+    strip at a time.
+    """
+    height, width = finer.shape[1:3]
+    for top in range(0, coarser.shape[1], _STRIP):
+        bottom = min(top + _STRIP, coarser.shape[1])
+        # Row i of an octave is made of the rows 2i - 2 to 2i + 2 of the finer one. What the strip's
+        # outer ones also make of the rows above and below counts with those: zero here.
+        rows = slice(max(0, 2 * top - 2), min(height, 2 * bottom + 1))
+        above = top - rows.start // 2
+        below = (rows.stop - rows.start + 1) // 2 - above - (bottom - top)
+        flow = tf.pad(coarser[:, top:bottom], [[0, 0], [above, below], [0, 0], [0, 0]])
+        strip = tf.zeros([len(finer), rows.stop - rows.start, width, finer.shape[-1]])
+        finer[:, rows] += _halving_gradient(objective)(strip, flow).numpy()
 
 
 @functools.lru_cache(maxsize=16)
-def _octaves_gradient(objective: Objective) -> Callable:
-    """Gradients of all octaves but the picture itself, as one of the picture."""
+def _coarser_octaves(objective: Objective, count: int) -> Callable:
+    """All of `count` octaves but the images themselves."""
+    return objective.compile(lambda images: pyramid.octaves(images, count)[1:])
 
-    def octaves_gradient(images: tf.Tensor, gradients: tuple[tf.Tensor, ...]) -> tf.Tensor:
+
+@functools.lru_cache(maxsize=16)
+def _halving_gradient(objective: Objective) -> Callable:
+    """The gradient of images, of any values, from that of their next octave."""
+
+    def halving_gradient(images: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(images)
-            _, *octaves = pyramid.octaves(images, 1 + len(gradients))
-        return tape.gradient(octaves, images, output_gradients=list(gradients))
+            _, halved = pyramid.octaves(images, 2)
+        return tape.gradient(halved, images, output_gradients=gradient)
 
-    return objective.compile(octaves_gradient)
+    return objective.compile(halving_gradient)

@@ -3,7 +3,7 @@
 import contextlib
 import datetime
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nst_ops.errors import InputError
-from nst_ops.memory import default_limit, plan_memory
+from nst_ops.memory import plan_memory
 from nst_ops.sizes import Size, pixel_steps
 from pipeline import parallelism
 from pipeline.config import ConfigError, RunConfig
@@ -29,13 +29,18 @@ class Findings:
     rows: int = 0
     # By kind: (line, message).
     problems: dict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
-    # How many pictures of one size under one row's settings, which are JSON.
-    shapes: Counter[tuple[Size, str]] = field(default_factory=Counter)
+    # The lines of pictures of one size under one row's settings, which are JSON.
+    shapes: dict[tuple[Size, str], list[int]] = field(default_factory=lambda: defaultdict(list))
 
     def kinds(self) -> Iterator[tuple[Size, RunConfig, int]]:
         """Sizes, settings, and how many pictures have both."""
-        for (size, settings), count in self.shapes.items():
-            yield size, RunConfig.model_validate_json(settings), count
+        for (size, settings), lines in self.shapes.items():
+            yield size, RunConfig.model_validate_json(settings), len(lines)
+
+    @property
+    def processes(self) -> int:
+        """That would run here."""
+        return parallelism.processes(self.run, self.rows)
 
     @property
     def batches(self) -> int:
@@ -67,20 +72,19 @@ class Findings:
         Args:
           speed: million pixels x steps a second, of one process.
         """
-        processes = parallelism.processes(self.run, self.rows)
         seconds = self.work / (speed * 1e6)
         end = datetime.timedelta(seconds=round(seconds))
-        pictures = sum(self.shapes.values())
+        pictures = sum(map(len, self.shapes.values()))
         return (
             f"time of one process: about {end} ({seconds / pictures:.1f} s a picture at "
-            f"{speed:.2f} million px x steps a second); {processes} process(es) would run here"
+            f"{speed:.2f} million px x steps a second); {self.processes} process(es) would run here"
         )
 
     def _peak(self) -> int:
         peaks = []
         for size, config, count in self.kinds():
             batch = min(count, config.batch_of(size[0] * size[1]))
-            limit = config.memory_limit or default_limit()
+            limit = parallelism.memory_limit(config, self.processes)
             for count in (batch, 1):  # a batch is halved until it fits
                 with contextlib.suppress(InputError):
                     plan = plan_memory(size, config, batch=count, limit=limit, tiling=config.tiling)
@@ -100,10 +104,17 @@ def examine(manifest: str, config: RunConfig) -> Findings:
             continue
         try:
             own, size = row.config(config), planner.size(row)
-            plan_memory(size, own, limit=config.memory_limit, tiling=own.tiling)
-            found.shapes[size, own.model_dump_json()] += 1
+            found.shapes[size, own.model_dump_json()].append(row.line)
         except (ConfigError, InputError) as error:
             found.problems[_kind(row, error)].append((row.line, str(error)))
+    for size, own, _ in list(found.kinds()):  # now that it is known how many share the memory
+        limit = parallelism.memory_limit(own, found.processes)
+        try:
+            plan_memory(size, own, limit=limit, tiling=own.tiling)
+        except InputError as error:
+            lines = found.shapes.pop((size, own.model_dump_json()))
+            problems = found.problems["pictures too large for memory_limit"]
+            problems += [(line, str(error)) for line in lines]
     return found
 
 
@@ -137,8 +148,6 @@ def _kind(job: Job, error: Exception) -> str:
         return f"{whose} that cannot be read"
     if "sides of at least" in text:
         return "photos too small"
-    if "memory_limit" in text:
-        return "pictures too large for memory_limit"
     if "max_pixels" in text or "max_file_bytes" in text:
         return f"{whose} too large"
     return f"{whose} that are no images"

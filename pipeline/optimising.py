@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nst_ops.images import Picture
-from nst_ops.memory import MemoryPlan, default_limit, plan_memory, predict_bytes
+from nst_ops.memory import MemoryPlan, plan_memory, predict_bytes
 from nst_ops.sizes import pixel_steps
 from pipeline import parallelism, resuming
 from pipeline.config import RunConfig
@@ -94,12 +94,11 @@ class Optimiser:
         if self._targets is None:  # `cache_dir` is the whole run's
             self._targets = TargetCache(folder=config.cache_dir)
         size, count = ready[0].planned.size, len(ready)
-        # A GPU's memory belongs to its process, a machine's to all.
-        sharers = -(-self._processes // max(1, parallelism.gpus()))
-        limit = config.memory_limit or default_limit() // sharers
+        limit = parallelism.memory_limit(config, self._processes)
+        if count > 1 and predict_bytes(size, config, batch=count) > limit:
+            yield from self._halves(ready, config)
+            return
         try:
-            if count > 1 and predict_bytes(size, config, batch=count) > limit:
-                raise MemoryError
             plan = plan_memory(size, config, batch=count, limit=limit, tiling=config.tiling)
             outcomes = self._finite(self._run(ready, config, plan), ready, config, plan)
         except Exception as error:
@@ -109,15 +108,20 @@ class Optimiser:
         if not isinstance(first, MemoryError | tf.errors.ResourceExhaustedError):
             yield from outcomes
             return
-        # Too much for one batch, or the memory went elsewhere. What led there is no way on.
+        # The memory went elsewhere, or the plan was wrong. What led there is no way on.
         self._forget(ready)
+        largest = config.tiling if isinstance(config.tiling, int) else max(size)
         if count > 1:
-            yield from self.make(ready[: count // 2], config)
-            yield from self.make(ready[count // 2 :], config)
-        elif config.tiling in ("auto", "off") or int(config.tiling) > _SMALL_TILE:
+            yield from self._halves(ready, config)
+        elif min(largest, max(size)) > _SMALL_TILE:
             yield from self.make(ready, config.model_copy(update={"tiling": _SMALL_TILE}))
         else:
             yield from outcomes
+
+    def _halves(self, ready: Sequence[Ready], config: RunConfig) -> Iterator[tuple[Ready, Outcome]]:
+        middle = len(ready) // 2
+        yield from self.make(ready[:middle], config)
+        yield from self.make(ready[middle:], config)
 
     def _finite(
         self, batch: Sequence[Made], ready: Sequence[Ready], config: RunConfig, plan: MemoryPlan
@@ -150,12 +154,12 @@ class Optimiser:
 
         size, count = ready[0].planned.size, len(ready)
         kept = self._checkpoint(ready, config) if keep else None
-        found = kept.load() if kept else None
-        checkpoint, plan = found or (None, plan)
+        found = kept.load(config, plan) if kept else None
+        resume, plan = found or (None, plan)
         if plan.optimizer != config.optimizer:  # memory is short, but not of this batch's choosing
             config = config.model_copy(update={"optimizer": plan.optimizer})
         self._announce(plan)
-        cost = 0 if checkpoint else count * pixel_steps(size, config)  # at most, and unknown
+        cost = 0 if resume else count * pixel_steps(size, config)  # at most, and unknown
         self._supervisor.begin(cost, config.timeout_seconds and config.timeout_seconds * count)
         name = ready[0].planned.job.id + (f" and {count - 1} more" if count > 1 else "")
         initial = [_stretch(r.initial, size) for r in ready if r.initial is not None]
@@ -176,15 +180,15 @@ class Optimiser:
                 kept.offer(iterate, plan)
 
         result = run(
-            np.stack([r.photo.pixels for r in ready]),
+            _batch([r.photo.pixels for r in ready]),
             [r.styles for r in ready],
             config,
-            initial=np.stack(initial) if initial else None,
+            initial=_batch(initial) if initial else None,
             seeds=[r.planned.seed for r in ready],
             cache=self._targets,
             tile=plan.tile,
             history=plan.history,
-            resume=checkpoint,
+            resume=resume,
             progress=watch,
         )
         self._supervisor.end(cost)
@@ -213,6 +217,11 @@ def _line(name: str, iterate: "Iterate") -> str:
     height, width = iterate.size
     loss = float(np.mean(iterate.losses["total"]))
     return f"{name}: {width}x{height}, step {iterate.step}/{iterate.steps}, loss {loss:.4g}"
+
+
+def _batch(images: Sequence[np.ndarray]) -> np.ndarray:
+    """[B, H, W, 3]; of one image, which may be large, no copy."""
+    return images[0][None] if len(images) == 1 else np.stack(images)
 
 
 def _stretch(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -5,7 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from nst_ops.memory import default_limit, predict_bytes
+from nst_ops.memory import cuda_is_installed, default_limit, predict_bytes
 from pipeline.config import RunConfig
 
 # A process of several threads waits for its slowest one at every convolution, so as many threads
@@ -29,6 +29,18 @@ def processes(config: RunConfig, rows: int) -> int:
     return max(1, min(cores() // threads, room, rows // _ROWS_WORTH_A_PROCESS))
 
 
+def memory_limit(config: RunConfig, processes: int) -> int:
+    """Bytes that each of this machine's processes may take: a GPU's memory belongs to those that
+    share it, a machine's to all.
+    """
+    return config.memory_limit or default_limit() // on_one_gpu(processes)
+
+
+def on_one_gpu(processes: int) -> int:
+    """How many of the processes share a GPU; without one, all share the machine."""
+    return -(-processes // max(1, gpus()))
+
+
 def cores() -> int:
     """That this process may use: by its affinity and its container's quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -42,6 +54,8 @@ def cores() -> int:
 @functools.cache
 def gpus() -> int:
     """NVIDIA GPUs that this process may use, counted without starting TensorFlow."""
+    if not cuda_is_installed():
+        return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])

@@ -9,11 +9,12 @@ import hashlib
 import io
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from nst_ops.errors import InputError
 from pipeline import files
+from pipeline.config import RunConfig
 from pipeline.planning import PlannedJob
 
 if TYPE_CHECKING:
@@ -29,10 +30,9 @@ def forget(folder: str, outputs: Iterable[str]) -> None:
             files.delete(_path(folder, output))  # by the picture, and harmless
 
 
-def forget_all(folder: str) -> None:
-    """Removes all checkpoints: for who knows that nobody needs any."""
-    for name in files.listing(folder, "work/checkpoints/*.npz"):
-        files.delete(files.join(folder, name))
+def all_kept(folder: str) -> list[str]:
+    """Paths of all checkpoints."""
+    return [files.join(folder, name) for name in files.listing(folder, "work/checkpoints/*.npz")]
 
 
 class BatchCheckpoint:
@@ -49,9 +49,18 @@ class BatchCheckpoint:
         self.path = _path(folder, jobs[-1].job.output)
         self._every, self._saved = every, time.monotonic()
 
-    def load(self) -> "tuple[Checkpoint, MemoryPlan] | None":
+    def load(
+        self, config: RunConfig, plan: "MemoryPlan"
+    ) -> "tuple[Callable[[], Checkpoint], MemoryPlan] | None":
         """Where the batch stood, and how it was computed; None, with a warning where something
         unusable was found, if it has to begin anew.
+
+        A checkpoint may take gigabytes; it is handed over once, by the function, and not kept.
+
+        Args:
+          config: of the batch. `memory_limit` and `tiling` may have been changed since, for
+            memory was short.
+          plan: how the batch would be computed if it began now.
         """
         if not files.exists(self.path):
             return None
@@ -67,7 +76,13 @@ class BatchCheckpoint:
         if facts["members"] != self._members:  # some are done, or the manifest's order has changed
             rows = [facts["members"].index(member) for member in self._members]
             checkpoint = checkpoint.take(rows)
-        return checkpoint, MemoryPlan(*facts["plan"])
+        before = MemoryPlan(*facts["plan"])
+        # Only what was asked for: what is free varies from run to run.
+        if config.memory_limit and before.bytes > config.memory_limit:
+            return self._ignore("it needs more than memory_limit")
+        if config.tiling != "auto" and before.tile != plan.tile:
+            return self._ignore("it was computed with another tiling")
+        return [checkpoint].pop, before
 
     def offer(self, iterate: "Iterate", plan: "MemoryPlan") -> None:
         """Saves at the end of a scale, and else when it is time to."""

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from pipeline import parallelism
 
-_claims: list[object] = []  # open files, whose locks last as long as this process
+# Open files, whose locks last as long as this process.
+_claims: list[contextlib.ExitStack] = []
 
 
 @functools.cache
@@ -44,7 +45,7 @@ def start_tensorflow(processes: int = 1) -> None:
 
 def _start(processes: int) -> None:
     if processes > 1 and parallelism.gpus() > 1:
-        _see_one_gpu()
+        _see_one_gpu(parallelism.on_one_gpu(processes))
     import tensorflow as tf
 
     if processes > 1:
@@ -56,11 +57,13 @@ def _start(processes: int) -> None:
     tf.config.list_logical_devices()  # the rest of the lines come with the first device
 
 
-def _see_one_gpu() -> None:
+def _see_one_gpu(sharers: int) -> None:
     """Before TensorFlow looks: the GPU of this process's turn, by CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(i) for i in range(parallelism.gpus())]
-    os.environ["CUDA_VISIBLE_DEVICES"] = claim_one(names, "nst-gpu")
+    places = [f"{name.strip()}.{turn}" for turn in range(sharers) for name in names]
+    place = claim_one(places, "nst-gpu")
+    os.environ["CUDA_VISIBLE_DEVICES"] = place.rpartition(".")[0]
 
 
 def claim_one(names: Sequence[str], kind: str) -> str:
@@ -69,10 +72,10 @@ def claim_one(names: Sequence[str], kind: str) -> str:
     A claim is a locked file, which the system releases when its process ends, however it does.
     """
     for name in names:
-        path = os.path.join(tempfile.gettempdir(), f"{kind}-{name.strip()}.lock")
-        with contextlib.suppress(OSError):  # taken, or another user's
-            file = open(path, "a")  # noqa: SIM115
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _claims.append(file)
+        path = os.path.join(tempfile.gettempdir(), f"{kind}-{name}.lock")
+        with contextlib.suppress(OSError), contextlib.ExitStack() as unless_claimed:
+            file = unless_claimed.enter_context(open(path, "a"))  # perhaps another user's
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # or taken
+            _claims.append(unless_claimed.pop_all())
             return name
     return names[-1]

@@ -1,6 +1,7 @@
 """Going on from a checkpoint is as if the optimisation had never stopped."""
 
 import io
+import weakref
 
 import numpy as np
 import pytest
@@ -40,6 +41,7 @@ def timeless(report):
         ({}, {}),
         ({"optimizer": "adam"}, {}),
         ({}, {"tile": 64, "history": 3}),
+        ({"optimizer": "adam"}, {"tile": 64}),
         ({"color": "content", "init": "noise"}, {"seeds": [3]}),
     ],
 )
@@ -49,7 +51,7 @@ def test_same_bytes_and_report(load, steps, changes, options):
     whole = coarse_to_fine.run(*arguments, settings, **options)
     checkpoint, facts = stopped_after(steps, *arguments, settings, **options)
     assert facts == {"tile": None}
-    rest = coarse_to_fine.run(*arguments, settings, resume=checkpoint, **options)
+    rest = coarse_to_fine.run(*arguments, settings, resume=lambda: checkpoint, **options)
     np.testing.assert_array_equal(rest.images, whole.images)
     assert timeless(rest.reports[0]) == timeless(whole.reports[0])
     assert len(rest.reports[0].curve) == 9
@@ -58,9 +60,20 @@ def test_same_bytes_and_report(load, steps, changes, options):
 def test_only_what_is_left_is_computed(load):
     arguments = load("cat", 96), [load("church_at_auvers", 96)]
     checkpoint, _ = stopped_after(5, *arguments, SETTINGS)
-    rest = list(coarse_to_fine.stylize(*arguments, SETTINGS, resume=checkpoint))
+    rest = list(coarse_to_fine.stylize(*arguments, SETTINGS, resume=lambda: checkpoint))
     assert [(iterate.scale, iterate.step) for iterate in rest] == [(1, 1), (1, 2), (1, 3), (1, 4)]
     assert rest[-1].last and not rest[-2].last
+
+
+def test_a_checkpoint_is_not_held_once_it_is_left(load):
+    """At 8192 px it takes gigabytes."""
+    arguments = load("cat", 96), [load("church_at_auvers", 96)]
+    held = [stopped_after(2, *arguments, SETTINGS)[0]]
+    trial = weakref.ref(held[0].state.trial)
+    rest = coarse_to_fine.stylize(*arguments, SETTINGS, resume=held.pop)
+    assert trial() is not None
+    next(rest)
+    assert trial() is None
 
 
 def test_some_images_of_a_batch_go_on_alone(load):
@@ -68,7 +81,8 @@ def test_some_images_of_a_batch_go_on_alone(load):
     paintings = [load("cafe_terrace_at_night", 96)] * 3
     whole = coarse_to_fine.run(photos, paintings, SETTINGS)
     checkpoint, _ = stopped_after(3, photos, paintings, SETTINGS)
-    rest = coarse_to_fine.run(photos[1:], paintings[1:], SETTINGS, resume=checkpoint.take([1, 2]))
+    some = checkpoint.take([1, 2])
+    rest = coarse_to_fine.run(photos[1:], paintings[1:], SETTINGS, resume=lambda: some)
     np.testing.assert_allclose(rest.images, whole.images[1:], atol=1e-2)
     assert len(rest.reports) == 2 and len(rest.reports[0].curve) == 9
 
@@ -77,7 +91,7 @@ def test_going_on_from_the_end_is_the_result(load):
     arguments = load("cat", 96), [load("church_at_auvers", 96)]
     whole = coarse_to_fine.run(*arguments, SETTINGS)
     checkpoint, _ = stopped_after(9, *arguments, SETTINGS)
-    rest = coarse_to_fine.run(*arguments, SETTINGS, resume=checkpoint)
+    rest = coarse_to_fine.run(*arguments, SETTINGS, resume=lambda: checkpoint)
     np.testing.assert_array_equal(rest.images, whole.images)
     assert timeless(rest.reports[0]) == timeless(whole.reports[0])
 
@@ -94,9 +108,9 @@ def test_checkpoint_of_another_optimisation_is_refused(load, other):
     checkpoint, _ = stopped_after(2, *arguments, SETTINGS)
     changed = Settings.model_validate(SETTINGS.model_dump() | other)
     with pytest.raises(InputError, match="other images or settings"):
-        coarse_to_fine.run(*arguments, changed, resume=checkpoint)
+        coarse_to_fine.run(*arguments, changed, resume=lambda: checkpoint)
     with pytest.raises(InputError, match="other images or settings"):
-        coarse_to_fine.run(*arguments, SETTINGS, resume=checkpoint, history=4)
+        coarse_to_fine.run(*arguments, SETTINGS, resume=lambda: checkpoint, history=4)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "text"])

@@ -165,13 +165,20 @@ def test_everything_converges_under_a_large_tolerance(small, night):
     assert (scale.stop_reason, scale.steps) == ("converged", 3)
 
 
-def test_a_model_of_nans_is_reported_as_non_finite(small, night):
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_a_model_of_nans_is_reported_as_non_finite(small, night, optimizer):
     import keras
 
     inputs = keras.Input((None, None, 3))
     broken = keras.layers.Rescaling(float("nan"))(inputs)
     model = keras.Model(inputs, {"block1_conv1": broken})
-    chosen = settings(content_layers=["block1_conv1"], style_layers=["block1_conv1"])
+    chosen = settings(
+        content_layers=["block1_conv1"],
+        style_layers=["block1_conv1"],
+        optimizer=optimizer,
+        steps=12,
+        patience=5,
+    )
     (report,) = coarse_to_fine.run(small, [night], chosen, model=model).reports
     assert report.non_finite and report.scales[0].stop_reason == "non-finite"
 

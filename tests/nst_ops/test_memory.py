@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from nst_ops import memory
 from nst_ops.errors import InputError
 from nst_ops.memory import HISTORY, default_limit, plan_memory, predict_bytes
 from nst_ops.settings import Settings
@@ -42,6 +43,11 @@ def test_adam_where_no_history_fits():
     assert plan.optimizer == "adam" and plan.tile and "Adam" in str(plan)
 
 
+@pytest.mark.parametrize("tiling", ["auto", 512])
+def test_a_picture_no_larger_than_a_tile_is_whole(tiling):
+    assert plan_memory((512, 300), SETTINGS, limit=10**10, tiling=tiling).tile is None
+
+
 def test_given_tiling_is_kept():
     assert plan_memory((512, 512), SETTINGS, limit=10**10, tiling=256).tile == 256
     assert plan_memory((2048, 2048), SETTINGS, limit=3 * 10**10, tiling="off").tile is None
@@ -53,7 +59,8 @@ def test_what_does_not_fit_says_what_would_help():
 
 
 @pytest.fixture
-def asked_anew():
+def asked_anew(monkeypatch):
+    monkeypatch.setattr(memory, "cuda_is_installed", lambda: True)
     default_limit.cache_clear()
     yield
     default_limit.cache_clear()
@@ -61,6 +68,21 @@ def asked_anew():
 
 def test_default_limit_is_below_what_is_there(asked_anew, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert 10**8 < default_limit() < 10**15
+
+
+def test_files_that_were_read_leave_a_container_its_memory(asked_anew, monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(memory, "_CONTAINER", tmp_path)
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("900000\n")
+    (tmp_path / "memory.stat").write_text("anon 200000\nactive_file 400000\ninactive_file 300000\n")
+    assert default_limit() == int(0.7 * 800_000)
+
+
+def test_a_driver_alone_is_no_gpu(asked_anew, monkeypatch):
+    monkeypatch.setattr(memory, "cuda_is_installed", lambda: False)
+    monkeypatch.setattr(memory.subprocess, "run", lambda *a, **k: pytest.fail("asked the driver"))
     assert 10**8 < default_limit() < 10**15
 
 

@@ -193,6 +193,18 @@ def test_adam_against_numpy():
         np.testing.assert_allclose(states[step - 1].trial, np.clip(x, 0, 1), atol=1e-5)
 
 
+def test_adam_goes_on_from_the_best_after_a_loss_that_is_no_number():
+    adam = Adam(0.05)
+    pictures = tf.fill([2, 4, 4, 3], 0.5)
+    gradient, active = tf.ones_like(pictures), tf.constant([True, True])
+    state = adam.update(adam.start(pictures), tf.constant([2.0, 2.0]), gradient, active)
+    lost = tf.fill(pictures.shape, float("nan"))
+    state = adam.update(state, tf.constant([1.0, float("nan")]), lost, active)
+    np.testing.assert_array_equal(state.trial[1], pictures[1])
+    state = adam.update(state, tf.constant([1.0, 1.5]), gradient, active)
+    assert np.isfinite(state.trial[1]).all() and state.steps[1] == 2.0
+
+
 @pytest.mark.parametrize("storage", ["float32", "bfloat16"])
 def test_adam_in_strips_is_adam(monkeypatch, storage):
     monkeypatch.setattr(optimizers, "_STRIP", 5)
@@ -201,7 +213,7 @@ def test_adam_in_strips_is_adam(monkeypatch, storage):
     pictures = tf.constant(random.random((2, 17, 9, 3), np.float32))
     whole = strips = adam.start(pictures)
     for step in range(3):
-        gradient = tf.constant(random.standard_normal(pictures.shape), tf.float32)
+        gradient = random.standard_normal(pictures.shape).astype(np.float32)
         loss = tf.constant([3.0 - step, 1.0 + step])
         active = tf.constant([True, step < 2])
         whole = adam.update(whole, loss, gradient, active)

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nst_ops import coarse_to_fine
+from nst_ops import coarse_to_fine, pyramid
 from nst_ops.gram import gram_matrix
 from nst_ops.objective import Objective
 from nst_ops.settings import Settings, StyleScale
+from nst_ops.sizes import fit
 from nst_ops.targets import Style, TargetCache, style_targets
 
 SETTINGS = Settings(
@@ -88,6 +89,20 @@ def test_a_size_in_px_is_of_the_result(load):
     settings = SETTINGS.model_copy(update={"style_scales": [StyleScale(size=72)]})
     targets([Style(load("pere_tanguy", 96))], settings, extractor=extractor, picture=(32, 48))
     assert max(extractor.sizes[0]) == 36  # the picture has half its final size here
+
+
+def test_a_painting_larger_than_the_picture_is_seen_in_parts(load, monkeypatch):
+    """Memory was planned for the picture."""
+    monkeypatch.setattr("nst_ops.targets._LEAST_TILE", 96)
+    extractor, image = Extractor(), load("pere_tanguy", 300)
+    settings = SETTINGS.model_copy(update={"style_scales": [StyleScale(ratio=3.0)]})
+    found = targets([Style(image)], settings, extractor=extractor)
+    assert max(map(max, extractor.sizes)) <= 96 + 2 * 80 < max(image.shape)
+    size = fit(image.shape[:2], 288)
+    whole = pyramid.octaves(pyramid.resize(tf.constant(image[None]), size), 2)
+    for octave, expected in zip(found, whole, strict=True):
+        expected = gram_matrix(tf.clip_by_value(expected, 0.0, 1.0))
+        np.testing.assert_allclose(octave["block1_conv1"], expected, rtol=1e-3)
 
 
 def test_blend_is_the_weighted_mean(load):

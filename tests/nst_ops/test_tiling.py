@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nst_ops import coarse_to_fine
+from nst_ops import coarse_to_fine, tiling
 from nst_ops.losses import LossWeights, Targets
 from nst_ops.objective import Objective, evaluate
 from nst_ops.settings import Settings
 from nst_ops.targets import Style, TargetCache, content_targets, style_targets
-from nst_ops.tiles import MARGIN, tiles
+from nst_ops.tiles import margin, tiles
 from nst_ops.tiling import evaluate_tiled
 from nst_ops.vgg import vgg19
 
@@ -23,7 +23,7 @@ def objective_of(settings):
 @pytest.mark.parametrize("size", [(64, 64), (65, 200), (333, 150), (16, 16), (95, 96)])
 def test_inner_parts_cover_the_picture_once(size):
     seen = np.zeros(size, int)
-    for tile in tiles(size, 64):
+    for tile in tiles(size, 64, 80):
         top, bottom, left, right = tile.inner
         seen[tile.rows, tile.columns][top:bottom, left:right] += 1
         assert tile.rows.start % 16 == tile.columns.start % 16 == 0
@@ -31,9 +31,15 @@ def test_inner_parts_cover_the_picture_once(size):
             (tile.rows.start, tile.rows.stop, size[0], top, bottom),
             (tile.columns.start, tile.columns.stop, size[1], left, right),
         ):
-            assert start == 0 or low == MARGIN
-            assert stop == length or (stop - start) - high == MARGIN
+            assert start == 0 or low == 80
+            assert stop == length or (stop - start) - high == 80
     assert (seen == 1).all()
+
+
+def test_margin_is_what_the_deepest_layer_sees():
+    assert margin(["block1_conv1"]) == margin(["block5_conv1", "block2_conv1"]) == 80
+    # Three convolutions more, at stride 16.
+    assert margin(["block5_conv4", "block5_conv1"]) == 80 + 3 * 16
 
 
 def relative(found, expected):
@@ -63,9 +69,10 @@ def compare(photo, painting, picture, side, settings):
     return np.abs(tiled_gradient - gradient).max() / np.abs(gradient).max()
 
 
-@pytest.mark.parametrize("octaves", [[1.0], [1.0, 0.5]])
-def test_loss_and_gradient_are_those_of_the_whole_picture(load, octaves):
-    """Odd sizes, so that pooling drops a row, and several tiles a side."""
+@pytest.mark.parametrize("octaves", [[1.0], [1.0, 0.5], [1.0, 0.5, 1.0]])
+def test_loss_and_gradient_are_those_of_the_whole_picture(load, octaves, monkeypatch):
+    """Odd sizes, so that pooling drops a row, and several tiles and strips a side."""
+    monkeypatch.setattr(tiling, "_STRIP", 40)
     photo = tf.constant(load("coffee", 301)[None, :187])
     picture = tf.clip_by_value(photo + tf.random.stateless_normal(photo.shape, [1, 2]) * 0.1, 0, 1)
     worst = compare(photo, load("pere_tanguy", 300), picture, 96, Settings(octaves=octaves))

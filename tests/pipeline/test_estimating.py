@@ -1,7 +1,7 @@
 import pytest
 from PIL import Image
 
-from pipeline import planning
+from pipeline import parallelism, planning
 from pipeline.estimating import examine, measure_speed
 
 from ..conftest import IMAGES
@@ -50,6 +50,15 @@ def test_no_more_than_headers_is_read(manifest, monkeypatch):
     assert not examine(str(photos), settings()).problems
     least = min(path.stat().st_size for path in IMAGES.glob("*.jpg"))
     assert max(amounts) == 20_000 < least and len(amounts) == 5
+
+
+def test_processes_share_the_memory(tmp_path, monkeypatch):
+    photos = write_manifest(tmp_path / "two.csv", ["rocket", "cat"])
+    monkeypatch.setattr(parallelism, "default_limit", lambda: 1_600_000_000)
+    assert not examine(str(photos), settings(parallelism=1)).problems
+    ((kind, problems),) = examine(str(photos), settings(parallelism=2)).problems.items()
+    assert kind == "pictures too large for memory_limit"
+    assert [line for line, _ in problems] == [2, 3]
 
 
 def test_speed_is_measured():

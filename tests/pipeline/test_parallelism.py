@@ -1,9 +1,10 @@
+import os
 import subprocess
 import sys
 
 import pytest
 
-from pipeline import parallelism
+from pipeline import parallelism, starting
 
 from .conftest import settings
 
@@ -27,7 +28,8 @@ def test_processes_by_picture_size_and_rows(monkeypatch, size, cores, rows, expe
 
 
 @pytest.fixture
-def counted_anew():
+def counted_anew(monkeypatch):
+    monkeypatch.setattr(parallelism, "cuda_is_installed", lambda: True)
     parallelism.gpus.cache_clear()
     yield
     parallelism.gpus.cache_clear()
@@ -53,6 +55,26 @@ def test_processes_by_memory_gpus_and_order(counted_anew, monkeypatch):
         assert parallelism.gpus() == count
         assert not count or parallelism.processes(config, 1000) == count
     assert parallelism.processes(settings(parallelism=7), 1) == 7
+
+
+@pytest.mark.parametrize(
+    ("processes", "seen"), [(2, ["3", "5"]), (4, ["3", "3", "5", "5"]), (3, ["3", "3", "5"])]
+)
+def test_processes_spread_over_gpus(counted_anew, monkeypatch, tmp_path, processes, seen):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setattr(starting.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(starting, "_claims", [])
+    sharers, found = parallelism.on_one_gpu(processes), []
+    for _ in range(processes):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+        starting._see_one_gpu(sharers)
+        found.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    for file in starting._claims:
+        file.close()
+    assert sorted(found) == seen
+    config = settings()
+    monkeypatch.setattr(parallelism, "default_limit", lambda: 12 * 10**9)
+    assert parallelism.memory_limit(config, processes) == 12 * 10**9 // sharers
 
 
 def test_each_process_takes_another_turn(tmp_path):

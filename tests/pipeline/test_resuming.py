@@ -1,12 +1,14 @@
 """A picture that was interrupted is taken up where it was, and ends as if it never had been."""
 
+import threading
 import warnings
 
 import numpy as np
 import pytest
 
 from nst_ops.images import decode
-from pipeline import work
+from nst_ops.memory import predict_bytes
+from pipeline import optimising, stylizing, work
 from pipeline.stylizing import Stylizer
 
 from .conftest import plans, settings, write_manifest
@@ -136,9 +138,27 @@ def test_unusable_checkpoints_are_ignored_with_a_warning(one, tmp_path, fault):
         path.write_bytes(path.read_bytes()[:1000])
     else:
         one = plans(tmp_path / "one.csv", settings(tv_weight=50, checkpoint_seconds=0))
-    with pytest.warns(UserWarning, match="ignored: .*(damaged|other settings).*begin anew"):
+    with pytest.warns(UserWarning, match=f"ignored: .*{fault}.*begin anew"):
         rows = list(Stylizer(str(tmp_path), "run").stylize_batches([one]))
     assert rows[0]["status"] == "ok" and len(rows[0]["loss_curve"]) == 5
+
+
+@pytest.mark.parametrize("setting", ["memory_limit", "tiling"])
+def test_less_memory_is_taken_seriously(tmp_path, setting):
+    """The picture is the same with it, but a run that died for its memory would die again."""
+    manifest = write_manifest(tmp_path / "one.csv", ["rocket"])
+    large = {"scales": [{"size": 48, "steps": 3}, {"size": 96, "steps": 2}]}
+    large["checkpoint_seconds"] = 0
+    one = plans(manifest, settings(**large))
+    with pytest.raises(Killed):
+        stylize(tmp_path, one, 5, kill)
+    whole = predict_bytes(one[0].size, settings(**large))
+    change = {"memory_limit": whole - 1, "tiling": 64}[setting]
+    one = plans(manifest, settings(**large, **{setting: change}))
+    with pytest.warns(UserWarning, match=f"ignored: .*{setting}.*begin anew"):
+        rows = list(Stylizer(str(tmp_path), "run").stylize_batches([one]))
+    assert rows[0]["status"] == "ok" and len(rows[0]["loss_curve"]) == 5
+    assert rows[0]["tile"] == (64 if setting == "tiling" else None)
 
 
 def test_neighbours_of_a_failing_picture_are_made_once(tmp_path, monkeypatch):
@@ -168,6 +188,7 @@ def test_exhausted_memory_halves_the_batch_then_tiles(tmp_path, monkeypatch):
 
     manifest = write_manifest(tmp_path / "two.csv", ["rocket", "rocket"], id="ab")
     batch = plans(manifest, settings())
+    monkeypatch.setattr(optimising, "_SMALL_TILE", 48)
     real, tried = coarse_to_fine.run, []
 
     def run(contents, *arguments, progress, **options):
@@ -183,19 +204,49 @@ def test_exhausted_memory_halves_the_batch_then_tiles(tmp_path, monkeypatch):
     monkeypatch.setattr(coarse_to_fine, "run", run)
     rows, _ = stylize(tmp_path, batch)
     assert [row["status"] for row in rows] == ["ok", "ok"]
-    assert tried == [(2, None), (1, None), (1, 256), (1, None), (1, 256)]
+    assert tried == [(2, None), (1, None), (1, 48), (1, None), (1, 48)]
 
 
-def test_a_batch_is_read_while_another_is_optimised(tmp_path):
+def test_parts_of_a_batch_that_is_too_large_go_on_too(tmp_path):
+    manifest = write_manifest(tmp_path / "two.csv", ["rocket", "rocket"], id="ab")
+    one = predict_bytes(plans(manifest, settings())[0].size, settings())
+    config = settings(memory_limit=one, checkpoint_seconds=0)
+    with pytest.raises(Killed):
+        stylize(tmp_path, plans(manifest, config), 8, kill)  # within the second picture
+    rows, steps = stylize(tmp_path, plans(manifest, config))
+    assert [(row["status"], row["batch_size"]) for row in rows] == [("ok", 1), ("ok", 1)]
+    # The first is as good as done: it was to be written with the second.
+    assert steps == [(1, 2), (0, 3), (1, 1), (1, 2)]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_batch_is_read_while_another_is_optimised(tmp_path, monkeypatch, large):
+    if large:  # whose pixels would take memory
+        monkeypatch.setattr(stylizing, "_READ_AHEAD_PIXELS", 0)
     manifest = write_manifest(tmp_path / "three.csv", ["rocket", "cat", "coffee"])
     batches = [[plan] for plan in plans(manifest, settings())]
-    stylizer = Stylizer(str(tmp_path), "run")
+    opened, ahead = threading.Event(), []
+    read = Stylizer._open
+
+    def spy(self, batch):
+        if batch is batches[1]:
+            opened.set()
+        return read(self, batch)
+
+    monkeypatch.setattr(Stylizer, "_open", spy)
+
+    def show(iterate):
+        if not ahead:
+            ahead.append(opened.wait(timeout=1.0 if large else 60.0))
+
+    stylizer = Stylizer(str(tmp_path), "run", show=show)
     rows = list(stylizer.stylize_batches(batches))
     assert [(row["status"], row["manifest_line"]) for row in rows] == [
         ("ok", 2),
         ("ok", 3),
         ("ok", 4),
     ]
+    assert ahead == [not large]
 
 
 def test_photo_that_changes_after_planning_is_not_stylized(tmp_path):
