@@ -57,7 +57,7 @@ def new_spec(
         weights_sha256,
         rows,
         shard,
-        options.view_as(DirectOptions).direct_num_workers or parallelism.cores(),
+        _processes(options),
         deadline,
         retry_failed,
     )
@@ -87,11 +87,21 @@ def beam_options(arguments: list[str], config: RunConfig, rows: int) -> Pipeline
         # Beam's own default would fetch another runner, or choose by what the graph contains.
         standard.runner = "FnApiRunner"
     direct = options.view_as(DirectOptions)
-    if standard.runner == "FnApiRunner" and "--direct_num_workers" not in " ".join(arguments):
-        direct.direct_num_workers = parallelism.processes(config, rows)
-        if direct.direct_num_workers > 1:
+    given = {argument.partition("=")[0] for argument in arguments}
+    if standard.runner == "FnApiRunner" and "--direct_running_mode" not in given:
+        if "--direct_num_workers" not in given:
+            direct.direct_num_workers = parallelism.processes(config, rows)
+        if direct.direct_num_workers != 1:
             direct.direct_running_mode = "multi_processing"
     return options
+
+
+def _processes(options: PipelineOptions) -> int:
+    """That share this machine."""
+    standard, direct = options.view_as(StandardOptions), options.view_as(DirectOptions)
+    if standard.runner == "FnApiRunner" and direct.direct_running_mode != "multi_processing":
+        return 1  # whose threads take turns
+    return direct.direct_num_workers or parallelism.cores()  # 0 is Beam's word for them
 
 
 def _runner(options: PipelineOptions) -> str | FnApiRunner:
@@ -150,7 +160,9 @@ def execute(
             summary = begun | _outcome(spec, started)
         except Exception as error:
             summary = begun | {"stopped": f"failed: {type(error).__name__}: {error}"}
-            summary |= outputs.counts(outputs.SCHEMA.empty_table())
+            # The rows become metadata when the next run finds them.
+            done = work.read_progress(spec.folder, spec.run_id)
+            summary |= {status: done[status] for status in outputs.STATUSES} | {"errors": {}}
             outputs.write_record(spec.folder, spec.run_id, "summary.json", summary)
             _notify(spec.config.notify_url, summary, warn)
             raise RuntimeError(str(error)) from error
@@ -192,8 +204,16 @@ def _end_record(spec: RunSpec, summary: dict[str, Any], warn: Callable[[str], No
     except Exception as error:  # the pictures are there, and `nst report` can try again
         warn(f"no report: {type(error).__name__}: {error}")
     work.clear(spec.folder, spec.run_id)
-    if not summary["deferred"] and locking.running(spec.folder) <= {spec.run_id}:
-        resuming.forget_all(spec.folder)  # such as those of rows that the manifest no longer has
+    strays = resuming.all_kept(spec.folder)  # such as those of rows that no manifest has any more
+    if strays and locking.running(spec.folder) <= {spec.run_id} and _all_is_done(spec.folder):
+        for path in strays:
+            files.delete(path)
+
+
+def _all_is_done(folder: str) -> bool:
+    """Whether the last run of every manifest, and of every shard of it, left no row over."""
+    last = {(s["manifest"], s["shard"]): s for s in outputs.summaries(folder)}
+    return all(s["seconds"] is not None and not s["deferred"] for s in last.values())
 
 
 def _bury_the_dead(spec: RunSpec) -> None:

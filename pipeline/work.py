@@ -115,7 +115,7 @@ def recover(folder: str, running: Callable[[], Collection[str]]) -> None:
     dead = [path for path in found if not path.name.startswith(alive)]
     rows: dict[str, dict[int, Row]] = {}
     for path in dead:
-        for line in path.read_text().splitlines() if path.suffix == ".rows" else ():
+        for line in _lines(path) if path.suffix == ".rows" else ():
             with contextlib.suppress(ValueError):  # the line that it died in
                 row = json.loads(line)
                 for name in ("started_at", "finished_at"):
@@ -129,6 +129,13 @@ def recover(folder: str, running: Callable[[], Collection[str]]) -> None:
         write_metadata(folder, run_id, pyarrow.Table.from_pylist(ordered, schema=SCHEMA))
     for path in dead:
         path.unlink(missing_ok=True)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except FileNotFoundError:  # another run that begins has seen to it
+        return []
 
 
 def request_stop(folder: str, run_id: str, reason: str) -> None:

@@ -5,12 +5,15 @@ import json
 import threading
 
 import pytest
+from apache_beam.options.pipeline_options import DirectOptions
 
 from nst_ops.errors import InputError
 from pipeline import outputs, work
 from pipeline.config import ConfigError
+from pipeline.launching import beam_options, new_spec
 from pipeline.merging import merge_shards
 from pipeline.sharding import Shard
+from pipeline.stylizing import Stylizer
 
 from .conftest import settings, write_manifest
 
@@ -156,6 +159,57 @@ def test_failed_run_says_so(run_manifest, manifest, tmp_path, monkeypatch):
     assert summary["stopped"].startswith("failed: ") and "of ours" in summary["stopped"]
     monkeypatch.undo()
     assert counts(run_manifest(manifest)) == {"ok": 4, "failed": 1}
+
+
+def test_failed_run_says_what_it_made(run_manifest, manifest, tmp_path, monkeypatch):
+    real = Stylizer.stylize_batches
+
+    def broken(*arguments):
+        yield from real(*arguments)
+        raise TypeError("of ours")
+
+    monkeypatch.setattr(Stylizer, "stylize_batches", broken)
+    with pytest.raises(RuntimeError, match="of ours"):
+        run_manifest(manifest)
+    (summary,) = outputs.summaries(str(tmp_path / "out"))
+    assert counts(summary) == {"ok": 4, "failed": 1}
+    monkeypatch.undo()
+    run_manifest(manifest)
+    rows = lines(tmp_path / "out", summary["run_id"], "status")
+    assert [status for _, status in rows] == ["ok"] * 4
+
+
+def test_checkpoints_stay_until_all_shards_are_done(run_manifest, manifest, tmp_path):
+    checkpoint = tmp_path / "out/work/checkpoints/some.npz"
+    first, second = Shard(1, 2), Shard(2, 2)
+    run_manifest(manifest, shard=first, deadline=0.0)
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    run_manifest(manifest, shard=second)
+    assert checkpoint.exists()
+    run_manifest(manifest, shard=first)
+    assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "processes", "mode"),
+    [
+        ([], 3, "multi_processing"),
+        (["--direct_num_workers=1"], 1, "in_memory"),
+        (["--direct_num_workers=5"], 5, "multi_processing"),
+        (["--direct_num_workers=0"], 4, "multi_processing"),
+        (["--direct_running_mode=in_memory", "--direct_num_workers=5"], 1, "in_memory"),
+        (["--direct_running_mode=multi_threading", "--direct_num_workers=5"], 1, None),
+        (["--direct_running_mode=multi_processing", "--direct_num_workers=2"], 2, None),
+    ],
+)
+def test_beams_own_options_decide(monkeypatch, arguments, processes, mode):
+    monkeypatch.setattr("pipeline.parallelism.cores", lambda: 4)
+    config = settings(parallelism=3)
+    options = beam_options(arguments, config, 100)
+    assert new_spec("m.csv", "out", config, 100, "", options).processes == processes
+    direct = options.view_as(DirectOptions)
+    assert mode is None or direct.direct_running_mode == mode
 
 
 def test_wrong_mount_does_not_burn_a_night(run_manifest, tmp_path):

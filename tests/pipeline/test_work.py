@@ -24,6 +24,20 @@ def test_journal_becomes_metadata(tmp_path):
     assert not journal.exists()
 
 
+def test_two_that_start_together_both_bury_the_dead(tmp_path):
+    folder = str(tmp_path)
+    work.journal(folder, "dead", [outputs.row("dead", JOB, "ok")])
+    (journal,) = (tmp_path / "work").glob("*.rows")
+
+    def meanwhile():
+        work.recover(folder, list)
+        return []
+
+    work.recover(folder, meanwhile)
+    assert not journal.exists()
+    assert len(pyarrow.parquet.read_table(tmp_path / "metadata")) == 1
+
+
 def test_progress_of_several_workers_adds_up(tmp_path):
     workers = [work.Progress(str(tmp_path), "run") for _ in range(3)]
     for progress, status in zip(workers, ("ok", "ok", "failed"), strict=True):
