@@ -27,6 +27,7 @@ CASES: tuple[tuple[int, int | None, str, int, str], ...] = (
 # The last makes one step only, which leaves no picture to look for seams in.
 PRINTS: tuple[tuple[int, int | None, str, int, str], ...] = (
     (4096, 512, "lbfgs", 3, "bfloat16"),
+    (4096, 512, "adam", 3, "bfloat16"),
     (8192, 512, "adam", 0, "bfloat16"),
 )
 

@@ -24,9 +24,9 @@ _ACTIVATIONS = 2200  # bytes per px of the images that the network sees at once
 _WORKSPACE = 0.1e9  # bytes, of the libraries, however small the picture
 _RETAINED = 1200  # bytes per px of a tile that the libraries keep for the next one
 # Bytes per px of the picture, while activations are there: photo, content features, optimiser.
-_HELD = {"lbfgs": 100, "adam": 95, "adam in tiles": 85}
+_HELD = {"lbfgs": 100, "lbfgs in tiles": 100, "adam": 95, "adam in tiles": 85}
 # The same while the optimiser computes, and activations are gone.
-_UPDATING = {"lbfgs": 220, "adam": 165, "adam in tiles": 140}
+_UPDATING = {"lbfgs": 220, "lbfgs in tiles": 195, "adam": 165, "adam in tiles": 120}
 _PAIR = 24  # of one step that L-BFGS remembers: move and bend, 3 float32 each; in tiles half of it
 _LEAST_HISTORY = 3
 _TILES = (1024, 768, 512, 384, 256)
@@ -65,7 +65,7 @@ def predict_bytes(
         seen = batch * largest_patch(size, tile, margin(layers))
     lbfgs = settings.optimizer == "lbfgs"
     remembered = history * (_PAIR / 2 if tiled else _PAIR) if lbfgs else 0.0
-    kind = settings.optimizer if lbfgs or not tiled else "adam in tiles"
+    kind = f"{settings.optimizer} in tiles" if tiled else settings.optimizer
     held = _ACTIVATIONS * seen + (_HELD[kind] + remembered) * pixels
     updating = (_UPDATING[kind] + remembered) * pixels + (_RETAINED * seen if tiled else 0.0)
     return round(_PROCESS + _WORKSPACE + max(held, updating))
