@@ -23,6 +23,7 @@ from nst_ops.settings import Settings
 from nst_ops.sizes import ScalePlan, Size, schedule
 from nst_ops.standing import Standing
 from nst_ops.targets import Style, TargetCache, content_targets, style_targets
+from nst_ops.tiles import side_for
 from nst_ops.tiling import evaluate_tiled
 from nst_ops.vgg import vgg19
 from nst_ops.weights import load_weights
@@ -116,7 +117,7 @@ def stylize(
         if standing.finished:
             begin, standing = begin + 1, Standing.at_start(len(contents))
     for index, plan in list(enumerate(plans))[begin:]:
-        side = tile if tile is not None and max(plan.size) > tile else None
+        side = side_for(plan.size, tile)
         photo = pyramid.resize(tf.constant(photos), plan.size)
         paintings = [
             style_targets(blend, plan.size, final, settings, objective, cache or CACHE, side)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from nst_ops.errors import InputError
 from nst_ops.settings import Settings
 from nst_ops.sizes import Size
-from nst_ops.tiles import largest_patch, margin
+from nst_ops.tiles import largest_patch, margin, side_for
 
 HISTORY = 10  # steps that L-BFGS remembers where there is room
 _PROCESS = 0.8e9  # bytes: Python, TensorFlow and the network's weights
@@ -59,15 +59,15 @@ def predict_bytes(
     pixels = batch * size[0] * size[1]
     octaves = sum(0.25**octave for octave in range(len(settings.octaves)))
     seen = pixels * octaves
-    tiled = tile is not None and max(size) > tile
-    if tile is not None and tiled:
+    side = side_for(size, tile)
+    if side is not None:
         layers = (*settings.content_layers, *settings.style_layers)
-        seen = batch * largest_patch(size, tile, margin(layers))
+        seen = batch * largest_patch(size, side, margin(layers))
     lbfgs = settings.optimizer == "lbfgs"
-    remembered = history * (_PAIR / 2 if tiled else _PAIR) if lbfgs else 0.0
-    kind = f"{settings.optimizer} in tiles" if tiled else settings.optimizer
+    remembered = history * (_PAIR if side is None else _PAIR / 2) if lbfgs else 0.0
+    kind = settings.optimizer if side is None else f"{settings.optimizer} in tiles"
     held = _ACTIVATIONS * seen + (_HELD[kind] + remembered) * pixels
-    updating = (_UPDATING[kind] + remembered) * pixels + (_RETAINED * seen if tiled else 0.0)
+    updating = (_UPDATING[kind] + remembered) * pixels + (0.0 if side is None else _RETAINED * seen)
     return round(_PROCESS + _WORKSPACE + max(held, updating))
 
 
@@ -92,9 +92,8 @@ def plan_memory(
       InputError: nothing fits; the message says what would help.
     """
     limit = default_limit() if limit is None else limit
-    sides = {"auto": (None, *_TILES), "off": (None,)}.get(str(tiling), (tiling,))
-    # A picture that is no larger than a tile is computed whole.
-    tiles = [side if side and side < max(size) else None for side in sides]
+    wanted = {"auto": (None, *_TILES), "off": (None,)}.get(str(tiling), (tiling,))
+    tiles = list(dict.fromkeys(side_for(size, tile) for tile in wanted))
     least = limit
     for way in _ways(tiles, settings.optimizer):
         chosen = settings.model_copy(update={"optimizer": way.optimizer})
@@ -135,6 +134,7 @@ def default_limit() -> int:
     return int(0.7 * (_free_bytes() if gpu is None else gpu))
 
 
+@functools.cache  # the system's linker is asked, by processes of its own
 def cuda_is_installed() -> bool:
     """Whether TensorFlow could use an NVIDIA GPU: a driver alone, as on any workstation, is not
     enough.

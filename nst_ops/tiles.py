@@ -49,6 +49,11 @@ def tiles(size: Size, side: int, margin: int) -> Iterator[Tile]:
             )
 
 
+def side_for(size: Size, tile: int | None) -> int | None:
+    """The tile's side; None for an image that is no larger, which is computed whole."""
+    return tile if tile is not None and max(size) > tile else None
+
+
 def largest_patch(size: Size, side: int, margin: int) -> int:
     """Pixels of the largest tile, margins included."""
     patches = (

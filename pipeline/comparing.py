@@ -25,8 +25,7 @@ def compare(run: Record, previous: Record) -> dict[str, Any]:
     """What differs from the run before: settings, versions, counts, statuses and seconds.
 
     Rows are the same if they make the same picture, or, where a bad row makes none, if they have
-    the same line. From ok to cached
-    is no change: the picture is there.
+    the same line. From ok to cached is no change: the picture is there.
     """
     before = {_identity(row): row for row in previous.rows}
     now = {_identity(row): row for row in run.rows}

@@ -107,12 +107,14 @@ def examine(manifest: str, config: RunConfig) -> Findings:
             found.shapes[size, own.model_dump_json()].append(row.line)
         except (ConfigError, InputError) as error:
             found.problems[_kind(row, error)].append((row.line, str(error)))
-    for size, own, _ in list(found.kinds()):  # now that it is known how many share the memory
+    for (size, settings), lines in list(found.shapes.items()):
+        own = RunConfig.model_validate_json(settings)
+        # Now that it is known how many share the memory.
         limit = parallelism.memory_limit(own, found.processes)
         try:
             plan_memory(size, own, limit=limit, tiling=own.tiling)
         except InputError as error:
-            lines = found.shapes.pop((size, own.model_dump_json()))
+            del found.shapes[size, settings]
             problems = found.problems["pictures too large for memory_limit"]
             problems += [(line, str(error)) for line in lines]
     return found
