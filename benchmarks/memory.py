@@ -1,17 +1,22 @@
 """Peak memory, whole and in tiles, beside what the planner predicts; and whether tiles leave
-seams. Each case is a process of its own, and runs until L-BFGS remembers all it may.
+seams. Each case is a process of its own, and runs until L-BFGS remembers all it may. Further cases
+begin with files, of many pixels or narrow, which have to be decoded and looked at first.
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
 import numpy as np
 
 from benchmarks.table import Table
+from nst_ops.memory import MemoryPlan
+from nst_ops.sizes import Size
 
 # Long side, tile, optimiser, history, precision.
 CASES: tuple[tuple[int, int | None, str, int, str], ...] = (
@@ -30,17 +35,21 @@ PRINTS: tuple[tuple[int, int | None, str, int, str], ...] = (
     (4096, 512, "adam", 3, "bfloat16"),
     (8192, 512, "adam", 0, "bfloat16"),
 )
+# What the photo and the painting are, height and width in px, and settings.
+PHOTO, SCAN = ((600, 800), "jpeg"), ((3000, 4000), "jpeg")
+FILES: tuple[tuple[tuple[Size, str], tuple[Size, str], dict[str, Any]], ...] = (
+    (PHOTO, SCAN, {"size": 128}),
+    (PHOTO, ((3000, 4000), "png"), {"size": 128}),
+    (PHOTO, SCAN, {"size": 128, "color": "match"}),
+    (((3000, 4000), "png"), ((3000, 4000), "png"), {"size": 512, "color": "match"}),
+    (((100, 1500), "jpeg"), ((1500, 1200), "jpeg"), {"size": 1500}),
+    (((1500, 60), "png"), SCAN, {"size": 1500}),
+)
 
 
-def main(cases: tuple = CASES + PRINTS) -> Table:
-    rows = []
-    for arguments in cases:
-        call = f"from benchmarks.memory import case; case(*{arguments!r})"
-        done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(done.stderr)
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-        print(rows[-1], flush=True)
+def main(cases: tuple = CASES + PRINTS, files: tuple = FILES) -> Table:
+    rows = [_measured("case", arguments) for arguments in cases]
+    rows += [_measured("case_of_files", arguments) for arguments in files]
     return Table(
         "Peak memory of a process, measured and predicted",
         rows,
@@ -48,9 +57,21 @@ def main(cases: tuple = CASES + PRINTS) -> Table:
             "`error`: predicted over measured, less one.",
             "`seam`: mean change of what the optimisation added between neighbouring pixels on"
             " tile borders, over that on other multiples of 16 px; 1.0 is no seam.",
-            "Squares of noise-like pixels, default octaves, one scale.",
+            "Squares of noise-like pixels, default octaves, one scale. With two sizes: from the"
+            " files of a photo and a painting, default settings, two steps a scale.",
         ),
     )
+
+
+def _measured(name: str, arguments: tuple) -> dict[str, Any]:
+    """One row, from a process of its own."""
+    call = f"from benchmarks.memory import {name}; {name}(*{arguments!r})"
+    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    row = json.loads(done.stdout.splitlines()[-1])
+    print(row, flush=True)
+    return row
 
 
 def case(size: int, tile: int | None, optimizer: str, history: int, precision: str) -> None:
@@ -87,13 +108,69 @@ def case(size: int, tile: int | None, optimizer: str, history: int, precision: s
     print(json.dumps(row))
 
 
+def case_of_files(
+    photo: tuple[Size, str], painting: tuple[Size, str], settings: dict[str, Any]
+) -> None:
+    """Prints one row as JSON."""
+    from nst_ops.weights import load_weights
+    from pipeline.config import RunConfig
+    from pipeline.manifest import Job
+    from pipeline.planning import Planner
+    from pipeline.stylizing import Stylizer
+
+    config = RunConfig.model_validate(settings | {"steps": 2, "memory_limit": 8 * 10**9})
+    with tempfile.TemporaryDirectory() as folder:
+        planner = Planner(config, load_weights().sha256)
+        batches = []
+        for name in "ab":  # the second is read while TensorFlow has what it takes for the first
+            content, style = (
+                _file(folder, f"{name}{role}", *of)
+                for role, of in (("photo", photo), ("painting", painting))
+            )
+            job = Job(1, name, content, ((style, 1.0),), f"{name}.png")
+            batches.append([planner.plan(job)])
+        plans: list[MemoryPlan] = []
+        started = time.perf_counter()
+        stylizer = Stylizer(folder, "run", single=True, announce=plans.append)
+        (_, made) = stylizer.stylize_batches(batches)
+    if made["status"] != "ok":
+        raise RuntimeError(made["error_message"])
+    peak, predicted = made["peak_memory_bytes"], plans[0].bytes
+    steps = 2 * sum(scale["steps"] for scale in made["scales"])
+    row: dict[str, Any] = {
+        "size": " x ".join(f"{kind} {h}x{w}" for (h, w), kind in (photo, painting))
+        + "".join(f", {key} {value}" for key, value in settings.items()),
+        "tile": made["tile"] or "whole",
+        "optimizer": f"{made['optimizer']}, {made['history']}",
+        "precision": made["precision"],
+        "measured, GB": round(peak / 1e9, 2),
+        "predicted, GB": round(predicted / 1e9, 2),
+        "error": f"{predicted / peak - 1:+.0%}",
+        "s/step": round((time.perf_counter() - started) / steps, 1),
+        "seam": "-",
+    }
+    print(json.dumps(row))
+
+
+def _file(folder: str, name: str, size: Size, kind: str) -> str:
+    """A picture of so many px, made in a process of its own, which takes its memory with it."""
+    path = os.path.join(folder, f"{name}.{kind}")
+    call = (
+        "from PIL import Image;"
+        f"Image.effect_noise({size[::-1]!r}, 60).convert('RGB').save({path!r}, {kind!r})"
+    )
+    subprocess.run([sys.executable, "-c", call], check=True)
+    return path
+
+
 def _seam(added: np.ndarray, tile: int) -> float:
     """Vertical borders only; horizontal ones are made the same way."""
+    from nst_ops.geometry import margin, vgg19_geometry
     from nst_ops.settings import Settings
-    from nst_ops.tiles import margin, tiles
+    from nst_ops.tiles import tiles
 
     change = np.abs(np.diff(added, axis=1)).mean(axis=(0, 2))  # [W - 1]
-    cut = tiles(added.shape[:2], tile, margin(Settings().style_layers))
+    cut = tiles(added.shape[:2], tile, margin(map(vgg19_geometry, Settings().style_layers)))
     borders = {t.columns.start + t.inner[2] - 1 for t in cut} - {-1}
     # The network's pooling makes columns differ by their place in its grid of 16 px.
     others = set(range(15, len(change), 16)) - borders

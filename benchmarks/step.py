@@ -7,8 +7,9 @@ import tensorflow as tf
 
 import nst_ops
 from benchmarks.table import Table
+from nst_ops.geometry import vgg19_geometry
 from nst_ops.sizes import Size
-from nst_ops.weights import CHANNELS, stride
+from nst_ops.weights import CHANNELS
 
 _STEPS = 6
 CASES = ((128, 1), (128, 4), (256, 1), (256, 4), (512, 1), (1024, 1))
@@ -48,7 +49,10 @@ def step_flops(size: Size) -> float:
     layers = list(CHANNELS.items())
     layers = layers[: [name for name, _ in layers].index("block5_conv1") + 1]
     pixels = size[0] * size[1]
-    return sum(2 * 2 * 9 * cin * cout * pixels / stride(name) ** 2 for name, (cin, cout) in layers)
+    return sum(
+        2 * 2 * 9 * cin * cout * pixels / vgg19_geometry(name).stride ** 2
+        for name, (cin, cout) in layers
+    )
 
 
 def _matrix_peak(precision: str) -> float:

@@ -2,7 +2,7 @@
 
     import nst_ops
 
-    photo = nst_ops.shrink(nst_ops.decode(data), 512).pixels
+    photo = nst_ops.decode(data, long_side=512).on_white()
     result = nst_ops.run(photo, [painting], nst_ops.Settings())
 
 Every name below is imported on first use, so that a launcher which only needs `Settings` never
@@ -16,7 +16,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "InputError": "nst_ops.errors",
+    "Knobs": "nst_ops.iterates",
     "Settings": "nst_ops.settings",
+    "Style": "nst_ops.inputs",
     "TargetCache": "nst_ops.targets",
     "decode": "nst_ops.images",
     "encode": "nst_ops.images",
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from nst_ops.images import decode as decode
     from nst_ops.images import encode as encode
     from nst_ops.images import shrink as shrink
+    from nst_ops.inputs import Style as Style
+    from nst_ops.iterates import Knobs as Knobs
     from nst_ops.settings import Settings as Settings
     from nst_ops.targets import TargetCache as TargetCache
     from nst_ops.vgg import vgg19 as vgg19

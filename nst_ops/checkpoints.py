@@ -4,20 +4,18 @@
 on the same machine, to the same bytes.
 """
 
-import json
-import zipfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from nst_ops.errors import InputError
+from nst_ops import archives
 from nst_ops.iterates import Report, ScaleReport
-from nst_ops.optimizers import AdamState, LBFGSState, State
+from nst_ops.optimizers import AdamState, LBFGSState, State, take_rows
 from nst_ops.standing import Standing
 
-_FORMAT = 1  # of the file; another one is not read
+_FORMAT = 2  # of the file; another one is not read
 _STATES = {kind.__name__: kind for kind in (LBFGSState, AdamState)}
 
 
@@ -31,8 +29,8 @@ class Checkpoint(NamedTuple):
 
     def take(self, rows: list[int]) -> "Checkpoint":
         """Of some of the images: they do not depend on their neighbours."""
-        state = tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), self.state)
         reports = [self.reports[row] for row in rows]
+        state = take_rows(self.state, rows)
         return Checkpoint(self.scale, self.standing.take(rows), state, reports)
 
 
@@ -45,7 +43,6 @@ def save(checkpoint: Checkpoint, file: BinaryIO, **facts: Any) -> None:
     """
     standing = checkpoint.standing
     header = {
-        "format": _FORMAT,
         "state": type(checkpoint.state).__name__,
         "scale": checkpoint.scale,
         "step": standing.step,
@@ -57,7 +54,7 @@ def save(checkpoint: Checkpoint, file: BinaryIO, **facts: Any) -> None:
     arrays = dict(_flat(checkpoint.state))
     arrays |= {f"best/{name}": values for name, values in standing.best.items()}
     arrays |= {"goal": standing.goal, "since": standing.since}
-    np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+    archives.write(file, "checkpoint", _FORMAT, header, arrays)
 
 
 def load(file: BinaryIO) -> tuple[Checkpoint, dict[str, Any]]:
@@ -66,25 +63,19 @@ def load(file: BinaryIO) -> tuple[Checkpoint, dict[str, Any]]:
     Raises:
       InputError: it is damaged, or of another format.
     """
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            header = json.loads(arrays["header"].tobytes())
-            if header["format"] != _FORMAT:
-                raise InputError(f"format {header['format']} of a checkpoint, not {_FORMAT}")
-            state = _state(header["state"], arrays)
-            best = {n.removeprefix("best/"): arrays[n] for n in arrays if n.startswith("best/")}
-            standing = Standing(
-                header["step"],
-                best,
-                arrays["goal"],
-                arrays["since"],
-                tuple(header["stopped"]),
-                header["seconds"],
-            )
-            reports = [_report(*parts) for parts in header["reports"]]
-            return Checkpoint(header["scale"], standing, state, reports), header["facts"]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"a damaged checkpoint ({error})") from error
+    with archives.opened(file, "checkpoint", _FORMAT) as (header, arrays):
+        state = _state(header["state"], arrays)
+        best = {n.removeprefix("best/"): arrays[n] for n in arrays if n.startswith("best/")}
+        standing = Standing(
+            header["step"],
+            best,
+            arrays["goal"],
+            arrays["since"],
+            tuple(header["stopped"]),
+            header["seconds"],
+        )
+        reports = [_report(*parts) for parts in header["reports"]]
+        return Checkpoint(header["scale"], standing, state, reports), header["facts"]
 
 
 def _flat(state: State) -> Iterator[tuple[str, np.ndarray]]:

@@ -13,16 +13,26 @@ from nst_ops import colors, pyramid
 from nst_ops.checkpoints import Checkpoint
 from nst_ops.errors import InputError
 from nst_ops.first import first_pictures, given_pictures
+from nst_ops.inputs import Style, image_batch, photo_seeds, style_blends
 from nst_ops.iterates import Iterate, Knobs, Report, Result
 from nst_ops.losses import LossWeights, Targets
 from nst_ops.memory import HISTORY
 from nst_ops.objective import Objective, evaluate
-from nst_ops.optimizers import LBFGS, Adam, AdamState, State, make_optimizer, update_in_strips
+from nst_ops.optimizers import (
+    LBFGS,
+    Adam,
+    AdamState,
+    State,
+    join_rows,
+    make_optimizer,
+    update_in_strips,
+)
 from nst_ops.precision import resolve_precision
+from nst_ops.running_rows import Part, RunningRows
 from nst_ops.settings import Settings
-from nst_ops.sizes import ScalePlan, Size, schedule
+from nst_ops.sizes import ScalePlan, Size, check_side, octaves_in_use, schedule
 from nst_ops.standing import Standing
-from nst_ops.targets import Style, TargetCache, content_targets, style_targets
+from nst_ops.targets import TargetCache, content_targets, style_targets
 from nst_ops.tiles import side_for
 from nst_ops.tiling import evaluate_tiled
 from nst_ops.vgg import vgg19
@@ -71,40 +81,46 @@ def stylize(
     Args:
       contents: photos of one size, at the result's size: [B, H, W, 3] float32, sRGB in [0, 1]; or
         one, [H, W, 3].
-      styles: per photo a painting [h, w, 3], or a list of `Style(image, weight)` to blend.
+      styles: per photo a painting [h, w, 3], a `Style(image, weight)` or an (image, weight); or a
+        list of these to blend. For one photo, also the painting itself.
       settings: see `nst_ops.settings`; `size` and `enlarge` have no effect here, where the size is
         that of `contents`.
       knobs: weights in place of the settings', which the caller may change while this runs.
-      initial: first pictures, like `contents`, at any size, in place of `settings.init`.
+      initial: first pictures, as many as `contents`, at any size, in place of `settings.init`.
       seeds: one per photo, in place of `settings.seed`.
-      model: a Keras model from images to `{layer: features}` in place of VGG19.
+      model: a Keras model from images to `{layer: features}` in place of VGG19; the settings'
+        layers are then its own.
       cache: of style targets, in place of this process's.
       tile: side in px, a multiple of 16, of the tiles that scales larger than one are computed in;
         None: whole. The picture is the same to float tolerance.
       history: steps that L-BFGS remembers; each takes two pictures' memory, half of that in tiles.
       resume: gives where an earlier call with the same arguments had come to, as
         `Iterate.checkpoint` does. A function, since a large picture's is too much to be held by
-        the caller too.
+        the caller too. With fewer steps than were done, one more is made.
       eager: run the same code without `tf.function`, to look inside.
 
     Yields:
       An `Iterate` per step. The last one's `image()` is the result.
 
     Raises:
-      InputError: shapes or ranges that do not fit, a layer the weights lack.
+      InputError: shapes, counts or ranges that do not fit, a layer the weights lack.
     """
     settings = settings or Settings()
     knobs = knobs or Knobs(settings.content_weight, settings.style_weight, settings.tv_weight)
-    contents = _batch(contents, "contents")
-    photos, blends = _recolored(contents, _blends(styles, len(contents)), settings.color)
+    contents = image_batch(contents, "contents")
+    blends = style_blends(styles, len(contents))
+    seeds = photo_seeds(seeds, len(contents), settings.seed)
+    photos, blends = _recolored(contents, blends, settings.color)
     objective = _objective(settings, model, eager)
+    final: Size = (contents.shape[1], contents.shape[2])
+    check_side(final, settings, "contents: ", objective.least_side)
     # Who needs tiles needs memory: rounding what the optimiser remembers does not show in the
     # picture.
     storage = "float32" if tile is None else "bfloat16"
     optimizer = make_optimizer(settings.optimizer, settings.learning_rate, history, storage)
-    final: Size = (contents.shape[1], contents.shape[2])
-    plans = schedule(final, settings)
-    image_of = functools.partial(_finished, contents=contents, color=settings.color)
+    plans = schedule(final, settings, objective.least_side)
+    given = None if initial is None else image_batch(initial, "initial", count=len(contents))
+    teller = _Teller(plans, functools.partial(_finished, contents=contents, color=settings.color))
     state: State | None = None
     standing = Standing.at_start(len(contents))
     reports = [Report() for _ in contents]
@@ -112,101 +128,148 @@ def stylize(
     if resume is not None:
         begin, standing, state, reports = _checked(resume(), plans, optimizer, len(contents))
         if standing.finished and begin == len(plans) - 1:  # nothing is left to do but to say so
-            yield _iterate(begin, plans, standing, state, reports, image_of)
+            yield teller.iterate(begin, standing, [(range(len(contents)), state)], reports)
             return
         if standing.finished:
             begin, standing = begin + 1, Standing.at_start(len(contents))
     for index, plan in list(enumerate(plans))[begin:]:
         side = side_for(plan.size, tile)
         photo = pyramid.resize(tf.constant(photos), plan.size)
-        paintings = [
-            style_targets(blend, plan.size, final, settings, objective, cache or CACHE, side)
-            for blend in blends
-        ]
-        targets = Targets(content_targets(photo, objective, side), _stacked(paintings))
+        octaves, targets = _targets(photo, blends, final, settings, objective, cache or CACHE, side)
         if state is None:
-            if initial is not None:
-                first = given_pictures(_batch(initial, "initial"), plan.size)
+            if given is not None:
+                first = given_pictures(given, plan.size)
             else:
                 main = [blend[0].image for blend in blends]
-                first_seeds = seeds or [settings.seed] * len(contents)
-                first = first_pictures(settings.init, photo, main, first_seeds)
+                first = first_pictures(settings.init, photo, main, seeds)
             state = optimizer.start(first)
             del first
         elif standing.step == 0:
             state = optimizer.resize(state, plan.size)
         del photo  # a picture's memory, which may be gigabytes
-        octaves = tuple(settings.octaves[: len(targets.style)])
         step = _step(objective, optimizer, octaves, side)
-        for losses, now in _optimise(step, state, standing, targets, plan, knobs, settings):
-            state, standing = now
-            iterate = _iterate(index, plans, standing, state, reports, image_of, losses)
-            for row, report in enumerate(reports):
-                report.add(iterate, row)
+        running, state = RunningRows(state, targets), None  # a large picture's is not held twice
+        for losses, ran, now in _optimise(step, running, standing, plan, knobs, settings):
+            iterate = teller.iterate(index, now, running.parts, reports, losses)
+            for row in np.flatnonzero(ran):
+                reports[row].add(iterate, row)
             yield iterate
+        state = running.whole()
         standing = Standing.at_start(len(contents))
 
 
-def _iterate(
-    index: int,
-    plans: Sequence[ScalePlan],
-    standing: Standing,
-    state: State,
-    reports: list[Report],
-    image_of: Callable[[tf.Tensor], np.ndarray],
-    losses: dict[str, np.ndarray] | None = None,
-) -> Iterate:
-    """Where the loop is, at the scale of this index."""
-    return Iterate(
-        scale=index,
-        scales=len(plans),
-        size=plans[index].size,
-        step=standing.step,
-        steps=plans[index].steps,
-        losses=standing.best if losses is None else losses,
-        best=standing.best,
-        stopped=standing.stopped,
-        seconds=standing.seconds,
-        image=functools.partial(image_of, state.image),
-        reports=reports,
-        checkpoint=functools.partial(Checkpoint, index, standing, state, reports),
-    )
+class _Teller:
+    """Makes of the loop's state what callers may know.
+
+    Args:
+      plans: the schedule.
+      finished: makes of the pictures what the user sees.
+    """
+
+    def __init__(self, plans: Sequence[ScalePlan], finished: Callable[[tf.Tensor], np.ndarray]):
+        self._plans, self._finished = plans, finished
+        self._latest: Callable[[], Checkpoint] | None = None
+
+    def iterate(
+        self,
+        index: int,
+        standing: Standing,
+        parts: Sequence[Part],
+        reports: list[Report],
+        losses: dict[str, np.ndarray] | None = None,
+    ) -> Iterate:
+        """Where the loop is, at the scale of this index."""
+
+        def checkpoint() -> Checkpoint:
+            if self._latest is not checkpoint:
+                raise InputError(
+                    "only the latest iterate has a checkpoint; ask for it before the next step"
+                )
+            return Checkpoint(index, standing, join_rows(self._parts), reports)
+
+        self._latest, self._parts = checkpoint, parts
+        images = [(rows, state.image) for rows, state in parts]  # all that earlier iterates keep
+        return Iterate(
+            scale=index,
+            scales=len(self._plans),
+            size=self._plans[index].size,
+            step=standing.step,
+            steps=self._plans[index].steps,
+            losses=standing.best if losses is None else losses,
+            best=standing.best,
+            stopped=standing.stopped,
+            seconds=standing.seconds,
+            image=lambda: self._finished(join_rows(images)),
+            reports=reports,
+            checkpoint=checkpoint,
+        )
+
+
+def _targets(
+    photos: tf.Tensor,
+    blends: Sequence[Sequence[Style]],
+    final: Size,
+    settings: Settings,
+    objective: Objective,
+    cache: TargetCache,
+    side: int | None,
+) -> tuple[tuple[int, ...], Targets]:
+    """What the pictures of a batch are optimised towards at the size of `photos`, and at which
+    octaves, by number.
+    """
+    height, width = photos.shape.as_list()[1:3]
+    octaves = octaves_in_use((height, width), settings.octaves, objective.least_side)
+    found = [
+        style_targets(blend, (height, width), final, settings, objective, cache) for blend in blends
+    ]
+    used, style, weights = [], [], []
+    for octave, each in zip(octaves, zip(*found, strict=True), strict=True):
+        if any(target.weight for target in each):
+            used.append(octave)
+            layers = each[0].grams
+            style.append({k: tf.concat([target.grams[k] for target in each], 0) for k in layers})
+            weights.append(tf.constant([target.weight for target in each], tf.float32))
+    content = content_targets(photos, objective, side)
+    return tuple(used), Targets(content, tuple(style), tuple(weights))
 
 
 def _optimise(
     step: Callable,
-    state: State,
+    running: RunningRows,
     standing: Standing,
-    targets: Targets,
     plan: ScalePlan,
     knobs: Knobs,
     settings: Settings,
-) -> Iterator[tuple[dict[str, np.ndarray], tuple[State, Standing]]]:
-    """One scale, from where it stands: per step the trial's losses, and where that has led.
+) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, Standing]]:
+    """One scale, from where it stands, until all images have stopped.
 
-    Images that have stopped stay put; the scale ends when all have.
+    Yields:
+      Per step the losses of its trial, which images it was of, [B] bool, and where that has led.
     """
     set_to = None
+    running.set_aside(~standing.active)
     while not standing.finished:
         weights = (knobs.content_weight, knobs.style_weight * plan.weight, knobs.tv_weight)
         if weights != set_to and set_to is not None:
-            # Take the next trial whatever it costs.
-            state = state._replace(loss=tf.fill([state.image.shape[0]], float("inf")))
-            standing = standing.forget_losses()
+            running.begin_anew(~standing.active)
+            standing = standing.under_other_weights()
+            running.set_aside(~standing.active)
         set_to = weights
         started = time.perf_counter()
-        state, losses = step(
-            state, targets, LossWeights(*map(tf.constant, weights)), tf.constant(standing.active)
-        )
-        losses = {name: value.numpy() for name, value in losses.items()}
+        ran = standing.active
+        found, rejections = running.advance(step, LossWeights(*map(tf.constant, weights)))
+        # Those who have stopped are told of by their best.
+        losses = {n: np.where(ran, v, standing.best.get(n, v)) for n, v in found.items()}
         standing = standing.after(
             losses,
-            state.rejections.numpy(),
+            rejections,
             time.perf_counter() - started,
-            last=standing.step + 1 == plan.steps,
+            last=standing.step + 1 >= plan.steps,
             settings=settings,
         )
-        yield losses, (state, standing)
+        yield losses, ran, standing
+        if not standing.finished:
+            running.set_aside(~standing.active)
 
 
 def _checked(
@@ -225,33 +288,30 @@ def _checked(
 
 @functools.lru_cache(maxsize=16)
 def _step(
-    objective: Objective,
-    optimizer: LBFGS | Adam,
-    octave_weights: tuple[float, ...],
-    side: int | None,
+    objective: Objective, optimizer: LBFGS | Adam, octaves: tuple[int, ...], side: int | None
 ) -> Callable:
-    """The step (state, targets, weights, active) -> (state, losses), for images of any size.
+    """The step (state, targets, weights) -> (state, losses), for images of any size.
 
     One compiled function; or, in tiles, several that Python calls for each.
     """
 
-    def step(state: State, targets: Targets, weights: LossWeights, active: tf.Tensor):
-        total, terms, gradient = evaluate(objective, octave_weights, state.trial, targets, weights)
-        return optimizer.update(state, total, gradient, active), {"total": total, **terms}
+    def step(state: State, targets: Targets, weights: LossWeights):
+        total, terms, gradient = evaluate(objective, octaves, state.trial, targets, weights)
+        return optimizer.update(state, total, gradient), {"total": total, **terms}
 
     if side is None:
         return objective.compile(step)
     update = objective.compile(optimizer.update)
 
-    def tiled_step(state: State, targets: Targets, weights: LossWeights, active: tf.Tensor):
+    def tiled_step(state: State, targets: Targets, weights: LossWeights):
         total, terms, gradient = evaluate_tiled(
-            objective, octave_weights, state.trial, targets, weights, side
+            objective, octaves, state.trial, targets, weights, side
         )
         if isinstance(state, AdamState):
-            new = update_in_strips(update, state, total, gradient, active)
+            new = update_in_strips(update, state, total, gradient)
         else:
             gradient = tf.constant(gradient)  # and NumPy's is gone
-            new = update(state, total, gradient, active)
+            new = update(state, total, gradient)
         return new, {"total": total, **terms}
 
     return tiled_step
@@ -290,40 +350,3 @@ def _finished(pictures: tf.Tensor, contents: np.ndarray, color: str) -> np.ndarr
         return pictures.numpy()
     photos = pyramid.resize(tf.constant(contents), tuple(pictures.shape[1:3]))
     return colors.keep_colors(pictures.numpy(), photos.numpy())
-
-
-def _stacked(blends: Sequence[tuple[dict[str, tf.Tensor], ...]]) -> tuple:
-    """Per octave and layer, the Gram matrices of all images of the batch: [B, C, C]."""
-    return tuple(
-        {layer: tf.concat([grams[layer] for grams in octave], axis=0) for layer in octave[0]}
-        for octave in zip(*blends, strict=True)
-    )
-
-
-def _batch(images: np.ndarray, name: str) -> np.ndarray:
-    images = np.asarray(images, np.float32)
-    images = images[None] if images.ndim == 3 else images
-    if images.ndim != 4 or images.shape[-1] != 3:
-        raise InputError(f"{name} has shape {images.shape}; expected [B, H, W, 3] or [H, W, 3]")
-    if not images.size:
-        raise InputError(f"{name} has shape {images.shape}: nothing to stylize")
-    if not (images.min() >= 0.0 and images.max() <= 1.0):  # also false for NaN
-        raise InputError(
-            f"{name} has values from {images.min():g} to {images.max():g}; expected sRGB in [0, "
-            "1] (divide 8-bit by 255)"
-        )
-    return images
-
-
-def _blends(styles: Sequence, count: int) -> list[list[Style]]:
-    if isinstance(styles, np.ndarray) and styles.ndim == 3:
-        styles = [styles]
-    if len(styles) != count:
-        raise InputError(
-            f"{count} photos but {len(styles)} styles; give one painting or blend per photo"
-        )
-    blends = []
-    for entry in styles:
-        blend = [Style(entry)] if isinstance(entry, np.ndarray) else [Style(*s) for s in entry]
-        blends.append([Style(_batch(s.image, "a style")[0], s.weight) for s in blend])
-    return blends

@@ -7,6 +7,11 @@ from collections.abc import Callable
 import tensorflow as tf
 
 
+def uses_xla() -> bool:
+    """Whether every new shape costs a compilation: on GPUs, where XLA makes the step faster."""
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
 class Compiled:
     """A `tf.function` traced once for tensors of any batch, height and width.
 
@@ -18,8 +23,7 @@ class Compiled:
     """
 
     def __init__(self, function: Callable):
-        jit = bool(tf.config.list_logical_devices("GPU"))
-        self.function = tf.function(function, jit_compile=jit)
+        self.function = tf.function(function, jit_compile=uses_xla())
         self._concrete: dict[tuple[tf.TensorSpec, ...], Callable] = {}
 
     @property

@@ -2,6 +2,8 @@
 normalisation.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 
@@ -27,5 +29,14 @@ def gram_sum(features: tf.Tensor) -> tf.Tensor:
     shape = tf.shape(features)
     channels = features.shape[-1]
     flat = tf.reshape(tf.cast(features, tf.float32), [shape[0], shape[1] * shape[2], channels])
-    gram = tf.matmul(flat, flat, transpose_a=True)
-    return tf.ensure_shape(gram, [features.shape[0], channels, channels])
+    return tf.ensure_shape(_self_product(flat), [features.shape[0], channels, channels])
+
+
+@tf.custom_gradient
+def _self_product(flat: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """F^T F of [B, N, C]; its gradient is one product, F (U + U^T), where autodiff takes two."""
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        return tf.matmul(flat, upstream + tf.linalg.matrix_transpose(upstream))
+
+    return tf.matmul(flat, flat, transpose_a=True), gradient

@@ -1,8 +1,8 @@
 """Image files: bytes in, pixels out, and back, with colour management and provenance.
 
 THE image convention: float32 [H, W, 3] (batches [B, H, W, 3]), sRGB, in [0, 1]. Everything a file
-may hold beside that (profiles, orientation, alpha, palettes, 16 bits, inks) is dealt with here and
-nowhere else.
+may hold beside that (profiles, orientation, alpha, palettes, 16 bits, inks) is dealt with here, in
+`samples` and nowhere else.
 """
 
 import functools
@@ -18,10 +18,13 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from nst_ops import __version__
 from nst_ops.errors import InputError
+from nst_ops.samples import read_samples
 from nst_ops.sizes import Size, fit
 
 FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+# px; what the others can hold does not fit into any memory.
+LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
 MAX_PIXELS = 200_000_000
 SOFTWARE = f"nst {__version__}"
 
@@ -45,11 +48,18 @@ class Picture(NamedTuple):
     """Decoded: pixels [H, W, 3] float32 sRGB in [0, 1], and alpha [H, W] float32 in [0, 1] or None
     if opaque.
 
-    Under transparency the pixels are blended with white, so that hidden colours do not show.
+    The pixels are not multiplied by alpha. Where it is 0 they are white, so that hidden colours do
+    not show.
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
+
+    def on_white(self) -> np.ndarray:
+        """The picture as it looks on a white page, [H, W, 3]."""
+        if self.alpha is None:
+            return self.pixels
+        return _blend_with_white(self.pixels, self.alpha[..., None])
 
 
 class Header(NamedTuple):
@@ -58,6 +68,17 @@ class Header(NamedTuple):
     size: Size  # after EXIF orientation
     format: str  # Pillow's name
     provenance: Mapping[str, Any] | None  # ours, if we wrote the file
+
+    def decoded_pixels(self, long_side: int) -> int:
+        """How many are decoded for a picture of this long side: all, but of a JPEG a half, quarter
+        or eighth of each side, as long as that is twice what is wanted.
+        """
+        height, width = self.size
+        if self.format != "JPEG":
+            return height * width
+        spare = max(height, width) // (2 * long_side)
+        factor = next(factor for factor in (8, 4, 2, 1) if spare >= factor or factor == 1)
+        return -(-height // factor) * -(-width // factor)
 
 
 def probe(data: bytes, *, path: str = "<bytes>", max_pixels: int = MAX_PIXELS) -> Header:
@@ -68,21 +89,31 @@ def probe(data: bytes, *, path: str = "<bytes>", max_pixels: int = MAX_PIXELS) -
     """
     with _opened(data, path, max_pixels) as image:
         tags = _tags(image, data)
-        width, height = image.size
-        size = (width, height) if _orientation(image, tags) >= 5 else (height, width)
+        size = _upright_size(image, _orientation(image, tags))
         return Header(size, str(image.format), _provenance(tags))
 
 
-def decode(data: bytes, *, path: str = "<bytes>", max_pixels: int = MAX_PIXELS) -> Picture:
+def decode(
+    data: bytes,
+    *,
+    path: str = "<bytes>",
+    max_pixels: int = MAX_PIXELS,
+    long_side: int | None = None,
+    enlarge: bool = False,
+) -> Picture:
     """Decodes PNG, JPEG, WebP, TIFF, BMP or a GIF's first frame.
 
-    EXIF orientation is applied and an ICC profile converted to sRGB. Grey, palette, CMYK, 16-bit
-    grey and alpha are understood; 16-bit colour is read at 8 bits, all that Pillow gives.
+    EXIF orientation is applied and an ICC profile or a PNG's gamma converted to sRGB. Grey,
+    palette, CMYK, 16-bit grey and alpha are understood; 16-bit colour is read at 8 bits, all that
+    Pillow gives.
 
     Args:
       data: the file's bytes.
       path: its name, for errors.
       max_pixels: checked on the header, before anything is decoded.
+      long_side: as for `shrink`, but in a fraction of the memory: colour by colour, and of a JPEG
+        no more is decoded than twice what is wanted. None: the picture as it is.
+      enlarge: as for `shrink`.
 
     Raises:
       InputError: the file is empty, damaged, truncated, too large or of another kind.
@@ -90,10 +121,15 @@ def decode(data: bytes, *, path: str = "<bytes>", max_pixels: int = MAX_PIXELS) 
     with _opened(data, path, max_pixels) as image:
         try:
             orientation = _orientation(image, _tags(image, data))
-            image.load()
-            profile = image.info.get("icc_profile")
-            color, alpha = _split_alpha(_upright(image, orientation))
-            pixels = _to_srgb(color, profile, path)
+            own = _upright_size(image, orientation)
+            size = own if long_side is None else fit(own, long_side, enlarge=enlarge)
+            height, width = size if orientation < 5 else size[::-1]
+            image.draft(None, (2 * width, 2 * height))  # of a JPEG, by halves
+            samples = read_samples(image, _UPRIGHT.get(orientation), path)
+            alpha = samples.alpha
+            if alpha is not None and alpha.min() == 1.0:
+                alpha = None
+            return _resized(samples.planes(), alpha, size)
         except InputError:
             raise
         except (
@@ -105,9 +141,6 @@ def decode(data: bytes, *, path: str = "<bytes>", max_pixels: int = MAX_PIXELS) 
                 "export or download it again",
                 path=path,
             ) from error
-    if alpha is None or alpha.min() == 1.0:
-        return Picture(pixels)
-    return Picture(pixels * alpha[..., None] + (1.0 - alpha[..., None]), alpha)
 
 
 def encode(
@@ -124,14 +157,18 @@ def encode(
       pixels: [H, W, 3] in [0, 1]; rounded to 8 bits, once.
       format: `png`, `jpeg`, `webp` or `tiff`.
       quality: 1 to 100, of `jpeg` and `webp`; 100 makes WebP lossless.
-      alpha: [H, W] in [0, 1], kept by all formats but JPEG.
+      alpha: [H, W] in [0, 1], of which the pixels are independent, as in `Picture`; JPEG, which has
+        none, shows the picture on white.
       provenance: JSON-able, embedded as EXIF ImageDescription and read back by `probe`; EXIF
         Software is ours.
     """
     if format not in FORMATS:
         raise InputError(f"format: {format!r} is unknown; use {', '.join(FORMATS)}")
+    check_format(pixels.shape[:2], format)
+    if alpha is not None and format == "jpeg":
+        pixels, alpha = _blend_with_white(pixels, np.clip(alpha, 0.0, 1.0)[..., None]), None
     levels = np.round(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
-    if alpha is not None and format != "jpeg":
+    if alpha is not None:
         levels = np.concatenate(
             [levels, np.round(np.clip(alpha, 0, 1) * 255).astype(np.uint8)[..., None]], axis=-1
         )
@@ -177,21 +214,69 @@ def is_whole(data: bytes) -> bool:
     return ExifTags.Base.InterColorProfile in tags and 0 < max(ends, default=0) <= len(data)
 
 
+def check_format(size: Size, format: str) -> None:
+    """Whether the format can hold a picture of this size.
+
+    Raises:
+      InputError: it cannot.
+    """
+    longest = LONGEST_SIDE.get(format)
+    if longest is not None and max(size) > longest:
+        raise InputError(
+            f"{size[0]}x{size[1]} px is more than {format} can hold, sides of {longest} px; use "
+            "`format: png` or `tiff`, or a smaller size"
+        )
+
+
 def shrink(picture: Picture, long_side: int, *, enlarge: bool = False) -> Picture:
     """The picture at most `long_side` px long (exactly, if `enlarge`), aspect kept; Lanczos,
     antialiased.
     """
-    height, width = fit(picture.pixels.shape[:2], long_side, enlarge=enlarge)
-    if (height, width) == picture.pixels.shape[:2]:
+    size = fit(picture.pixels.shape[:2], long_side, enlarge=enlarge)
+    if size == picture.pixels.shape[:2]:
         return picture
-    planes = [_resize_plane(picture.pixels[..., channel], height, width) for channel in range(3)]
-    alpha = None if picture.alpha is None else _resize_plane(picture.alpha, height, width)
-    return Picture(np.stack(planes, axis=-1), alpha)
+    return _resized(iter(np.moveaxis(picture.pixels, -1, 0)), picture.alpha, size)
 
 
-def _resize_plane(plane: np.ndarray, height: int, width: int) -> np.ndarray:
+def _resized(planes: Iterator[np.ndarray], alpha: np.ndarray | None, size: Size) -> Picture:
+    """A picture of its planes, red, green and blue or a grey one, as they are needed.
+
+    What is transparent must not bleed into its neighbours, so colours are resized as they look on
+    white, which weighs them by alpha, and made independent of it again.
+    """
+    resized_alpha = None if alpha is None else _resize_plane(alpha, size)
+    resized = []
+    for plane in planes:
+        if alpha is None or resized_alpha is None:
+            resized.append(_resize_plane(plane, size))
+        elif plane.shape == size:
+            resized.append(np.where(alpha > 0.0, plane, np.float32(1.0)))
+        else:
+            blended = _resize_plane(_blend_with_white(plane, alpha), size)
+            resized.append(_unblend_from_white(blended, resized_alpha))
+    pixels = np.empty((*size, 3), np.float32)
+    for channel in range(3):
+        pixels[..., channel] = resized[channel % len(resized)]
+    return Picture(pixels, resized_alpha)
+
+
+def _resize_plane(plane: np.ndarray, size: Size) -> np.ndarray:
+    if plane.shape == size:
+        return plane
     image = Image.fromarray(np.ascontiguousarray(plane, np.float32))  # mode F
+    height, width = size
     return np.clip(np.asarray(image.resize((width, height), Image.Resampling.LANCZOS)), 0.0, 1.0)
+
+
+def _blend_with_white(colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    return 1.0 - alpha * (1.0 - colors)
+
+
+def _unblend_from_white(blended: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    # What rounds to an alpha of 0 has no colour that could be told.
+    visible = alpha > 0.5 / 255.0
+    darkness = np.where(visible, (1.0 - blended) / np.where(visible, alpha, 1.0), 0.0)
+    return np.clip(1.0 - darkness, 0.0, 1.0).astype(np.float32)
 
 
 @contextmanager
@@ -258,40 +343,9 @@ def _orientation(image: Image.Image, tags: Mapping[int, Any]) -> int:
     return found if isinstance(found, int) and found in _UPRIGHT else 1
 
 
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
-
-
-def _split_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
-    if image.mode in ("P", "PA") or ("transparency" in image.info and image.mode[0] != "I"):
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    if image.mode in ("LA", "RGBA", "La", "RGBa"):
-        image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode))
-        alpha = np.asarray(image.getchannel("A"), np.float32) / 255.0
-        return image.convert("L" if image.mode == "LA" else "RGB"), alpha
-    return image, None
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None, path: str) -> np.ndarray:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        grey = np.asarray(image, np.float32) / 65535.0
-        return np.repeat(np.clip(grey, 0.0, 1.0)[..., None], 3, axis=-1)
-    if image.mode == "F":
-        raise InputError(
-            "32-bit float samples are not supported; save as 8 or 16 bits per channel", path=path
-        )
-    if image.mode == "1":
-        image = image.convert("L")
-    if profile and image.mode in ("RGB", "CMYK", "L"):
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(
-                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-            image = converted or image
-        except (ImageCms.PyCMSError, OSError):
-            pass  # a damaged profile, or another colour space's: viewers ignore those too
-    return np.asarray(image.convert("RGB"), np.float32) / 255.0
+def _upright_size(image: Image.Image, orientation: int) -> Size:
+    width, height = image.size
+    return (width, height) if orientation >= 5 else (height, width)
 
 
 @functools.cache

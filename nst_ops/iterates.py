@@ -1,11 +1,13 @@
 """What an optimisation tells while it runs, and afterwards."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from nst_ops.errors import InputError, short
 from nst_ops.sizes import Size
 
 if TYPE_CHECKING:
@@ -18,12 +20,24 @@ LOSSES = ("total", "content", "style", "tv")
 class Knobs:
     """The three weights of a running optimisation.
 
-    Change them between steps; nothing is traced again.
+    Change them between steps; nothing is traced again, and images that had converged go on.
+
+    Raises:
+      InputError: a weight that is set is not a finite number of at least 0.
     """
 
     content_weight: float
     style_weight: float
     tv_weight: float
+
+    def __setattr__(self, name: str, value: float) -> None:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0.0 <= number < math.inf:
+            raise InputError(f"{name}: {short(value)} is not a finite number of at least 0")
+        super().__setattr__(name, number)
 
 
 class Iterate(NamedTuple):
@@ -34,13 +48,16 @@ class Iterate(NamedTuple):
     size: Size
     step: int  # of this scale, from 1
     steps: int  # at most, of this scale
-    losses: dict[str, np.ndarray]  # by the names in LOSSES, [B] each, of this step's trial
+    # By the names in LOSSES, [B] each, of this step's trial; of those who have stopped, their best.
+    losses: dict[str, np.ndarray]
     best: dict[str, np.ndarray]  # the same, of the best picture of this scale so far
     stopped: tuple[str, ...]  # per image: "" while it runs, else its `ScaleReport.stop_reason`
     seconds: float  # spent in the compiled step so far, at this scale
     image: Callable[[], np.ndarray]  # the best picture so far, [B, *size, 3] in [0, 1]
     reports: list["Report"]  # one per image; they grow with the loop
-    checkpoint: Callable[[], "Checkpoint"]  # to go on from here another time
+    # To go on from here another time. Only the latest iterate has it: it is all of the optimiser's
+    # memory, which is not kept for those who gather iterates.
+    checkpoint: Callable[[], "Checkpoint"]
 
     @property
     def finished(self) -> bool:
@@ -81,7 +98,7 @@ class Report:
     def add(self, iterate: Iterate, row: int) -> None:
         """Records one step of the image that is this row of the batch."""
         if len(self.scales) > iterate.scale:
-            return  # it stopped earlier than its neighbours
+            self.scales.pop()  # it had stopped, and goes on under other weights
         total, content, style, tv = (float(iterate.losses[name][row]) for name in LOSSES)
         self.curve.append((iterate.scale, iterate.step, total, content, style, tv))
         if iterate.stopped[row]:

@@ -40,7 +40,8 @@ class Targets(NamedTuple):
     """What a batch is optimised towards, at one scale."""
 
     content: dict[str, tf.Tensor]  # {layer: [B, h, w, C]}
-    style: tuple[dict[str, tf.Tensor], ...]  # per octave, full size first: {layer: [B, C, C]}
+    style: tuple[dict[str, tf.Tensor], ...]  # per octave in use, finest first: {layer: [B, C, C]}
+    octave_weights: tuple[tf.Tensor, ...]  # per octave in use: [B], 0 where a painting has none
 
 
 def content_loss(features: Features, targets: Features, layers: Mapping[str, float]) -> tf.Tensor:
@@ -73,7 +74,7 @@ def style_loss(
     grams: Sequence[Features],
     targets: Sequence[Features],
     layers: Mapping[str, float],
-    octave_weights: Sequence[float],
+    octave_weights: Sequence[tf.Tensor],
 ) -> tf.Tensor:
     """Weighted mean over octaves and layers of the squared Gram distance relative to the target.
 
@@ -83,7 +84,7 @@ def style_loss(
       grams: per octave of the picture {layer: [B, C, C]}, Gram matrices.
       targets: the same of the painting.
       layers: {layer: weight}; the weights' sum does not matter.
-      octave_weights: one per octave; their sum does not matter.
+      octave_weights: one per octave, a scalar or [B]; their sum does not matter, but is not 0.
 
     Returns:
       [B] float32.

@@ -7,6 +7,7 @@ import contextlib
 import ctypes.util
 import functools
 import importlib.util
+import math
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -14,13 +15,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nst_ops.errors import InputError
+from nst_ops.geometry import margin, vgg19_geometry
+from nst_ops.precision import cpu_multiplies_bfloat16
 from nst_ops.settings import Settings
 from nst_ops.sizes import Size
-from nst_ops.tiles import largest_patch, margin, side_for
+from nst_ops.tiles import PAINTING_TILE, largest_patch, side_for
 
 HISTORY = 10  # steps that L-BFGS remembers where there is room
 _PROCESS = 0.8e9  # bytes: Python, TensorFlow and the network's weights
-_ACTIVATIONS = 2200  # bytes per px of the images that the network sees at once
+# Bytes per px of the images that the network sees at once, by the bytes of a number. float32 was
+# measured on two processors, whose libraries take 2400 and 3500.
+_ACTIVATIONS = {2: 2000, 4: 3300}
 _WORKSPACE = 0.1e9  # bytes, of the libraries, however small the picture
 _RETAINED = 1200  # bytes per px of a tile that the libraries keep for the next one
 # Bytes per px of the picture, while activations are there: photo, content features, optimiser.
@@ -29,6 +34,12 @@ _HELD = {"lbfgs": 100, "lbfgs in tiles": 100, "adam": 95, "adam in tiles": 85}
 _UPDATING = {"lbfgs": 220, "lbfgs in tiles": 195, "adam": 165, "adam in tiles": 120}
 _PAIR = 24  # of one step that L-BFGS remembers: move and bend, 3 float32 each; in tiles half of it
 _LEAST_HISTORY = 3
+_DECODING = 22  # bytes per px of a file that is decoded and shrunk, colour by colour
+# The most px that are decoded while another picture is optimised: more take longer, but few files
+# have so many, and of a JPEG no more is decoded than is needed.
+READ_AHEAD = 4_000_000
+_PAINTING = 28  # bytes per px of a painting and its octaves, float32
+_SEEN = 850  # bytes per px of a painting's tile, whose features are not kept for a gradient
 _TILES = (1024, 768, 512, 384, 256)
 _CONTAINER = Path("/sys/fs/cgroup")
 
@@ -47,6 +58,18 @@ class MemoryPlan(NamedTuple):
         return f"{how}, {memory}, about {self.bytes / 1e9:.1f} GB"
 
 
+class Sources(NamedTuple):
+    """What has to be read for a picture, as far as it takes memory."""
+
+    decoded: int = 0  # px, of the largest file
+    painting: Size = (0, 0)  # as the largest is seen
+
+    def join(self, other: "Sources") -> "Sources":
+        """Of both."""
+        larger = max(self.painting, other.painting, key=math.prod)
+        return Sources(max(self.decoded, other.decoded), larger)
+
+
 def predict_bytes(
     size: Size,
     settings: Settings,
@@ -54,21 +77,40 @@ def predict_bytes(
     batch: int = 1,
     tile: int | None = None,
     history: int = HISTORY,
+    sources: Sources = Sources(),  # noqa: B008  # immutable
 ) -> int:
-    """Peak memory of the process while a batch of this size is optimised."""
+    """Peak memory of the process while a batch of this size is read and optimised."""
     pixels = batch * size[0] * size[1]
     octaves = sum(0.25**octave for octave in range(len(settings.octaves)))
     seen = pixels * octaves
     side = side_for(size, tile)
     if side is not None:
-        layers = (*settings.content_layers, *settings.style_layers)
-        seen = batch * largest_patch(size, side, margin(layers))
+        seen = batch * _largest_patch(size, side, settings)
     lbfgs = settings.optimizer == "lbfgs"
     remembered = history * (_PAIR if side is None else _PAIR / 2) if lbfgs else 0.0
     kind = settings.optimizer if side is None else f"{settings.optimizer} in tiles"
-    held = _ACTIVATIONS * seen + (_HELD[kind] + remembered) * pixels
+    held = (
+        _ACTIVATIONS[number_bytes(settings.precision)] * seen + (_HELD[kind] + remembered) * pixels
+    )
     updating = (_UPDATING[kind] + remembered) * pixels + (0.0 if side is None else _RETAINED * seen)
-    return round(_PROCESS + _WORKSPACE + max(held, updating))
+    decoding = _DECODING * sources.decoded
+    if sources.decoded <= READ_AHEAD:  # of the next picture, meanwhile
+        held, updating = held + decoding, updating + decoding
+    painting = _painting_bytes(sources.painting, settings) + (_HELD[kind] + remembered) * pixels / 4
+    return round(_PROCESS + _WORKSPACE + max(held, updating, decoding, painting))
+
+
+def _painting_bytes(size: Size, settings: Settings) -> float:
+    """While Gram matrices of a painting are computed."""
+    side = side_for(size, PAINTING_TILE)
+    pixels = size[0] * size[1]
+    seen = pixels if side is None else _largest_patch(size, side, settings)
+    return _PAINTING * pixels + _SEEN * seen
+
+
+def _largest_patch(size: Size, side: int, settings: Settings) -> int:
+    layers = (*settings.content_layers, *settings.style_layers)
+    return largest_patch(size, side, margin(map(vgg19_geometry, layers)))
 
 
 def plan_memory(
@@ -78,6 +120,7 @@ def plan_memory(
     batch: int = 1,
     limit: int | None = None,
     tiling: str | int = "auto",
+    sources: Sources = Sources(),  # noqa: B008  # immutable
 ) -> MemoryPlan:
     """The fastest way that stays below `limit` bytes.
 
@@ -87,6 +130,7 @@ def plan_memory(
     Args:
       limit: of the process; None: `default_limit()`.
       tiling: `auto`, `off` or a tile's side in px.
+      sources: what has to be read.
 
     Raises:
       InputError: nothing fits; the message says what would help.
@@ -97,7 +141,9 @@ def plan_memory(
     least = limit
     for way in _ways(tiles, settings.optimizer):
         chosen = settings.model_copy(update={"optimizer": way.optimizer})
-        needed = predict_bytes(size, chosen, batch=batch, tile=way.tile, history=way.history)
+        needed = predict_bytes(
+            size, chosen, batch=batch, tile=way.tile, history=way.history, sources=sources
+        )
         if needed <= limit:
             return way._replace(bytes=needed)
         least = needed
@@ -121,6 +167,13 @@ def _ways(tiles: Sequence[int | None], optimizer: str) -> Iterator[MemoryPlan]:
         yield MemoryPlan(tiles[-1], _LEAST_HISTORY, 0, optimizer)
         for tile in tiles:
             yield MemoryPlan(tile, 0, 0, "adam")
+
+
+def number_bytes(precision: str) -> int:
+    """Of an activation; for `auto` as TensorFlow will decide, without starting it."""
+    if precision == "auto":
+        return 2 if cuda_is_installed() or cpu_multiplies_bfloat16() else 4
+    return 4 if precision == "float32" else 2
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """What a picture is scored by: loss and gradient of a batch of images, in one graph."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import keras
@@ -10,9 +10,9 @@ import tensorflow as tf
 from nst_ops import pyramid
 from nst_ops.compiled import Compiled
 from nst_ops.errors import InputError
+from nst_ops.geometry import LayerGeometry, alignment, least_side, margin, model_geometry
 from nst_ops.gram import gram_matrix
 from nst_ops.losses import (
-    Features,
     LossWeights,
     Targets,
     content_loss,
@@ -21,6 +21,8 @@ from nst_ops.losses import (
     weighted_total,
 )
 from nst_ops.settings import Settings
+from nst_ops.sizes import Size
+from nst_ops.tiles import Tile, tiles
 
 Evaluation = tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]  # total [B], terms, gradient
 
@@ -31,6 +33,7 @@ class Objective(NamedTuple):
     model: keras.Model
     content_layers: tuple[tuple[str, float], ...]
     style_layers: tuple[tuple[str, float], ...]
+    geometry: tuple[tuple[str, LayerGeometry], ...]  # of the layers in use
     precision: str
     eager: bool = False
     network: str = ""  # names the model between processes; "" if nothing does
@@ -47,7 +50,7 @@ class Objective(NamedTuple):
         """As the settings say.
 
         Raises:
-          InputError: the model does not give a layer in use.
+          InputError: the model does not give a layer in use, or gives something else for it.
         """
         layers = {*settings.content_layers, *settings.style_layers}
         given = set(model.output) if isinstance(model.output, dict) else set()
@@ -60,6 +63,7 @@ class Objective(NamedTuple):
             model,
             tuple(settings.content_layers.items()),
             tuple(settings.style_layers.items()),
+            tuple(model_geometry(model, sorted(layers)).items()),
             precision,
             eager,
             network,
@@ -74,13 +78,38 @@ class Objective(NamedTuple):
         """The function itself for eager runs."""
         return function if self.eager else Compiled(function)
 
+    @property
+    def least_side(self) -> int:
+        """Shortest side in px of an image that the network finds a texture in."""
+        return least_side(geometry for _, geometry in self.geometry)
 
-@functools.lru_cache(maxsize=16)
-def extractor(objective: Objective) -> Callable[[tf.Tensor], Features]:
-    """The network alone, compiled: images -> {layer: features}, of the layers in use."""
-    layers = [layer for layer, _ in (*objective.content_layers, *objective.style_layers)]
+    @property
+    def tileable(self) -> bool:
+        """Whether parts of an image give the features of the whole."""
+        return all(geometry.reach is not None for _, geometry in self.geometry)
 
-    def extract(images: tf.Tensor) -> Features:
+    def stride(self, layer: str) -> int:
+        """Pixels of the image, along each side, for one position of the layer."""
+        return dict(self.geometry)[layer].stride
+
+    def tiles(self, size: Size, side: int) -> Iterator[Tile]:
+        """Cuts an image into tiles of about `side` px, with the margin that this network needs.
+
+        Raises:
+          InputError: it cannot be computed in tiles.
+        """
+        layers = [geometry for _, geometry in self.geometry]
+        step = alignment(layers)
+        return tiles(size, -(-side // step) * step, margin(layers), step)
+
+
+@functools.lru_cache(maxsize=32)
+def extractor(
+    objective: Objective, layers: tuple[str, ...]
+) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """The network alone, compiled, no further than these layers: images -> {layer: features}."""
+
+    def extract(images: tf.Tensor) -> dict[str, tf.Tensor]:
         features = objective.model(images)
         return {layer: features[layer] for layer in layers}
 
@@ -89,7 +118,7 @@ def extractor(objective: Objective) -> Callable[[tf.Tensor], Features]:
 
 def evaluate(
     objective: Objective,
-    octave_weights: tuple[float, ...],
+    octaves: Sequence[int],
     images: tf.Tensor,
     targets: Targets,
     weights: LossWeights,
@@ -97,24 +126,30 @@ def evaluate(
     """Loss and gradient of whole images.
 
     Args:
-      octave_weights: as many as `targets.style` has octaves.
+      octaves: those that `targets.style` is of, by number; 0 is full size. Of others, the network
+        sees nothing.
       images: [B, H, W, 3].
 
     Returns:
-      The total [B]; {"content", "style", "tv"}: [B] each, which add up to it; and the total's
-      gradient [B, H, W, 3].
+      The total [B], NaN where the gradient is not finite; {"content", "style", "tv"}: [B] each,
+      which add up to it; and the total's gradient [B, H, W, 3].
     """
-    style_layers = dict(objective.style_layers)
+    style_layers, content_layers = dict(objective.style_layers), dict(objective.content_layers)
     with tf.GradientTape() as tape:
         tape.watch(images)
-        octaves = pyramid.octaves(images, len(octave_weights))
-        features = [objective.model(octave) for octave in octaves]
-        grams = [{layer: gram_matrix(f[layer]) for layer in style_layers} for f in features]
+        levels = pyramid.octaves(images, max(octaves) + 1)
+        features = {octave: objective.model(levels[octave]) for octave in {0, *octaves}}
+        grams = [
+            {layer: gram_matrix(features[octave][layer]) for layer in style_layers}
+            for octave in octaves
+        ]
         total, terms = weighted_total(
             weights,
-            content=content_loss(features[0], targets.content, dict(objective.content_layers)),
-            style=style_loss(grams, targets.style, style_layers, octave_weights),
+            content=content_loss(features[0], targets.content, content_layers),
+            style=style_loss(grams, targets.style, style_layers, targets.octave_weights),
             tv=total_variation(images),
         )
         amplified = total * objective.gradient_gain
-    return total, terms, tape.gradient(amplified, images) / objective.gradient_gain
+    gradient = tape.gradient(amplified, images) / objective.gradient_gain
+    finite = tf.reduce_all(tf.math.is_finite(gradient), axis=[1, 2, 3])
+    return tf.where(finite, total, float("nan")), terms, gradient

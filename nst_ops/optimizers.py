@@ -4,14 +4,14 @@ An optimiser proposes pictures and is told what they cost: evaluate `state.trial
 gradient to `update`, which returns the next state. One update is one evaluation; line searches are
 spread over updates. All of a state is tensors, so `update` runs inside a compiled step; whatever
 concerns one image (history, step length, acceptance) is a row of a [B] tensor, so a batch gives
-what single runs give.
+what single runs give, and can be taken apart and put together row by row.
 
 `state.image` is the best picture so far and `state.loss` its loss.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -58,6 +58,30 @@ class AdamState(NamedTuple):
 State = LBFGSState | AdamState
 
 
+def take_rows(tensors: Any, rows: Sequence[int]) -> Any:
+    """Of a state, or any nest of tensors [B, ...], the images of these rows."""
+    return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), tensors)
+
+
+def select_rows(rows: tf.Tensor, yes: tf.Tensor, no: tf.Tensor) -> tf.Tensor:
+    """Of two tensors [B, ...], the first's images where `rows` [B] says so, else the second's."""
+    return tf.where(tf.reshape(rows, [-1] + [1] * (yes.shape.rank - 1)), yes, no)
+
+
+def join_rows(parts: Sequence[tuple[Sequence[int], Any]]) -> Any:
+    """What was taken apart, whole again.
+
+    Args:
+      parts: (rows, nest of tensors) that together have each row once.
+    """
+    if len(parts) == 1:
+        return parts[0][1]
+    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+    return tf.nest.map_structure(
+        lambda *tensors: tf.gather(tf.concat(tensors, axis=0), order), *(part for _, part in parts)
+    )
+
+
 @dataclass(frozen=True)
 class LBFGS:
     """L-BFGS (Nocedal 1980) whose initial inverse Hessian is a filter in Fourier space.
@@ -93,24 +117,20 @@ class LBFGS:
             curvatures=(zeros,) * self.history,
         )
 
-    def update(
-        self, state: LBFGSState, loss: tf.Tensor, gradient: tf.Tensor, active: tf.Tensor
-    ) -> LBFGSState:
-        """Takes in loss [B] and gradient [B, H, W, 3] at `state.trial`; rows that are not `active`
-        [B] stay put.
+    def update(self, state: LBFGSState, loss: tf.Tensor, gradient: tf.Tensor) -> LBFGSState:
+        """Takes in loss [B] and gradient [B, H, W, 3] at `state.trial`.
+
+        A trial whose loss is not finite is rejected, and nothing of it is remembered.
         """
-        gradient = _inward(gradient, state.trial)
+        finite = tf.math.is_finite(loss)
+        gradient = select_rows(finite, _inward(gradient, state.trial), state.gradient)
         move = state.trial - state.image
         expected = _dot(state.gradient, move)  # negative: what a linear loss would change by
         # Products must be those of the pairs as they are stored.
         stored = tf.cast(move, self.storage), tf.cast(gradient - state.gradient, self.storage)
         move, bend = (tf.cast(part, tf.float32) for part in stored)
         first = tf.math.is_inf(state.loss)
-        accepted = (
-            active
-            & tf.math.is_finite(loss)
-            & (first | (loss <= state.loss + _SUFFICIENT * expected))
-        )
+        accepted = finite & (first | (loss <= state.loss + _SUFFICIENT * expected))
 
         curvature, stiffness = _dot(move, bend), _smooth_norm(bend)
         # A pair of negative or vanishing curvature says nothing about a minimum.
@@ -124,14 +144,14 @@ class LBFGS:
         bends = (stored[1], *state.bends[:-1])
         curvatures = (tf.where(useful, curvature, 0.0), *state.curvatures[:-1])
 
-        rejections = tf.where(accepted | ~active, 0, state.rejections + 1)
+        rejections = tf.where(accepted, 0, state.rejections + 1)
         restart = rejections >= _RESTART_AFTER
         curvatures = tuple(tf.where(restart, 0.0, c) for c in curvatures)
         scale = tf.where(restart, 0.0, scale)
 
-        image = _select(accepted, state.trial, state.image)
+        image = select_rows(accepted, state.trial, state.image)
         with tf.control_dependencies([scale, *curvatures]):  # what they came from is gone by then
-            new_gradient = _select(accepted, gradient, state.gradient)
+            new_gradient = select_rows(accepted, gradient, state.gradient)
         direction = -_two_loops(new_gradient, moves, bends, curvatures, scale)
         unscaled = scale == 0.0
         rms = tf.sqrt(
@@ -143,12 +163,12 @@ class LBFGS:
             / 4.0 ** tf.cast(rejections // _RESTART_AFTER, tf.float32)
         )
         fresh = accepted | restart
-        direction = _select(fresh, direction, state.direction)
+        direction = select_rows(fresh, direction, state.direction)
         shorter = state.length * _backtrack(state.loss, loss, expected)
         length = tf.where(fresh, tf.where(unscaled, first_length, 1.0), shorter)
         trial = tf.clip_by_value(image + _rows(length) * direction, 0.0, 1.0)
         return LBFGSState(
-            trial=_select(active, trial, state.trial),
+            trial=trial,
             image=image,
             loss=tf.where(accepted, loss, state.loss),
             gradient=new_gradient,
@@ -285,10 +305,6 @@ def _rows(values: tf.Tensor) -> tf.Tensor:
     return values[:, None, None, None]
 
 
-def _select(rows: tf.Tensor, yes: tf.Tensor, no: tf.Tensor) -> tf.Tensor:
-    return tf.where(_rows(rows), yes, no)
-
-
 @dataclass(frozen=True)
 class Adam:
     """Adam (Kingma & Ba 2015) on pixels, which are clipped to [0, 1] after every step.
@@ -318,14 +334,13 @@ class Adam:
             zeros,
         )
 
-    def update(
-        self, state: AdamState, loss: tf.Tensor, gradient: tf.Tensor, active: tf.Tensor
-    ) -> AdamState:
-        """Takes in loss [B] and gradient [B, H, W, 3] at `state.trial`; rows that are not `active`
-        [B] stay put.
+    def update(self, state: AdamState, loss: tf.Tensor, gradient: tf.Tensor) -> AdamState:
+        """Takes in loss [B] and gradient [B, H, W, 3] at `state.trial`.
+
+        Where the loss is not finite it goes on from the best picture.
         """
-        better = active & (loss < state.loss)
-        taken = active & tf.math.is_finite(loss)  # else the moments would be lost for good
+        better = loss < state.loss
+        taken = tf.math.is_finite(loss)  # else the moments would be lost for good
         steps = state.steps + 1.0
         first, second = tf.cast(state.first, tf.float32), tf.cast(state.second, tf.float32)
         first = self.beta1 * first + (1.0 - self.beta1) * gradient
@@ -335,14 +350,13 @@ class Adam:
         trial = tf.clip_by_value(
             state.trial - self.learning_rate * mean / (deviation + self.epsilon), 0.0, 1.0
         )
-        back = _select(active, state.image, state.trial)
         return AdamState(
-            trial=_select(taken, trial, back),
-            image=_select(better, state.trial, state.image),
+            trial=select_rows(taken, trial, state.image),
+            image=select_rows(better, state.trial, state.image),
             loss=tf.where(better, loss, state.loss),
             rejections=state.rejections,
-            first=_select(taken, tf.cast(first, self.storage), state.first),
-            second=_select(taken, tf.cast(second, self.storage), state.second),
+            first=select_rows(taken, tf.cast(first, self.storage), state.first),
+            second=select_rows(taken, tf.cast(second, self.storage), state.second),
             steps=tf.where(taken, steps, state.steps),
         )
 
@@ -364,7 +378,7 @@ class Adam:
 
 
 def update_in_strips(
-    update: Callable, state: AdamState, loss: tf.Tensor, gradient: np.ndarray, active: tf.Tensor
+    update: Callable, state: AdamState, loss: tf.Tensor, gradient: np.ndarray
 ) -> AdamState:
     """Adam's `update`, which looks at every pixel by itself, a strip of rows at a time.
 
@@ -375,14 +389,14 @@ def update_in_strips(
     for top in range(0, gradient.shape[1], _STRIP):
         rows = slice(top, top + _STRIP)
         strip = {name: getattr(state, name)[:, rows] for name in (*parts, "image")}
-        new = update(state._replace(**strip), loss, tf.constant(gradient[:, rows]), active)
+        new = update(state._replace(**strip), loss, tf.constant(gradient[:, rows]))
         for name, part in parts.items():
             part.append(getattr(new, name))
     better = new.loss != state.loss
     if tf.reduce_all(better):
         image = state.trial  # itself: a copy would be as large as the picture
     else:
-        image = _select(better, state.trial, state.image)
+        image = select_rows(better, state.trial, state.image)
     whole = {name: tf.concat(parts.pop(name), axis=1) for name in list(parts)}
     return new._replace(image=image, **whole)
 

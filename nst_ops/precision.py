@@ -1,10 +1,8 @@
-"""Which precision convolutions run in here."""
+"""Which precision convolutions run in here. TensorFlow is imported only where it is asked."""
 
 import functools
 import platform
 from pathlib import Path
-
-import tensorflow as tf
 
 
 @functools.lru_cache(maxsize=1)
@@ -12,12 +10,20 @@ def fast_bfloat16() -> bool:
     """Whether this process's device multiplies bfloat16 in hardware (GPU of compute capability 8,
     AVX512_BF16, AMX).
     """
+    import tensorflow as tf
+
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         capability = tf.config.experimental.get_device_details(gpus[0]).get(
             "compute_capability", (0, 0)
         )
         return capability >= (8, 0)
+    return cpu_multiplies_bfloat16()
+
+
+@functools.lru_cache(maxsize=1)
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this machine's processor has instructions for it."""
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:  # not Linux
@@ -34,6 +40,8 @@ def resolve_precision(precision: str) -> str:
 
 def device_name() -> str:
     """The device that convolutions run on, for people and metadata."""
+    import tensorflow as tf
+
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         return str(

@@ -8,8 +8,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from nst_ops.weights import LAYERS
-
 INITS = ("content", "noise", "style")  # other values of `init` are files
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -140,13 +138,6 @@ class Settings(_Strict):
                 raise ValueError(f"scales: sizes {sizes} must grow from coarse to fine")
         if not any(self.octaves):
             raise ValueError("octaves: all weights are 0; give at least one above 0")
-        for setting in ("content_layers", "style_layers"):
-            for layer in getattr(self, setting):
-                if layer not in LAYERS:
-                    raise ValueError(
-                        f"{setting}: no layer {layer!r} in VGG19; its layers are "
-                        f"{', '.join(LAYERS)}"
-                    )
         if not (self.content_weight or self.style_weight):
             raise ValueError(
                 "content_weight and style_weight are both 0; there is nothing to optimise"

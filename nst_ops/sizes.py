@@ -4,11 +4,14 @@ TensorFlow.
 A size is `(height, width)` in pixels; a scale is the long side in pixels.
 """
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from nst_ops import geometry
 from nst_ops.errors import InputError
-from nst_ops.settings import Settings
-from nst_ops.weights import LAYERS, stride
+from nst_ops.settings import Settings, StyleScale
+from nst_ops.weights import LAYERS
 
 Size = tuple[int, int]
 
@@ -47,26 +50,46 @@ def output_size(size: Size, settings: Settings) -> Size:
     """The result's size for a photo of `size`.
 
     Raises:
-      InputError: a side is too short for the deepest layer in use.
+      InputError: a side is too short for VGG19's deepest layer in use, or for all octaves.
     """
     result = fit(size, settings.final_size, enlarge=settings.enlarge)
-    least = least_side(settings)
-    if min(result) < least:
-        raise InputError(
-            f"{size[0]}x{size[1]} px gives a picture of {result[0]}x{result[1]} px, but "
-            f"{_deepest(settings)} needs "
-            f"sides of at least {least} px; use a larger image, `enlarge: true`, or drop that layer"
-        )
+    check_side(result, settings, f"{size[0]}x{size[1]} px gives a picture of ")
     return result
 
 
-def schedule(size: Size, settings: Settings) -> list[ScalePlan]:
+def check_side(size: Size, settings: Settings, what: str, least: int | None = None) -> None:
+    """Whether a picture of this size is large enough for the network and some octave.
+
+    Args:
+      what: the message's beginning.
+      least: shortest side in px that the network takes; None: VGG19, as far as it is in use.
+
+    Raises:
+      InputError: it is not.
+    """
+    least = least_side(settings) if least is None else least
+    if octaves_in_use(size, settings.octaves, least):
+        return
+    first = first_octave(settings.octaves)
+    needed = _least_before_halving(least, first)
+    why = f"{_deepest(settings)} with `octaves: {settings.octaves}`" if first else ""
+    raise InputError(
+        f"{what}{size[0]}x{size[1]} px, but {why or _deepest(settings)} needs sides of at least "
+        f"{needed} px; use a larger image, `enlarge: true`, or drop that layer"
+        + (" or those octaves" if first else "")
+    )
+
+
+def schedule(size: Size, settings: Settings, least: int | None = None) -> list[ScalePlan]:
     """The scales, coarse to fine, of a picture whose result has `size`; the last one is `size`
     itself.
 
     Listed scales larger than the picture are left out (a photo is not enlarged behind the user's
-    back), but the picture always gets the last scale's steps at its own size. Scales whose short
-    side would be too short for the deepest layer are left out too.
+    back), but the picture always gets the last scale's steps at its own size. Scales at which no
+    octave in use is large enough for the network are left out too.
+
+    Args:
+      least: shortest side in px that the network takes; None: VGG19, as far as it is in use.
     """
     longest = max(size)
     if settings.scales == "auto":
@@ -83,8 +106,9 @@ def schedule(size: Size, settings: Settings) -> list[ScalePlan]:
         last = settings.scales[-1]
         wanted.append((longest, last.steps, last.weight))
     plans = [ScalePlan(fit(size, side), count, weight) for side, count, weight in wanted]
-    least = least_side(settings)
-    return [plan for plan in plans[:-1] if min(plan.size) >= least] + plans[-1:]
+    least = least_side(settings) if least is None else least
+    coarser = [p for p in plans[:-1] if octaves_in_use(p.size, settings.octaves, least)]
+    return coarser + plans[-1:]
 
 
 def pixel_steps(size: Size, settings: Settings) -> int:
@@ -94,7 +118,7 @@ def pixel_steps(size: Size, settings: Settings) -> int:
 
 def octave_sizes(size: Size, count: int, least: int) -> list[Size]:
     """Sizes of up to `count` octaves of a picture, full size first, as long as sides have at least
-    `least` px.
+    `least` px; the first is there in any case.
     """
     sizes = [size]
     while len(sizes) < count:
@@ -106,12 +130,81 @@ def octave_sizes(size: Size, count: int, least: int) -> list[Size]:
     return sizes
 
 
-def least_side(settings: Settings) -> int:
-    """Shortest side in px that leaves the deepest layer in use two positions, the least that has a
-    texture.
+def octaves_in_use(size: Size, weights: Sequence[float], least: int) -> tuple[int, ...]:
+    """Which octaves count and are large enough; none, if the picture itself is not."""
+    if min(size) < least:
+        return ()
+    sizes = octave_sizes(size, len(weights), least)
+    return tuple(octave for octave in range(len(sizes)) if weights[octave] > 0.0)
+
+
+def first_octave(weights: Sequence[float]) -> int:
+    """The finest octave that counts."""
+    return next(octave for octave, weight in enumerate(weights) if weight > 0.0)
+
+
+def style_size(
+    own: Size, scale: StyleScale, picture: Size, final: Size, first: int, least: int
+) -> Size:
+    """The size at which a painting is seen at one scale of a picture. Its aspect is kept.
+
+    Never larger than the painting: beyond its own pixels it has no strokes, only blur. A narrow
+    painting is seen larger than asked for where else not even the first octave would fit.
+
+    Args:
+      own: the painting's.
+      picture: the picture's at this scale.
+      final: the picture's in the end, to which a `StyleScale.size` refers.
+      first: the finest octave that counts.
+      least: shortest side in px that the network takes.
+
+    Raises:
+      InputError: the painting is too small for that.
     """
-    return 2 * stride(_deepest(settings))
+    ratio = scale.ratio if scale.ratio is not None else (scale.size or 0) / max(final)
+    size = fit(own, max(1, round(max(picture) * ratio)))
+    needed = _least_before_halving(least, first)
+    if min(size) >= needed:
+        return size
+    if min(own) < needed:
+        raise InputError(
+            f"a painting of {own[0]}x{own[1]} px, but the layers and octaves in use need sides of "
+            f"at least {needed} px; use a larger painting, or drop the deepest layer"
+        )
+    return fit(own, math.ceil(needed * max(own) / min(own)))
+
+
+def largest_style_side(own: Size, final: Size, settings: Settings) -> int:
+    """Long side in px of the largest size at which VGG19 sees a painting for this picture.
+
+    Raises:
+      InputError: the painting is too small.
+    """
+    first, least = first_octave(settings.octaves), least_side(settings)
+    plans = schedule(final, settings)
+    return max(
+        max(style_size(own, scale, plan.size, final, first, least))
+        for scale in settings.style_scales
+        for plan in (plans[0], plans[-1])
+    )
+
+
+def least_side(settings: Settings) -> int:
+    """Shortest side in px that leaves VGG19's deepest layer in use two positions."""
+    return geometry.least_side(map(geometry.vgg19_geometry, _layers(settings)))
+
+
+def _least_before_halving(least: int, halvings: int) -> int:
+    """Shortest side in px that still has `least` when it was halved, and rounded up, so often."""
+    return (least - 1) * 2**halvings + 1
+
+
+def _layers(settings: Settings) -> list[str]:
+    return [*settings.content_layers, *settings.style_layers]
 
 
 def _deepest(settings: Settings) -> str:
-    return max([*settings.content_layers, *settings.style_layers], key=LAYERS.index)
+    """Of VGG19's layers in use; of another network's, all."""
+    layers = _layers(settings)
+    known = set(layers) <= set(LAYERS)
+    return max(layers, key=LAYERS.index) if known else ", ".join(dict.fromkeys(layers))

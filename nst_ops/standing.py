@@ -34,10 +34,14 @@ class Standing(NamedTuple):
         """Whether none runs any more."""
         return all(self.stopped)
 
-    def forget_losses(self) -> "Standing":
-        """Losses under other weights do not compare."""
+    def under_other_weights(self) -> "Standing":
+        """Losses under other weights do not compare, and who had come to an end under the old ones
+        goes on.
+        """
         fresh = Standing.at_start(len(self.stopped))
-        return self._replace(best={}, goal=fresh.goal, since=fresh.since)
+        ended = ("converged", "stalled")
+        stopped = tuple("" if reason in ended else reason for reason in self.stopped)
+        return self._replace(best={}, goal=fresh.goal, since=fresh.since, stopped=stopped)
 
     def after(
         self,
@@ -51,7 +55,8 @@ class Standing(NamedTuple):
         """One step later.
 
         Args:
-          losses: [B] each, of the step's trial; `total` decides.
+          losses: [B] each, of the step's trial, and anything for those who have stopped; `total`
+            decides.
           rejections: [B], trials in a row that did not improve.
           seconds: that the step took.
           last: whether there is no budget for another step.

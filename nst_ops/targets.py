@@ -4,52 +4,49 @@ paintings, cached.
 
 import functools
 import hashlib
-import io
 import itertools
 import json
 import os
-import tempfile
 import threading
 import warnings
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from nst_ops import pyramid
+from nst_ops import archives, pyramid
+from nst_ops.atomic import replacing
+from nst_ops.errors import InputError
 from nst_ops.gram import gram_matrix
-from nst_ops.losses import Features
+from nst_ops.inputs import Style
 from nst_ops.objective import Objective, extractor
-from nst_ops.settings import Settings, StyleScale
-from nst_ops.sizes import Size, fit, least_side, octave_sizes
-from nst_ops.tiles import STRIDE
+from nst_ops.settings import Settings
+from nst_ops.sizes import Size, first_octave, octaves_in_use, style_size
+from nst_ops.tiles import PAINTING_TILE, side_for
 from nst_ops.tiling import tiled_content, tiled_grams
 
 Grams = dict[str, tf.Tensor]  # {layer: [1, C, C]}
 
-_LEAST_TILE = 256  # px, of a painting: smaller ones are mostly margin
+# Of what is in the files; raise it when the same painting gives other Gram matrices.
+_FORMAT = 2
 
 
-class Style(NamedTuple):
-    """One painting of a blend: [h, w, 3] float32 sRGB in [0, 1], and its weight."""
+class StyleTarget(NamedTuple):
+    """Of one picture at one octave: mean Gram matrices, and what the octave counts for; 0 where no
+    painting is large enough for it.
+    """
 
-    image: np.ndarray
-    weight: float = 1.0
-
-    def digest(self) -> str:
-        """Of the pixels."""
-        return hashlib.sha256(np.ascontiguousarray(self.image)).hexdigest()
+    grams: Grams
+    weight: float
 
 
 class TargetCache:
     """Gram matrices of paintings, in memory and, if wanted, on disk.
 
-    Safe between threads, and between processes that share the folder: files are named by all that
-    their content depends on, and appear whole.
+    Safe between threads, and between processes and users that share the folder: files are named by
+    all that their content depends on, appear whole, and carry a checksum.
 
     Args:
       max_bytes: of all tensors kept in memory, least recently used out first. One painting at one
@@ -95,15 +92,18 @@ class TargetCache:
 
 def _load(path: str) -> tuple[Grams, ...] | None:
     try:
-        data = io.BytesIO(Path(path).read_bytes())
-        with np.load(data, allow_pickle=False) as arrays:
-            octaves: list[Grams] = [{} for _ in {name.split("/")[0] for name in arrays.files}]
-            for name in arrays.files:
-                octave, layer = name.split("/")
-                octaves[int(octave)][layer] = tf.constant(arrays[name])
+        with open(path, "rb") as file, archives.opened(file, "targets", _FORMAT) as (facts, arrays):
+            octaves: list[Grams] = [{} for _ in range(facts["octaves"])]
+            for name in arrays:
+                if name != "header":
+                    octave, layer = name.split("/", 1)
+                    octaves[int(octave)][layer] = tf.constant(arrays[name])
             return tuple(octaves)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return None  # not there, or damaged: it is computed and written again
+    except FileNotFoundError:
+        return None
+    except (OSError, InputError) as error:
+        warnings.warn(f"{path}: ignored: {error}; it is made again", stacklevel=3)
+        return None
 
 
 def _save(path: str, octaves: tuple[Grams, ...]) -> None:
@@ -113,28 +113,26 @@ def _save(path: str, octaves: tuple[Grams, ...]) -> None:
         for layer, gram in grams.items()
     }
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), suffix=".tmp")
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
+        with replacing(path, sync=False) as file:
+            archives.write(file, "targets", _FORMAT, {"octaves": len(octaves)}, arrays)
     except OSError as error:
         # A cache that cannot be written costs time, not the picture.
-        warnings.warn(f"{path}: target not cached: {error}", stacklevel=2)
+        warnings.warn(f"{path}: target not cached: {error}", stacklevel=3)
 
 
 def _bytes(octaves: tuple[Grams, ...]) -> int:
     return sum(4 * gram.shape.num_elements() for grams in octaves for gram in grams.values())
 
 
-def content_targets(photos: tf.Tensor, objective: Objective, side: int | None = None) -> Features:
+def content_targets(
+    photos: tf.Tensor, objective: Objective, side: int | None = None
+) -> dict[str, tf.Tensor]:
     """Content features of photos [B, H, W, 3]: {layer: [B, h, w, C]}, in tiles of `side` px if
     given.
     """
     if side is not None:
-        return tiled_content(objective, photos, side)
-    features = extractor(objective)(photos)
-    return {layer: features[layer] for layer, _ in objective.content_layers}
+        return dict(tiled_content(objective, photos, side))
+    return extractor(objective, tuple(layer for layer, _ in objective.content_layers))(photos)
 
 
 def style_targets(
@@ -144,72 +142,72 @@ def style_targets(
     settings: Settings,
     objective: Objective,
     cache: TargetCache,
-    side: int | None = None,
-) -> tuple[Grams, ...]:
+) -> tuple[StyleTarget, ...]:
     """The mean Gram matrices of a blend of paintings at several resolutions, per octave of the
     picture.
 
     A Gram loss is quadratic, so the weighted sum of losses against several targets is the loss
-    against their weighted mean plus a constant, which is left out.
+    against their weighted mean plus a constant, which is left out. At an octave, only paintings
+    whose own octave is large enough for the network count.
 
     Args:
       picture: size of the picture at this scale.
       final: size of the result, which `style_scales` in px refer to.
       objective: the network; part of the cache's key.
-      side: of tiles in px, if the painting is to be computed in tiles.
 
     Returns:
-      Per octave, full size first: {layer: [1, C, C]}.
+      One for each of `octaves_in_use` at this size, finest first.
+
+    Raises:
+      InputError: a painting is too small for the network.
     """
-    count = len(octave_sizes(picture, len(settings.octaves), least_side(settings)))
-    # The painting's smallest octave, too, must be large enough for the network.
-    least = least_side(settings) * 2 ** (count - 1)
-    total = sum(s.weight for s in styles) * sum(r.weight for r in settings.style_scales)
-    mean: list[Grams] = [{} for _ in range(count)]
+    least, first = objective.least_side, first_octave(settings.octaves)
+    octaves = octaves_in_use(picture, settings.octaves, least)
+    sums: dict[int, Grams] = {octave: {} for octave in octaves}
+    totals = dict.fromkeys(octaves, 0.0)
     for style, scale in itertools.product(styles, settings.style_scales):
-        size = _style_size(style.image.shape[:2], scale, picture, final, least)
-        cut = side
-        if side is None and max(size) > max(picture):
-            # Memory was planned for the picture, so the painting is seen in parts of that size.
-            cut = max(_LEAST_TILE, -(-max(picture) // STRIDE) * STRIDE)
-        compute = functools.partial(_grams, style.image, size, count, objective, cut)
-        key = (objective, style.digest(), size, count)
-        octaves = cache.get(key, compute, _file_name(*key))
-        share = style.weight * scale.weight / total
-        for sums, grams in zip(mean, octaves, strict=True):
+        size = style_size(style.image.shape[:2], scale, picture, final, first, least)
+        own = octaves_in_use(size, settings.octaves[: max(octaves) + 1], least)
+        compute = functools.partial(_grams, style.image, size, own, objective)
+        key = (objective, style.digest, size, own)
+        share = style.weight * scale.weight
+        for octave, grams in zip(own, cache.get(key, compute, _file_name(*key)), strict=True):
+            totals[octave] += share
             for layer, gram in grams.items():
-                sums[layer] = sums.get(layer, 0.0) + share * gram
-    return tuple(mean)
+                sums[octave][layer] = sums[octave].get(layer, 0.0) + share * gram
+    # Every painting has the first octave; its matrices show the shapes of those that none has.
+    blank = {layer: tf.zeros_like(gram) for layer, gram in sums[octaves[0]].items()}
+    return tuple(
+        StyleTarget(
+            {layer: gram / totals[octave] for layer, gram in sums[octave].items()} or blank,
+            settings.octaves[octave] if totals[octave] else 0.0,
+        )
+        for octave in octaves
+    )
 
 
 def _grams(
-    image: np.ndarray, size: Size, count: int, objective: Objective, side: int | None
+    image: np.ndarray, size: Size, octaves: Sequence[int], objective: Objective
 ) -> tuple[Grams, ...]:
     """Of a painting resized to `size`, per octave."""
     resized = tf.clip_by_value(pyramid.resize(tf.convert_to_tensor(image)[None], size), 0.0, 1.0)
-    octaves = pyramid.octaves(resized, count)
-    if side is not None:
-        return tuple(tiled_grams(objective, octave, side) for octave in octaves)
-    return tuple(_whole_grams(objective, octave) for octave in octaves)
+    levels = pyramid.octaves(resized, max(octaves) + 1)
+    return tuple(_level_grams(objective, levels[octave]) for octave in octaves)
 
 
-def _whole_grams(objective: Objective, images: tf.Tensor) -> Grams:
-    features = extractor(objective)(images)
-    return {layer: gram_matrix(features[layer]) for layer, _ in objective.style_layers}
+def _level_grams(objective: Objective, images: tf.Tensor) -> Grams:
+    height, width = images.shape.as_list()[1:3]
+    side = side_for((height, width), PAINTING_TILE)
+    if side is not None and objective.tileable:
+        return dict(tiled_grams(objective, images, side))
+    layers = tuple(layer for layer, _ in objective.style_layers)
+    return {layer: gram_matrix(f) for layer, f in extractor(objective, layers)(images).items()}
 
 
-def _file_name(objective: Objective, digest: str, size: Size, count: int) -> str | None:
+def _file_name(objective: Objective, digest: str, size: Size, octaves: Sequence[int]) -> str | None:
     """Of all that Gram matrices depend on; None for a network that is not known by name."""
     if not objective.network:
         return None
     layers = sorted(layer for layer, _ in objective.style_layers)
-    text = json.dumps([objective.network, digest, size, count, layers])
+    text = json.dumps([_FORMAT, objective.network, digest, size, list(octaves), layers])
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _style_size(own: Size, scale: StyleScale, picture: Size, final: Size, least: int) -> Size:
-    """Never larger than the painting: beyond its own pixels it has no strokes, only blur."""
-    ratio = scale.ratio if scale.size is None else scale.size / max(final)
-    height, width = fit(own, max(1, round(max(picture) * (ratio or 1.0))))
-    # Not smaller than the network needs, however narrow the painting.
-    return max(height, least), max(width, least)

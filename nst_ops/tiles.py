@@ -2,14 +2,14 @@
 TensorFlow.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from nst_ops.sizes import Size
-from nst_ops.weights import LAYERS, stride
 
-STRIDE = 16  # of block5: tiles begin at its multiples
-_MARGIN = 80  # px; block5_conv1 sees 78 px to each side
+# px. A painting that is larger is computed in tiles of this side whatever memory there is: how it
+# is cut changes the last digits, and a picture must not depend on who filled the cache.
+PAINTING_TILE = 512
 
 
 class Tile(NamedTuple):
@@ -19,28 +19,26 @@ class Tile(NamedTuple):
     columns: slice
     inner: tuple[int, int, int, int]  # top, bottom, left, right in the patch, px
 
-    def features_of(self, layer: str) -> tuple[slice, slice]:
-        """Where the inner part lies in a whole feature map of the layer."""
-        step = stride(layer)
+    def positions(self, stride: int) -> tuple[slice, slice]:
+        """Where the inner part lies in a whole feature map with a position for so many px."""
         top, bottom, left, right = self.inner
         y, x = self.rows.start, self.columns.start
-        return slice((y + top) // step, (y + bottom) // step), slice(
-            (x + left) // step, (x + right) // step
+        return slice((y + top) // stride, (y + bottom) // stride), slice(
+            (x + left) // stride, (x + right) // stride
         )
 
 
-def margin(layers: Iterable[str]) -> int:
-    """Pixels that the deepest of the layers sees to each side, or a few more."""
-    deepest = max(map(LAYERS.index, layers))
-    return _MARGIN + STRIDE * max(0, deepest - LAYERS.index("block5_conv1"))
+def tiles(size: Size, side: int, margin: int, alignment: int = 16) -> Iterator[Tile]:
+    """Cuts an image into tiles of at most `side` px, margins not counted.
 
-
-def tiles(size: Size, side: int, margin: int) -> Iterator[Tile]:
-    """Cuts an image into tiles of at most `side` px, a multiple of 16, margins not counted."""
-    if side < STRIDE or side % STRIDE:
-        raise ValueError(f"tile side {side} must be a multiple of {STRIDE}")
-    for top, bottom in _spans(size[0], side):
-        for left, right in _spans(size[1], side):
+    Args:
+      margin: a multiple of `alignment`.
+      alignment: tiles begin at its multiples; the side must be one, too.
+    """
+    if side < alignment or side % alignment:
+        raise ValueError(f"tile side {side} must be a multiple of {alignment}")
+    for top, bottom in _spans(size[0], side, alignment):
+        for left, right in _spans(size[1], side, alignment):
             y, x = max(0, top - margin), max(0, left - margin)
             yield Tile(
                 slice(y, min(size[0], bottom + margin)),
@@ -63,9 +61,9 @@ def largest_patch(size: Size, side: int, margin: int) -> int:
     return max(patches)
 
 
-def _spans(length: int, side: int) -> list[tuple[int, int]]:
+def _spans(length: int, side: int, alignment: int) -> list[tuple[int, int]]:
     """As few spans of at most `side` as there can be, about equally long."""
     count = -(-length // side)
-    step = -(-length // (count * STRIDE)) * STRIDE
+    step = -(-length // (count * alignment)) * alignment
     starts = range(0, length, step)
     return list(zip(starts, [*starts[1:], length], strict=True))

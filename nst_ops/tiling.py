@@ -6,13 +6,13 @@ respect to the Gram matrices; the second pushes that gradient back through each 
 optimiser and content features are held whole, activations only for one tile.
 
 A tile is computed with a margin as wide as the network sees and begins at a multiple of its
-stride, so its inner features are exactly those of the whole picture; only they are counted, and
+strides, so its inner features are exactly those of the whole picture; only they are counted, and
 what flows back into the margin is added to the neighbours.
 """
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -29,15 +29,14 @@ from nst_ops.losses import (
 )
 from nst_ops.objective import Objective, extractor
 from nst_ops.sizes import Size
-from nst_ops.tiles import Tile, margin, tiles
-from nst_ops.weights import stride
+from nst_ops.tiles import Tile
 
 _STRIP = 256  # rows of an octave whose gradient flows back at once
 
 
 def evaluate_tiled(
     objective: Objective,
-    octave_weights: tuple[float, ...],
+    octaves: Sequence[int],
     images: tf.Tensor,
     targets: Targets,
     weights: LossWeights,
@@ -48,26 +47,30 @@ def evaluate_tiled(
     The gradient is NumPy's, which can be added to in place: at this point a large picture has the
     most in memory.
     """
-    octaves = [images, *_coarser_octaves(objective, len(octave_weights))(images)]
-    grams = [tiled_grams(objective, octave, side) for octave in octaves]
-    style, pulls = _style_gradient(objective, octave_weights)(
-        tuple(grams), targets.style, weights.style
+    levels = [images, *_coarser_octaves(objective, max(octaves) + 1)(images)]
+    grams = tuple(tiled_grams(objective, levels[octave], side) for octave in octaves)
+    style, pulls = _style_gradient(objective)(
+        grams, targets.style, targets.octave_weights, weights.style
     )
+    pull_of = dict(zip(octaves, pulls, strict=True))
     shares = _content_shares(objective, targets.content)
-    gradients = [np.zeros(octave.shape, np.float32) for octave in octaves]
+    gradients = [np.zeros(level.shape, np.float32) for level in levels]
     content, tv = 0.0, 0.0
     height, width = _size(images)
     per_pixel = tf.constant(1.0 / ((height - 1) * (width - 1)), tf.float32)
-    for octave, gradient, pull in zip(octaves, gradients, pulls, strict=True):
-        full = octave is images
-        pull = {layer: matrix / _positions(octave, layer) for layer, matrix in pull.items()}
-        for tile in _tiles(objective, octave, side):
+    for octave in sorted({0, *octaves}):
+        full, level = octave == 0, levels[octave]
+        pull = {
+            layer: matrix / _positions(objective, level, layer)
+            for layer, matrix in pull_of.get(octave, {}).items()
+        }
+        for tile in objective.tiles(_size(level), side):
             goals = {
-                layer: features[:, *tile.features_of(layer)]
+                layer: features[:, *tile.positions(objective.stride(layer))]
                 for layer, features in targets.content.items()
             }
             part, content_part, tv_part = _tile_gradient(objective, full)(
-                _cut(tile, octave),
+                _cut(tile, level),
                 tf.constant(tile.inner),
                 pull,
                 goals if full else {},
@@ -75,43 +78,42 @@ def evaluate_tiled(
                 weights,
                 per_pixel,
             )
-            gradient[:, tile.rows, tile.columns] += part.numpy()
+            gradients[octave][:, tile.rows, tile.columns] += part.numpy()
             content, tv = content + content_part, tv + tv_part
     for finer, coarser in reversed(list(itertools.pairwise(gradients))):
         _flow_back(objective, coarser, finer)
     total, terms = weighted_total(
         weights, content=tf.constant(content), style=style, tv=tf.constant(tv)
     )
-    return total, terms, gradients[0]
+    # Without a mask, which would be a quarter as large as the gradient.
+    finite = np.isfinite(gradients[0].sum(axis=(1, 2, 3), dtype=np.float64))
+    return tf.where(finite, total, float("nan")), terms, gradients[0]
 
 
 def tiled_grams(objective: Objective, images: tf.Tensor, side: int) -> Features:
     """Gram matrices {layer: [B, C, C]} of the style layers of whole images."""
     sums: dict[str, tf.Tensor] = {}
-    for tile in _tiles(objective, images, side):
+    for tile in objective.tiles(_size(images), side):
         patch = _tile_grams(objective)(_cut(tile, images), tf.constant(tile.inner))
         sums = {layer: gram + sums.get(layer, 0.0) for layer, gram in patch.items()}
-    return {layer: gram / _positions(images, layer) for layer, gram in sums.items()}
+    return {layer: gram / _positions(objective, images, layer) for layer, gram in sums.items()}
 
 
 def tiled_content(objective: Objective, images: tf.Tensor, side: int) -> Features:
     """Features {layer: [B, h, w, C]} of the content layers of whole images."""
+    layers = tuple(layer for layer, _ in objective.content_layers)
     whole: dict[str, np.ndarray] = {}
-    for tile in _tiles(objective, images, side):
-        features = extractor(objective)(_cut(tile, images))
-        for layer, _ in objective.content_layers:
-            inner = _inner(features[layer], tile.inner, layer)
+    for tile in objective.tiles(_size(images), side):
+        features = extractor(objective, layers)(_cut(tile, images))
+        for layer in layers:
+            stride = objective.stride(layer)
+            inner = _inner(features[layer], tile.inner, stride)
             if layer not in whole:
-                height, width = (length // stride(layer) for length in _size(images))
+                height, width = (length // stride for length in _size(images))
                 shape = (images.shape[0], height, width, inner.shape[-1])
                 whole[layer] = np.empty(shape, inner.dtype.as_numpy_dtype)
-            whole[layer][:, *tile.features_of(layer)] = inner.numpy()
+            whole[layer][:, *tile.positions(stride)] = inner.numpy()
     return {layer: tf.constant(features) for layer, features in whole.items()}
-
-
-def _tiles(objective: Objective, images: tf.Tensor, side: int) -> Iterator[Tile]:
-    layers = [name for name, _ in (*objective.content_layers, *objective.style_layers)]
-    return tiles(_size(images), side, margin(layers))
 
 
 def _cut(tile: Tile, images: tf.Tensor) -> tf.Tensor:
@@ -123,14 +125,14 @@ def _size(images: tf.Tensor) -> Size:
     return height, width
 
 
-def _positions(images: tf.Tensor, layer: str) -> float:
-    height, width = _size(images)
-    return float((height // stride(layer)) * (width // stride(layer)))
+def _positions(objective: Objective, images: tf.Tensor, layer: str) -> float:
+    height, width = (length // objective.stride(layer) for length in _size(images))
+    return float(height * width)
 
 
-def _inner(features: tf.Tensor, inner: tf.Tensor | tuple, layer: str) -> tf.Tensor:
-    step = stride(layer)
-    return features[:, inner[0] // step : inner[1] // step, inner[2] // step : inner[3] // step]
+def _inner(features: tf.Tensor, inner: tf.Tensor | tuple, stride: int) -> tf.Tensor:
+    top, bottom, left, right = (inner[side] // stride for side in range(4))
+    return features[:, top:bottom, left:right]
 
 
 def _content_shares(objective: Objective, targets: Features) -> dict[str, tf.Tensor]:
@@ -150,7 +152,7 @@ def _tile_grams(objective: Objective) -> Callable:
     def grams(patch: tf.Tensor, inner: tf.Tensor) -> Features:
         features = objective.model(patch)
         return {
-            layer: gram_sum(_inner(features[layer], inner, layer))
+            layer: gram_sum(_inner(features[layer], inner, objective.stride(layer)))
             for layer, _ in objective.style_layers
         }
 
@@ -158,11 +160,14 @@ def _tile_grams(objective: Objective) -> Callable:
 
 
 @functools.lru_cache(maxsize=16)
-def _style_gradient(objective: Objective, octave_weights: tuple[float, ...]) -> Callable:
+def _style_gradient(objective: Objective) -> Callable:
     """Style loss [B] of Gram matrices, and the gradient of its weighted value to them."""
 
     def style_gradient(
-        grams: tuple[Features, ...], targets: tuple[Features, ...], weight: tf.Tensor
+        grams: tuple[Features, ...],
+        targets: tuple[Features, ...],
+        octave_weights: tuple[tf.Tensor, ...],
+        weight: tf.Tensor,
     ):
         with tf.GradientTape() as tape:
             tape.watch(grams)
@@ -187,10 +192,10 @@ def _tile_gradient(objective: Objective, full: bool) -> Callable:
             features = objective.model(patch)
             style, content, tv = zero, zero, zero
             for layer, pull in pulls.items():
-                gram = gram_sum(_inner(features[layer], inner, layer))
+                gram = gram_sum(_inner(features[layer], inner, objective.stride(layer)))
                 style += tf.reduce_sum(pull * gram, axis=[1, 2])
             for layer, goal in goals.items():
-                found = _inner(features[layer], inner, layer)
+                found = _inner(features[layer], inner, objective.stride(layer))
                 distance = tf.square(tf.cast(found, tf.float32) - tf.cast(goal, tf.float32))
                 content += shares[layer] * tf.reduce_sum(distance, axis=[1, 2, 3])
             if full:

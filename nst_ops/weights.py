@@ -30,12 +30,6 @@ CHANNELS = {
 }
 LAYERS = tuple(CHANNELS)
 
-
-def stride(layer: str) -> int:
-    """How many px of the image one position of a layer's features stands for, along each side."""
-    return 2 ** (int(layer[5]) - 1)  # each block but the first begins with a pooling
-
-
 Layer = tuple[np.ndarray, np.ndarray]
 
 

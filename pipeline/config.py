@@ -16,11 +16,11 @@ from pydantic import Field
 
 from nst_ops.errors import short
 from nst_ops.images import MAX_PIXELS
+from nst_ops.recipe import recipe
 from nst_ops.settings import Settings
+from nst_ops.sizes import Size
+from nst_ops.weights import LAYERS
 from pipeline import files
-
-# Bump when the method changes pictures: everything is then redone on the next run.
-METHOD = 2
 
 
 class ConfigError(ValueError):
@@ -97,15 +97,27 @@ class RunConfig(Settings):
             raise ValueError("must be at least 1, or `auto`")
         return value
 
+    @pydantic.field_validator("content_layers", "style_layers")
+    @classmethod
+    def _of_vgg19(cls, layers: dict[str, float]) -> dict[str, float]:
+        for layer in layers:
+            if layer not in LAYERS:
+                raise ValueError(f"no layer {layer!r} in VGG19; its layers are {', '.join(LAYERS)}")
+        return layers
+
     @property
     def weights_file(self) -> str | None:
         """The file that `weights` names, if it names one."""
         return None if self.weights in ("embedded", "imagenet") else self.weights
 
-    def recipe(self) -> dict[str, Any]:
-        """What changes the picture or its file, as plain values."""
-        fields = [*Settings.model_fields, "format", "quality"]
-        return {"method": METHOD, **self.model_dump(mode="json", include=set(fields))}
+    def recipe(self, size: Size) -> dict[str, Any]:
+        """What changes a picture of this size, or its file, as plain values."""
+        quality = {"quality": self.quality} if self.format in ("jpeg", "webp") else {}
+        return {**recipe(self, size), "format": self.format, **quality}
+
+    def with_adam(self) -> "RunConfig":
+        """The settings of what is made where memory is short for L-BFGS."""
+        return self.model_copy(update={"optimizer": "adam"})
 
     def batch_of(self, pixels: int) -> int:
         """How many pictures of so many pixels are optimised together.

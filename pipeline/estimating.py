@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nst_ops.errors import InputError
-from nst_ops.memory import plan_memory
+from nst_ops.memory import MemoryPlan, Sources, plan_memory
 from nst_ops.sizes import Size, pixel_steps
 from pipeline import parallelism
 from pipeline.config import ConfigError, RunConfig
@@ -31,6 +31,7 @@ class Findings:
     problems: dict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
     # The lines of pictures of one size under one row's settings, which are JSON.
     shapes: dict[tuple[Size, str], list[int]] = field(default_factory=lambda: defaultdict(list))
+    sources: dict[tuple[Size, str], Sources] = field(default_factory=dict)  # the largest of each
 
     def kinds(self) -> Iterator[tuple[Size, RunConfig, int]]:
         """Sizes, settings, and how many pictures have both."""
@@ -82,15 +83,27 @@ class Findings:
 
     def _peak(self) -> int:
         peaks = []
-        for size, config, count in self.kinds():
-            batch = min(count, config.batch_of(size[0] * size[1]))
-            limit = parallelism.memory_limit(config, self.processes)
+        for (size, settings), lines in self.shapes.items():
+            config = RunConfig.model_validate_json(settings)
+            batch = min(len(lines), config.batch_of(size[0] * size[1]))
             for count in (batch, 1):  # a batch is halved until it fits
                 with contextlib.suppress(InputError):
-                    plan = plan_memory(size, config, batch=count, limit=limit, tiling=config.tiling)
-                    peaks.append(plan.bytes)
+                    peaks.append(self.plan(size, config, count).bytes)
                     break
         return max(peaks, default=0)
+
+    def plan(self, size: Size, config: RunConfig, count: int = 1) -> MemoryPlan:
+        """How so many pictures of this kind would be computed here, in as many processes as would
+        share the memory.
+
+        Raises:
+          InputError: they do not fit.
+        """
+        limit = parallelism.room_for_pictures(config, self.processes)
+        sources = self.sources[size, config.model_dump_json()]
+        return plan_memory(
+            size, config, batch=count, limit=limit, tiling=config.tiling, sources=sources
+        )
 
 
 def examine(manifest: str, config: RunConfig) -> Findings:
@@ -103,16 +116,16 @@ def examine(manifest: str, config: RunConfig) -> Findings:
             found.problems["unreadable rows"].append((row.line, row.message))
             continue
         try:
-            own, size = row.config(config), planner.size(row)
-            found.shapes[size, own.model_dump_json()].append(row.line)
+            own, (size, sources) = row.config(config), planner.probe(row)
+            shape = size, own.model_dump_json()
+            found.shapes[shape].append(row.line)
+            found.sources[shape] = sources.join(found.sources.get(shape, sources))
         except (ConfigError, InputError) as error:
             found.problems[_kind(row, error)].append((row.line, str(error)))
     for (size, settings), lines in list(found.shapes.items()):
         own = RunConfig.model_validate_json(settings)
-        # Now that it is known how many share the memory.
-        limit = parallelism.memory_limit(own, found.processes)
         try:
-            plan_memory(size, own, limit=limit, tiling=own.tiling)
+            found.plan(size, own)  # now that it is known how many share the memory
         except InputError as error:
             del found.shapes[size, settings]
             problems = found.problems["pictures too large for memory_limit"]
@@ -149,7 +162,9 @@ def _kind(job: Job, error: Exception) -> str:
     if "cannot be read" in text:
         return f"{whose} that cannot be read"
     if "sides of at least" in text:
-        return "photos too small"
+        return f"{whose} too small"
+    if "can hold" in text:
+        return "pictures too large for their format"
     if "max_pixels" in text or "max_file_bytes" in text:
         return f"{whose} too large"
     return f"{whose} that are no images"

@@ -11,12 +11,12 @@ import io
 import os
 import posixpath
 import re
-import secrets
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from nst_ops import atomic
 from nst_ops.errors import InputError
 
 # What a file is called while it is being written: a glob.
@@ -153,22 +153,8 @@ def replacing(path: str, *, sync: bool = True) -> Iterator[BinaryIO]:
         yield memory
         write(path, memory.getvalue())
         return
-    target = Path(path)
-    _make_folder(target.parent)
-    temporary = target.parent / f".nst-{secrets.token_hex(8)}"
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    if sync:
-        _sync_folder(target.parent)
+    with atomic.replacing(path, sync=sync) as file:
+        yield file
 
 
 def delete(path: str) -> None:
@@ -226,24 +212,6 @@ def _open(path: str) -> Any:
     if is_url(path):
         return _filesystems().open(path, compression_type="uncompressed")
     return open(path, "rb")
-
-
-def _make_folder(folder: Path) -> None:
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Without it a power cut may take back the new name, though not the file's bytes."""
-    with contextlib.suppress(OSError):  # the file is in place; not all network drives can do this
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _reason(error: Exception) -> str:

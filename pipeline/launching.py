@@ -295,14 +295,16 @@ def _most_fail(spec: RunSpec, counts: dict[str, Any]) -> str:
 
 
 def _settings_file(spec: RunSpec) -> bytes:
+    """The settings as they were, headed by the command that runs them again from this folder."""
     settings = json.loads(spec.settings)
-    if settings["notify_url"]:
-        settings["notify_url"] = "(not recorded: it may hold a secret)"
     words = ["nst", "run", "--config", "config.yaml", "--manifest", spec.manifest]
     words += ["--output", spec.folder]
     words += ["--shard", str(spec.shard)] if spec.shard.count > 1 else []
-    command = shlex.join(words)
-    return f"# {command}\n{yaml.safe_dump(settings)}".encode()
+    comments = [shlex.join(words)]
+    if settings.pop("notify_url"):
+        comments.append("notify_url was set, and is not recorded, as it may hold a secret")
+    head = "".join(f"# {comment}\n" for comment in comments)
+    return f"{head}{yaml.safe_dump(settings)}".encode()
 
 
 def _notify(url: str | None, summary: dict[str, Any], warn: Callable[[str], None]) -> None:

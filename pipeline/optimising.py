@@ -4,14 +4,18 @@ tried a second time where that can help.
 Imports TensorFlow only when the first batch comes: launchers do not start it.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from nst_ops.errors import InputError
 from nst_ops.images import Picture
-from nst_ops.memory import MemoryPlan, plan_memory, predict_bytes
+from nst_ops.inputs import Style
+from nst_ops.memory import MemoryPlan, Sources, plan_memory, predict_bytes
 from nst_ops.sizes import pixel_steps
+from nst_ops.weights import load_weights
 from pipeline import parallelism, resuming
 from pipeline.config import RunConfig
 from pipeline.outputs import Row
@@ -37,7 +41,7 @@ class Ready(NamedTuple):
 
     planned: PlannedJob
     photo: Picture  # at the result's size
-    styles: list[tuple[np.ndarray, float]]
+    styles: list[Style]
     initial: np.ndarray | None  # the first picture, if it comes from a file; of any size
 
 
@@ -46,6 +50,7 @@ class Made(NamedTuple):
 
     pixels: np.ndarray
     report: "Report"
+    spec_hash: str  # of what has made it
     facts: Row  # of the batch it was made in
 
 
@@ -91,15 +96,20 @@ class Optimiser:
 
         from nst_ops.targets import TargetCache
 
-        if self._targets is None:  # `cache_dir` is the whole run's
-            self._targets = TargetCache(folder=config.cache_dir)
+        if self._targets is None:  # `cache_dir` and `memory_limit` are the whole run's
+            budget = parallelism.cache_budget(config, self._processes)
+            self._targets = TargetCache(budget, config.cache_dir)
         size, count = ready[0].planned.size, len(ready)
-        limit = parallelism.memory_limit(config, self._processes)
-        if count > 1 and predict_bytes(size, config, batch=count) > limit:
+        sources = functools.reduce(Sources.join, (job.planned.sources for job in ready))
+        limit = parallelism.room_for_pictures(config, self._processes)
+        if count > 1 and predict_bytes(size, config, batch=count, sources=sources) > limit:
             yield from self._halves(ready, config)
             return
         try:
-            plan = plan_memory(size, config, batch=count, limit=limit, tiling=config.tiling)
+            _check_weights(ready[0].planned, config)
+            plan = plan_memory(
+                size, config, batch=count, limit=limit, tiling=config.tiling, sources=sources
+            )
             outcomes = self._finite(self._run(ready, config, plan), ready, config, plan)
         except Exception as error:
             # Without its frames, which hold what was in memory.
@@ -118,6 +128,17 @@ class Optimiser:
         else:
             yield from outcomes
 
+    def has_room_for(self, planned: PlannedJob, config: RunConfig) -> bool:
+        """Whether L-BFGS, where the settings ask for it, has the memory that it needs here."""
+        limit = parallelism.room_for_pictures(config, self._processes)
+        try:
+            plan = plan_memory(
+                planned.size, config, limit=limit, tiling=config.tiling, sources=planned.sources
+            )
+        except InputError:  # there is no way at all
+            return False
+        return plan.optimizer == config.optimizer
+
     def _halves(self, ready: Sequence[Ready], config: RunConfig) -> Iterator[tuple[Ready, Outcome]]:
         middle = len(ready) // 2
         yield from self.make(ready[:middle], config)
@@ -135,7 +156,9 @@ class Optimiser:
                 self._forget([job])
                 slowly = plan._replace(optimizer="adam")
                 try:
-                    (outcome,) = self._run([job], careful, slowly, keep=False)
+                    (again,) = self._run([job], careful, slowly, keep=False)
+                    # The method's own way out, and no lesser picture.
+                    outcome = again._replace(spec_hash=made.spec_hash)
                 except Exception as error:  # its neighbours are done
                     outcome = error
             if isinstance(outcome, Made) and outcome.report.non_finite:
@@ -156,8 +179,10 @@ class Optimiser:
         kept = self._checkpoint(ready, config) if keep else None
         found = kept.load(config, plan) if kept else None
         resume, plan = found or (None, plan)
-        if plan.optimizer != config.optimizer:  # memory is short, but not of this batch's choosing
-            config = config.model_copy(update={"optimizer": plan.optimizer})
+        short = (
+            keep and plan.optimizer != config.optimizer
+        )  # of memory, and not of this one's choice
+        config = config.model_copy(update={"optimizer": plan.optimizer})
         self._announce(plan)
         cost = 0 if resume else count * pixel_steps(size, config)  # at most, and unknown
         self._supervisor.begin(cost, config.timeout_seconds and config.timeout_seconds * count)
@@ -181,7 +206,7 @@ class Optimiser:
 
         result = run(
             _batch([r.photo.pixels for r in ready]),
-            [r.styles for r in ready],
+            [job.styles for job in ready],
             config,
             initial=_batch(initial) if initial else None,
             seeds=[r.planned.seed for r in ready],
@@ -196,11 +221,12 @@ class Optimiser:
             "batch_size": count,
             "tile": plan.tile,
             "optimizer": config.optimizer,
+            "history": plan.history if config.optimizer == "lbfgs" else None,
             "seconds_optimise": result.seconds_optimise,
         }
         return [
-            Made(pixels, report, facts)
-            for pixels, report in zip(result.images, result.reports, strict=True)
+            Made(pixels, report, job.planned.adam_hash if short else job.planned.spec_hash, facts)
+            for job, pixels, report in zip(ready, result.images, result.reports, strict=True)
         ]
 
     def _checkpoint(self, ready: Sequence[Ready], config: RunConfig) -> BatchCheckpoint | None:
@@ -211,6 +237,14 @@ class Optimiser:
     def _forget(self, ready: Sequence[Ready]) -> None:
         if self._folder is not None:
             resuming.forget(self._folder, [r.planned.job.output for r in ready])
+
+
+def _check_weights(planned: PlannedJob, config: RunConfig) -> None:
+    """Whether the network is the one that the picture's hash names."""
+    if load_weights(config.weights).sha256 != planned.weights_sha256:
+        raise InputError(
+            "has changed since the run began; run again", path=config.weights_file or config.weights
+        )
 
 
 def _line(name: str, iterate: "Iterate") -> str:

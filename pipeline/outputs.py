@@ -79,6 +79,8 @@ SCHEMA = pyarrow.schema(
         ("batch_size", pyarrow.int64()),  # pictures optimised together; they share the seconds
         ("tile", pyarrow.int64()),  # side in px; null if computed whole
         ("optimizer", pyarrow.string()),  # adam, too, where L-BFGS would not have fitted
+        ("history", pyarrow.int64()),  # steps that L-BFGS remembered; null for adam
+        ("threads", pyarrow.int64()),  # of the process; sums in another order differ in rounding
         ("seconds_total", pyarrow.float64()),
         ("seconds_optimise", pyarrow.float64()),
         ("peak_memory_bytes", pyarrow.int64()),  # of the worker process, so far
@@ -95,7 +97,11 @@ Row = dict[str, Any]
 
 
 def row(run_id: str, job: Job, status: str, **values: Any) -> Row:
-    """A metadata row with every column of the schema; what is not given is null."""
+    """A metadata row with every column of the schema; what is not given is null.
+
+    Raises:
+      ValueError: a value for a column that the schema lacks, where it would be lost.
+    """
     known = {
         "run_id": run_id,
         "job_id": job.id,
@@ -109,7 +115,12 @@ def row(run_id: str, job: Job, status: str, **values: Any) -> Row:
         "schema_version": SCHEMA_VERSION,
         **values,
     }
-    return {name: known.pop(name, None) for name in SCHEMA.names} | known
+    found = {name: known.pop(name, None) for name in SCHEMA.names}
+    if known:
+        raise ValueError(
+            f"the metadata's schema has no column {', '.join(known)}; add it to SCHEMA"
+        )
+    return found
 
 
 def error_columns(error: BaseException) -> Row:

@@ -11,6 +11,7 @@ from pipeline.config import RunConfig
 # A process of several threads waits for its slowest one at every convolution, so as many threads
 # as there are of these in a picture, and as many processes as there is room for.
 _PIXELS_PER_THREAD = 500_000
+_CACHE, _CACHE_SHARE = 512 * 2**20, 16  # bytes at most, and at most this part of the memory
 _ROWS_WORTH_A_PROCESS = 4  # its start takes as long as a small picture or two
 
 
@@ -34,6 +35,18 @@ def memory_limit(config: RunConfig, processes: int) -> int:
     share it, a machine's to all.
     """
     return config.memory_limit or default_limit() // on_one_gpu(processes)
+
+
+def cache_budget(config: RunConfig, processes: int) -> int:
+    """Bytes of that for each of a process's two caches: paintings' pixels and their targets."""
+    return min(_CACHE, memory_limit(config, processes) // _CACHE_SHARE)
+
+
+def room_for_pictures(config: RunConfig, processes: int) -> int:
+    """Bytes of that for what is being made, beside the caches. What they hold at the time does not
+    count: how a picture is made must not depend on what came before it.
+    """
+    return memory_limit(config, processes) - 2 * cache_budget(config, processes)
 
 
 def on_one_gpu(processes: int) -> int:

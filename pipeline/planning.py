@@ -2,23 +2,28 @@
 deterministic batches.
 """
 
+import contextlib
 import hashlib
 import json
+import math
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from nst_ops.errors import InputError
-from nst_ops.images import Header, is_whole, probe
+from nst_ops.images import Header, check_format, is_whole, probe
+from nst_ops.memory import Sources
 from nst_ops.settings import INITS
-from nst_ops.sizes import Size, output_size
+from nst_ops.sizes import Size, fit, largest_style_side, output_size
 from pipeline import files
 from pipeline.config import RunConfig, spec_hash
 from pipeline.manifest import Job
 from pipeline.outputs import Row
 
 _HEADER_BYTES = 2**18
+_REMEMBERED = 10_000  # paintings
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,11 @@ class PlannedJob:
     spec_hash: str
     content_sha256: str
     style_sha256: tuple[str, ...]
+    init_sha256: str  # "" where no file is the first picture
     weights_sha256: str
+    adam_hash: str  # the spec hash of what Adam makes, where memory is short for L-BFGS
+    style_sides: tuple[int, ...]  # long side in px at which each painting is seen at most
+    sources: Sources
     settings: str  # the row's RunConfig, as JSON: jobs of one batch share it
 
     @property
@@ -57,8 +66,15 @@ class PlannedJob:
         }
 
 
+class Painting(NamedTuple):
+    """What is known of a painting, or the picture to start from, before it is decoded."""
+
+    sha256: str
+    header: Header
+
+
 class Planner:
-    """Plans jobs of one run; remembers the paintings' hashes, which many rows share.
+    """Plans jobs of one run; remembers what it read of paintings, which many rows share.
 
     Args:
       run: settings that rows override.
@@ -67,8 +83,8 @@ class Planner:
 
     def __init__(self, run: RunConfig, weights_sha256: str):
         self.run, self.weights_sha256 = run, weights_sha256
-        self._paintings: OrderedDict[tuple[str, int], str] = OrderedDict()
-        self._seen: set[str] = set()  # paintings whose headers are sound
+        self._paintings: OrderedDict[tuple[str, int], Painting] = OrderedDict()
+        self._headers: OrderedDict[tuple[str, int], Header] = OrderedDict()
 
     def plan(self, job: Job) -> PlannedJob:
         """Reads the job's files and their headers.
@@ -80,62 +96,108 @@ class Planner:
         config = job.config(self.run)
         data = files.read(job.content, config.max_file_bytes)
         header = probe(data, path=job.content, max_pixels=config.max_pixels)
-        try:
-            size = output_size(header.size, config)
-        except InputError as error:
-            raise InputError(str(error), path=job.content) from error
         content = hashlib.sha256(data).hexdigest()
-        styles = tuple(self._painting(path, config) for path, _ in job.styles)
-        sources = {
+        styles = [self._painting(path, config) for path, _ in job.styles]
+        init = self._init(config)
+        size, sides, sources = _fit(job, config, header, [style.header for style in styles])
+        hashed: dict[str, Any] = {
             "content": content,
-            "styles": [(sha, weight) for sha, (_, weight) in zip(styles, job.styles, strict=True)],
+            "styles": [
+                (s.sha256, weight) for s, (_, weight) in zip(styles, job.styles, strict=True)
+            ],
             "weights": self.weights_sha256,
         }
-        if config.init_file:
-            try:
-                sources["init"] = self._painting(config.init_file, config)
-            except InputError as error:
-                raise InputError(
-                    f"init is none of {', '.join(INITS)}, so a file: {error}"
-                ) from error
-        # A file's name is no part of the picture.
-        recipe = config.recipe() | {
-            "weights": "",
-            "init": config.init if "init" not in sources else "file",
-        }
-        identity = spec_hash(recipe, sources)
+        if init:
+            hashed["init"] = init.sha256
         return PlannedJob(
-            job, size, identity, content, styles, self.weights_sha256, config.model_dump_json()
+            job,
+            size,
+            spec_hash(config.recipe(size), hashed),
+            content,
+            tuple(style.sha256 for style in styles),
+            init.sha256 if init else "",
+            self.weights_sha256,
+            spec_hash(config.with_adam().recipe(size), hashed),
+            sides,
+            sources,
+            config.model_dump_json(),
         )
 
-    def size(self, job: Job) -> Size:
-        """The result's size, from headers only: for who wants to know what a run would meet.
+    def probe(self, job: Job) -> tuple[Size, Sources]:
+        """The result's size and what is read for it, from headers only: for who wants to know what
+        a run would meet.
 
         Raises:
           InputError, ConfigError: as `plan`, as far as headers tell.
         """
         config = job.config(self.run)
-        for path in [*(path for path, _ in job.styles), *filter(None, [config.init_file])]:
-            if path not in self._seen:
-                _header(path, config)
-                self._seen.add(path)
-        try:
-            return output_size(_header(job.content, config).size, config)
-        except InputError as error:
-            if error.path:
-                raise
-            raise InputError(str(error), path=job.content) from error
+        styles = [self._header(path, config) for path, _ in job.styles]
+        if config.init_file:
+            self._header(config.init_file, config)
+        size, _, sources = _fit(job, config, _header(job.content, config), styles)
+        return size, sources
 
-    def _painting(self, path: str, config: RunConfig) -> str:
-        """SHA-256 of a painting that can be read, computed once per run."""
-        key = (path, config.max_pixels)
-        if key not in self._paintings:
+    def _init(self, config: RunConfig) -> Painting | None:
+        if not config.init_file:
+            return None
+        try:
+            return self._painting(config.init_file, config)
+        except InputError as error:
+            raise InputError(f"init is none of {', '.join(INITS)}, so a file: {error}") from error
+
+    def _painting(self, path: str, config: RunConfig) -> Painting:
+        """Read and hashed once per run."""
+
+        def read() -> Painting:
             data = files.read(path, config.max_file_bytes)
-            probe(data, path=path, max_pixels=config.max_pixels)
-            self._paintings[key] = hashlib.sha256(data).hexdigest()
-            if len(self._paintings) > 10_000:
-                self._paintings.popitem(last=False)
-        return self._paintings[key]
+            header = probe(data, path=path, max_pixels=config.max_pixels)
+            return Painting(hashlib.sha256(data).hexdigest(), header)
+
+        return _remembered(self._paintings, (path, config.max_pixels), read)
+
+    def _header(self, path: str, config: RunConfig) -> Header:
+        key = (path, config.max_pixels)
+        return _remembered(self._headers, key, lambda: _header(path, config))
+
+
+def _remembered(known: OrderedDict[Any, Any], key: Any, read: Callable[[], Any]) -> Any:
+    if key not in known:
+        known[key] = read()
+        if len(known) > _REMEMBERED:
+            known.popitem(last=False)
+    return known[key]
+
+
+def _fit(
+    job: Job, config: RunConfig, content: Header, styles: Sequence[Header]
+) -> tuple[Size, tuple[int, ...], Sources]:
+    """The result's size, the long sides at which its paintings are seen, and what is read for it.
+
+    Raises:
+      InputError: too small for the network, too large for the file's format.
+    """
+    with _naming(job.content):
+        size = output_size(content.size, config)
+        check_format(size, config.format)
+    sides = []
+    for (path, _), header in zip(job.styles, styles, strict=True):
+        with _naming(path):
+            sides.append(largest_style_side(header.size, size, config))
+    wanted = [(content, max(size)), *zip(styles, sides, strict=True)]
+    decoded = max(header.decoded_pixels(side) for header, side in wanted)
+    seen = [fit(header.size, side) for header, side in wanted[1:]]
+    return size, tuple(sides), Sources(decoded, max(seen, key=math.prod))
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Errors name the file, if they do not yet."""
+    try:
+        yield
+    except InputError as error:
+        if error.path:
+            raise
+        raise InputError(str(error), path=path) from error
 
 
 def _header(path: str, config: RunConfig) -> Header:
@@ -151,18 +213,19 @@ def _header(path: str, config: RunConfig) -> Header:
     return probe(whole, path=path, max_pixels=config.max_pixels)
 
 
-def is_done(planned: PlannedJob, images: str) -> bool:
-    """Whether the picture is in the folder `images` and says that it was made to this very spec."""
+def finished_hash(planned: PlannedJob, images: str) -> str:
+    """The spec hash of the picture that is in the folder `images`, as it says itself; "" if there
+    is none, or none of ours, or it is not whole.
+    """
     path = files.join(images, planned.job.output)
     try:
         data = files.read(path)
         header = probe(data, path=path, max_pixels=sys.maxsize)
     except InputError:
-        return False  # not there, or damaged: it will be made
-    if not is_whole(data):
-        return False
-    found = (header.provenance or {}).get("spec_hash")
-    return found == planned.spec_hash and header.size == planned.size
+        return ""  # not there, or damaged: it will be made
+    if not is_whole(data) or header.size != planned.size:
+        return ""
+    return str((header.provenance or {}).get("spec_hash", ""))
 
 
 def bucket_key(planned: PlannedJob, groups: int) -> str:

@@ -80,6 +80,8 @@ class BatchCheckpoint:
         # Only what was asked for: what is free varies from run to run.
         if config.memory_limit and before.bytes > config.memory_limit:
             return self._ignore("it needs more than memory_limit")
+        if before.optimizer != config.optimizer == plan.optimizer:
+            return self._ignore(f"it was begun with {before.optimizer}, for want of memory")
         if config.tiling != "auto" and before.tile != plan.tile:
             return self._ignore("it was computed with another tiling")
         return [checkpoint].pop, before

@@ -6,6 +6,7 @@ Free of Beam, so that it can be driven by a loop, a test or `nst stylize`.
 
 import hashlib
 import math
+import os
 import resource
 import sys
 import threading
@@ -16,16 +17,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from nst_ops.errors import InputError
-from nst_ops.images import SOFTWARE, Picture, decode, encode, shrink
+from nst_ops.images import SOFTWARE, Picture, decode, encode
+from nst_ops.inputs import Style
 from nst_ops.iterates import LOSSES
-from pipeline import files, resuming
+from nst_ops.memory import READ_AHEAD
+from pipeline import files, parallelism, resuming
 from pipeline.config import RunConfig
-from pipeline.optimising import Optimiser, Outcome, Ready
+from pipeline.optimising import Made, Optimiser, Outcome, Ready
 from pipeline.outputs import Row, error_columns, images_folder, now, row
-from pipeline.planning import PlannedJob, is_done
+from pipeline.planning import PlannedJob, finished_hash
 from pipeline.supervision import Stopped, Supervisor
 from pipeline.work import Progress
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from nst_ops.iterates import Iterate, Report
     from nst_ops.memory import MemoryPlan
 
-_PAINTINGS_BYTES = 5e8  # of decoded paintings, kept in memory
 # Larger batches are not read ahead: they take minutes, in which reading does not show, and
 # their pixels take memory.
 _READ_AHEAD_PIXELS = 16_000_000
@@ -90,8 +90,9 @@ class Stylizer:
             announce=announce,
             processes=processes,
         )
+        self._processes = processes
         self._turn = threading.Lock()
-        self._paintings: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._paintings: OrderedDict[tuple[str, str, int], Style] = OrderedDict()
 
     def stylize_batches(self, batches: Sequence[Batch]) -> Iterator[Row]:
         """One row per job, whatever happens.
@@ -106,7 +107,7 @@ class Stylizer:
             for index, batch in enumerate(batches):
                 opened = reading.result() if reading else self._open(batch)
                 following = batches[index + 1] if index + 1 < len(batches) else None
-                ahead = following is not None and _pixels(following) <= _READ_AHEAD_PIXELS
+                ahead = following is not None and _can_be_read_ahead(following)
                 reading = reader.submit(self._open, following) if ahead else None
                 clock = time.perf_counter()
                 outcomes = list(self._optimiser.make(opened.ready, opened.config))
@@ -129,8 +130,9 @@ class Stylizer:
         for planned in batch:
             try:
                 self._supervisor.check_stop()
-                if not self.single and is_done(planned, self.images):
-                    opened.rows.append(self._row(opened, planned, "cached"))
+                done = "" if self.single else self._done(planned, config)
+                if done:
+                    opened.rows.append(self._row(opened, planned, "cached", spec_hash=done))
                 else:
                     opened.ready.append(self._read(planned, config))
             except Exception as error:  # one bad file is one failed row
@@ -147,14 +149,15 @@ class Stylizer:
             try:
                 if isinstance(outcome, Exception):
                     raise outcome
-                data = encode_result(job, outcome.pixels, opened.config)
+                data = encode_result(job, outcome, opened.config)
                 files.write(files.join(self.images, job.planned.job.output), data)
             except Exception as error:
                 rows.append(self._lost(opened, job.planned, error))
             else:
                 figures = {**_figures(outcome.report), **outcome.facts, **_machine(opened.config)}
                 spent = seconds + time.perf_counter() - clock
-                rows.append(self._row(opened, job.planned, "ok", seconds_total=spent, **figures))
+                figures |= {"seconds_total": spent, "spec_hash": outcome.spec_hash}
+                rows.append(self._row(opened, job.planned, "ok", **figures))
         if not self.single:
             over = {done["output"] for done in rows if done["status"] != "deferred"}
             resuming.forget(self.folder, over)
@@ -163,8 +166,8 @@ class Stylizer:
         return rows
 
     def _row(self, opened: Opened, planned: PlannedJob, status: str, **values: Any) -> Row:
-        facts = planned.facts() | {"started_at": opened.started}
-        return row(self.run_id, planned.job, status, **facts, **values)
+        facts = planned.facts() | {"started_at": opened.started} | values
+        return row(self.run_id, planned.job, status, **facts)
 
     def _lost(self, opened: Opened, planned: PlannedJob, error: Exception) -> Row:
         """Of a job without a picture."""
@@ -172,46 +175,66 @@ class Stylizer:
             return self._row(opened, planned, "deferred", error_message=str(error))
         return self._row(opened, planned, "failed", **error_columns(error))
 
+    def _done(self, planned: PlannedJob, config: RunConfig) -> str:
+        """The hash of the picture that is there, if there is nothing better to be made here."""
+        found = finished_hash(planned, self.images)
+        # What Adam has made for want of memory is made anew by a run that has it.
+        enough = found == planned.adam_hash and not self._optimiser.has_room_for(planned, config)
+        return found if found == planned.spec_hash or enough else ""
+
     def _read(self, planned: PlannedJob, config: RunConfig) -> Ready:
-        photo = _read_planned(planned.job.content, config, planned.content_sha256)
-        photo = shrink(photo, max(planned.size), enlarge=config.enlarge)
+        photo = _read_planned(
+            planned.job.content,
+            config,
+            planned.content_sha256,
+            long_side=max(planned.size),
+            enlarge=config.enlarge,
+        )
         styles = [
-            (self._painting(path, config, sha256), weight)
-            for (path, weight), sha256 in zip(planned.job.styles, planned.style_sha256, strict=True)
+            self._style(path, config, sha256, side).weighing(weight)
+            for (path, weight), sha256, side in zip(
+                planned.job.styles, planned.style_sha256, planned.style_sides, strict=True
+            )
         ]
-        initial = self._painting(config.init_file, config) if config.init_file else None
+        initial = None
+        if config.init_file:
+            side = max(planned.size)
+            initial = self._style(config.init_file, config, planned.init_sha256, side).image
         return Ready(planned, photo, styles, initial)
 
-    def _painting(self, path: str, config: RunConfig, sha256: str = "") -> np.ndarray:
-        """Pixels of a painting, from a cache: many rows share few."""
-        if path not in self._paintings:
-            self._paintings[path] = _read_planned(path, config, sha256).pixels
-            while len(self._paintings) > 1 and _total_bytes(self._paintings) > _PAINTINGS_BYTES:
+    def _style(self, path: str, config: RunConfig, sha256: str, side: int) -> Style:
+        """A painting of at most this long side, from a cache: many rows share few."""
+        key = (path, sha256, side)
+        if key not in self._paintings:
+            picture = _read_planned(path, config, sha256, long_side=side)
+            self._paintings[key] = Style(picture.on_white())
+            budget = parallelism.cache_budget(config, self._processes)
+            while len(self._paintings) > 1 and _total_bytes(self._paintings) > budget:
                 self._paintings.popitem(last=False)
-        self._paintings.move_to_end(path)
-        return self._paintings[path]
+        self._paintings.move_to_end(key)
+        return self._paintings[key]
 
 
-def _read_planned(path: str, config: RunConfig, sha256: str) -> Picture:
-    """Decodes a file, which must be what it was when it was planned, if that is known."""
+def _read_planned(path: str, config: RunConfig, sha256: str, **size: Any) -> Picture:
+    """Decodes a file, which must be what it was when it was planned."""
     data = files.read(path, config.max_file_bytes)
-    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+    if hashlib.sha256(data).hexdigest() != sha256:
         raise InputError("has changed since the run began; run again", path=path)
-    return decode(data, path=path, max_pixels=config.max_pixels)
+    return decode(data, path=path, max_pixels=config.max_pixels, **size)
 
 
-def encode_result(ready: Ready, pixels: np.ndarray, config: RunConfig) -> bytes:
+def encode_result(ready: Ready, made: Made, config: RunConfig) -> bytes:
     """A result's file, with its provenance."""
     job = ready.planned.job
     provenance = {
         "software": SOFTWARE,
-        "spec_hash": ready.planned.spec_hash,
+        "spec_hash": made.spec_hash,
         "content": job.content,
         # JPEG's EXIF holds 64 KB.
         "styles": [{"path": path, "weight": weight} for path, weight in job.styles[:100]],
     }
     return encode(
-        pixels,
+        made.pixels,
         config.format,
         quality=config.quality,
         alpha=ready.photo.alpha,
@@ -219,13 +242,18 @@ def encode_result(ready: Ready, pixels: np.ndarray, config: RunConfig) -> bytes:
     )
 
 
+def _can_be_read_ahead(batch: Batch) -> bool:
+    small = max(planned.sources.decoded for planned in batch) <= READ_AHEAD
+    return small and _pixels(batch) <= _READ_AHEAD_PIXELS
+
+
 def _pixels(batch: Batch) -> int:
     height, width = batch[0].size
     return len(batch) * height * width
 
 
-def _total_bytes(arrays: Mapping[str, np.ndarray]) -> int:
-    return sum(array.nbytes for array in arrays.values())
+def _total_bytes(styles: Mapping[Any, Style]) -> int:
+    return sum(style.image.nbytes for style in styles.values())
 
 
 def _figures(report: "Report") -> Row:
@@ -252,11 +280,14 @@ def _figures(report: "Report") -> Row:
 
 
 def _machine(config: RunConfig) -> Row:
+    import tensorflow as tf
+
     from nst_ops.precision import device_name, resolve_precision
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "device": device_name(),
         "precision": resolve_precision(config.precision),
+        "threads": tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
         "peak_memory_bytes": peak * (1 if sys.platform == "darwin" else 1024),
     }

@@ -39,7 +39,7 @@ def thumbnail(path: str) -> str:
             small, profile = io.BytesIO(), image.info.get("icc_profile")
             ImageOps.exif_transpose(image).save(small, "TIFF", icc_profile=profile)
         # Profiles, inks, depths and alpha are dealt with on few pixels, by those who know how.
-        pixels = decode(small.getvalue()).pixels
+        pixels = decode(small.getvalue()).on_white()
         jpeg = encode(pixels, "jpeg", quality=_QUALITY)
     except Exception:  # whatever is wrong with a file, the report goes on
         return ""

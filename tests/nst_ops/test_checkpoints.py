@@ -1,6 +1,7 @@
 """Going on from a checkpoint is as if the optimisation had never stopped."""
 
 import io
+import itertools
 import weakref
 
 import numpy as np
@@ -113,10 +114,36 @@ def test_checkpoint_of_another_optimisation_is_refused(load, other):
         coarse_to_fine.run(*arguments, SETTINGS, resume=lambda: checkpoint, history=4)
 
 
+def test_with_fewer_steps_than_were_done_it_ends(load):
+    arguments = load("cat", 96), [load("church_at_auvers", 96)]
+    checkpoint, _ = stopped_after(4, *arguments, SETTINGS)
+    scales = [{"size": 64, "steps": 2}, {"size": 96, "steps": 1}]
+    fewer = Settings.model_validate(SETTINGS.model_dump() | {"scales": scales})
+    rest = coarse_to_fine.stylize(*arguments, fewer, resume=lambda: checkpoint)
+    ends = [(i.scale, i.step, i.stopped[0]) for i in itertools.islice(rest, 20)]
+    assert ends == [(0, 5, "steps"), (1, 1, "steps")]
+
+
+def test_every_damaged_byte_is_noticed(load):
+    """Wherever it is: in the arrays, in the directory of the archive, or in its checksum."""
+    file = io.BytesIO()
+    photo = load("cat", 64)[:32, :32]
+    checkpoints.save(
+        next(coarse_to_fine.stylize(photo, [photo], SETTINGS, history=3)).checkpoint(), file
+    )
+    whole = file.getvalue()
+    places = [*range(0, len(whole), len(whole) // 150), *range(len(whole) - 100, len(whole))]
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        with pytest.raises(InputError, match="damaged"):
+            checkpoints.load(io.BytesIO(bytes(damaged)))
+
+
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "text"])
 def test_damaged_checkpoints_are_noticed(load, damage):
     file = io.BytesIO()
-    (first, *_) = coarse_to_fine.stylize(load("cat", 64), [load("church_at_auvers", 64)], SETTINGS)
+    first = next(coarse_to_fine.stylize(load("cat", 64), [load("church_at_auvers", 64)], SETTINGS))
     checkpoints.save(first.checkpoint(), file)
     whole = file.getvalue()
     middle = len(whole) // 2

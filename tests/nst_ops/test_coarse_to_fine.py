@@ -173,7 +173,7 @@ def test_optimizers_find_a_minimum_and_keep_the_best(make):
     for _ in range(40):
         distance = state.trial - goal
         loss = tf.reduce_sum(scale * distance**2, axis=[1, 2, 3])
-        state = optimizer.update(state, loss, 2 * scale * distance, tf.constant([True, True]))
+        state = optimizer.update(state, loss, 2 * scale * distance)
         best.append(state.loss.numpy())
     assert np.all(np.diff(best, axis=0) <= 0.0)
     assert np.all(best[-1] < 0.02 * best[0])

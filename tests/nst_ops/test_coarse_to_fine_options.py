@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from nst_ops import coarse_to_fine, colors, compiled
+from nst_ops import coarse_to_fine, colors, compiled, running_rows
 from nst_ops.errors import InputError
 from nst_ops.images import encode
+from nst_ops.inputs import Style
 from nst_ops.optimizers import make_optimizer
 from nst_ops.settings import Settings
-from nst_ops.targets import Style
 
 QUICK = {"precision": "float32", "steps": 2, "octaves": [1.0]}
 SHALLOW = {"content_layers": ["block2_conv1"], "style_layers": ["block1_conv1", "block2_conv1"]}
@@ -77,7 +78,7 @@ def test_step_compiles_under_xla_as_it_does_on_gpus(small, night, monkeypatch):
 def _arguments():
     chosen = settings()
     objective = coarse_to_fine._objective(chosen, None, False)
-    return (objective, make_optimizer("lbfgs", chosen.learning_rate), (1.0,), None)
+    return (objective, make_optimizer("lbfgs", chosen.learning_rate), (0,), None)
 
 
 def test_starts_from_the_photo(small, night):
@@ -159,6 +160,102 @@ def test_converged_rows_stop_alone(small, load, night):
     np.testing.assert_allclose(result.images[0], flat, atol=0.02)
 
 
+def test_stopped_rows_are_computed_no_more(small, night, monkeypatch):
+    """And end as they were when they stopped."""
+    flat = np.full_like(small, 0.5)
+    photos, paintings = np.stack([flat, small, flat]), [flat, night, flat]
+    chosen = settings(steps=12, tolerance=0.02, patience=3, optimizer="adam")
+    made = running_rows.RunningRows.advance
+    counts = []
+
+    def advance(self, step, weights):
+        def counting(state, *rest):
+            counts.append(state.trial.shape[0])
+            return step(state, *rest)
+
+        return made(self, counting, weights)
+
+    monkeypatch.setattr(running_rows.RunningRows, "advance", advance)
+    iterates = list(coarse_to_fine.stylize(photos, paintings, chosen))
+    stopped = next(index for index, iterate in enumerate(iterates) if iterate.stopped[0])
+    assert counts == [3] * (stopped + 1) + [1] * (len(counts) - stopped - 1) and 1 in counts
+    for iterate in iterates[stopped:]:
+        images, losses = iterate.image(), iterate.losses["total"]
+        np.testing.assert_array_equal(images[[0, 2]], iterates[stopped].image()[[0, 2]])
+        np.testing.assert_array_equal(losses[[0, 2]], iterates[stopped].best["total"][[0, 2]])
+        assert not np.array_equal(images[1], iterates[stopped].image()[1]) or iterate.step == (
+            iterates[stopped].step
+        )
+
+
+def test_on_a_gpu_stopped_rows_are_put_back(small, night, monkeypatch):
+    """There a smaller batch would be compiled anew."""
+    flat = np.full_like(small, 0.5)
+    photos, paintings = np.stack([flat, small]), [flat, night]
+    chosen = settings(steps=12, tolerance=0.02, patience=3)
+    apart = coarse_to_fine.run(photos, paintings, chosen)
+    monkeypatch.setattr(running_rows, "uses_xla", lambda: True)
+    together = coarse_to_fine.run(photos, paintings, chosen)
+    np.testing.assert_allclose(together.images, apart.images, atol=2e-3)
+    assert [report.scales[0].steps for report in together.reports] == [
+        report.scales[0].steps for report in apart.reports
+    ]
+
+
+def test_gathered_iterates_keep_pictures_but_no_states(small, night):
+    iterates = list(coarse_to_fine.stylize(small, [night], settings(steps=6, tolerance=0.0)))
+    assert len({iterate.image().tobytes() for iterate in iterates}) > 3
+    for iterate in iterates[:-1]:
+        with pytest.raises(InputError, match="only the latest iterate has a checkpoint"):
+            iterate.checkpoint()
+    assert iterates[-1].checkpoint().standing.step == 6
+
+
+@pytest.mark.parametrize("value", [5, np.float64(0.3), np.float32(2.0), np.int64(7)])
+def test_knobs_take_all_kinds_of_numbers(small, night, value):
+    knobs = coarse_to_fine.Knobs(5e3, 3e-2, 10.0)
+    losses = []
+    for iterate in coarse_to_fine.stylize(small, [night], settings(steps=3), knobs=knobs):
+        losses.append(iterate.losses["total"])
+        knobs.style_weight = value
+    assert np.isfinite(losses).all() and knobs.style_weight == float(value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, "much", None])
+def test_knobs_refuse_what_is_no_weight(value):
+    knobs = coarse_to_fine.Knobs(5e3, 3e-2, 10.0)
+    with pytest.raises(InputError, match="style_weight: .* is not a finite number of at least 0"):
+        knobs.style_weight = value
+    assert knobs.style_weight == 3e-2
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_rows_that_had_stopped_go_on_under_other_weights(small, night, monkeypatch, xla):
+    monkeypatch.setattr(running_rows, "uses_xla", lambda: xla)
+    # Without style, a photo is done at once, and noise has far to go to it.
+    knobs = coarse_to_fine.Knobs(5e3, 0.0, 0.0)
+    photos = np.stack([small, small])
+    initial = np.stack([small, np.random.default_rng(0).random(small.shape, np.float32)])
+    chosen = settings(steps=14, tolerance=1e-3, patience=3)
+    seen = []
+    for iterate in coarse_to_fine.stylize(
+        photos, [night, night], chosen, knobs=knobs, initial=initial
+    ):
+        seen.append(iterate)
+        if iterate.stopped[0] and not iterate.stopped[1]:
+            knobs.content_weight, knobs.style_weight = 1e3, 0.1
+    turn = next(index for index, each in enumerate(seen) if each.stopped[0])
+    assert seen[turn].stopped[0] in ("converged", "stalled") and not seen[turn + 1].stopped[0]
+    # The losses are those of the new weights, of its own picture.
+    for iterate in seen[turn + 1 :]:
+        assert iterate.best["total"][0] <= iterate.losses["total"][0]
+        assert iterate.best["style"][0] > 0.0
+    assert seen[-1].best["total"][0] < 0.9 * seen[turn + 1].losses["total"][0]
+    assert np.abs(seen[-1].image()[0] - small).mean() > 0.01
+    report = seen[-1].reports[0]
+    assert len(report.scales) == 1 and report.scales[0].steps > seen[turn].step
+
+
 def test_everything_converges_under_a_large_tolerance(small, night):
     chosen = settings(steps=50, tolerance=1.0, patience=2)
     (scale,) = coarse_to_fine.run(small, [night], chosen).reports[0].scales
@@ -181,6 +278,30 @@ def test_a_model_of_nans_is_reported_as_non_finite(small, night, optimizer):
     )
     (report,) = coarse_to_fine.run(small, [night], chosen, model=model).reports
     assert report.non_finite and report.scales[0].stop_reason == "non-finite"
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+@pytest.mark.parametrize("tile", [None, 48])
+def test_a_finite_loss_without_a_gradient_is_no_picture(small, night, optimizer, tile):
+    """Its photo would pass for the result, as converged."""
+    import keras
+
+    inputs = keras.Input((None, None, 3))
+
+    @tf.custom_gradient
+    def no_way_back(x):
+        return tf.identity(x), lambda upstream: upstream * float("nan")
+
+    model = keras.Model(inputs, {"block1_conv1": keras.layers.Activation(no_way_back)(inputs)})
+    chosen = settings(
+        content_layers=["block1_conv1"],
+        style_layers=["block1_conv1"],
+        optimizer=optimizer,
+        steps=12,
+    )
+    (report,) = coarse_to_fine.run(small, [night], chosen, model=model, tile=tile).reports
+    assert np.isfinite(report.curve[0][3:]).all()
+    assert report.non_finite and [scale.stop_reason for scale in report.scales] == ["non-finite"]
 
 
 def test_a_model_that_gives_no_dict(small, night):
@@ -218,3 +339,42 @@ def test_init_from_a_file_is_the_callers_to_read(small, night):
 def test_an_empty_batch(small, night):
     with pytest.raises(InputError, match="nothing to stylize"):
         coarse_to_fine.run(np.zeros((0, 64, 64, 3), np.float32), [], settings())
+
+
+@pytest.mark.parametrize("octaves", [[0.0, 0.0, 1.0], [0.0, 1.0]])
+def test_leading_octaves_of_weight_zero(load, octaves):
+    """The scale of 128 px, where only those would fit, is left out."""
+    photo, painting = load("rocket", 256), load("cafe_terrace_at_night", 256)
+    chosen = Settings(precision="float32", octaves=octaves, steps=1)
+    (report,) = coarse_to_fine.run(photo, [painting], chosen).reports
+    coarse = [] if len(octaves) == 3 else [(86, 128)]
+    assert [scale.size for scale in report.scales] == [*coarse, (171, 256)]
+    assert all(np.isfinite(point[2]) for point in report.curve)
+    with pytest.raises(InputError, match=r"octaves: \[0.0, 0.0, 1.0\].*at least 125 px"):
+        coarse_to_fine.run(load("rocket", 150), [painting], settings_of_octave(2))
+
+
+def settings_of_octave(octave):
+    return Settings(precision="float32", octaves=[float(i == octave) for i in range(octave + 1)])
+
+
+def test_octaves_of_weight_zero_are_not_computed(load):
+    """Nor do they change the picture."""
+    photo, painting = load("rocket", 96), load("cafe_terrace_at_night", 96)
+    alone = coarse_to_fine.run(photo, [painting], settings(octaves=[1.0], steps=3))
+    with_zero = coarse_to_fine.run(photo, [painting], settings(octaves=[1.0, 0.0], steps=3))
+    np.testing.assert_array_equal(alone.images, with_zero.images)
+
+
+def test_a_batch_of_paintings_with_different_octaves_is_its_singles(load):
+    """One is too narrow for the second octave."""
+    photos = np.stack([load("cat", 96)] * 2)
+    styles = [load("pere_tanguy", 96), load("pere_tanguy", 96)[:, 20:60]]
+    chosen = Settings(precision="float32", octaves=[1.0, 1.0], steps=3)
+    together = coarse_to_fine.run(photos, styles, chosen)
+    for row, style in enumerate(styles):
+        alone = coarse_to_fine.run(photos[row], [style], chosen)
+        np.testing.assert_allclose(together.images[row], alone.images[0], atol=0.02)
+        np.testing.assert_allclose(
+            together.reports[row].losses["total"], alone.reports[0].losses["total"], rtol=1e-3
+        )

@@ -38,3 +38,20 @@ def test_gradient():
         value = tf.reduce_sum(gram_matrix(features))
     expected = 2.0 / 12.0 * np.repeat(np.sum(features, -1, keepdims=True), 2, axis=-1)
     np.testing.assert_allclose(tape.gradient(value, features), expected, rtol=1e-5)
+
+
+def test_gradient_is_that_of_two_products():
+    """Of any function of the entries, not only of symmetric ones."""
+    rng = np.random.default_rng(4)
+    features = tf.constant(rng.normal(size=(2, 3, 4, 5)), tf.float32)
+    weights = tf.constant(rng.normal(size=(2, 5, 5)), tf.float32)
+    found = []
+    for product in (
+        lambda x: gram_matrix(x) * 12.0,
+        lambda x: tf.einsum("bhwc,bhwd->bcd", x, x),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            value = tf.reduce_sum(weights * product(features))
+        found.append(tape.gradient(value, features))
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)

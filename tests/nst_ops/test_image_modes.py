@@ -1,6 +1,7 @@
 """What `test_images` leaves: transparency in its many forms, orientations, foreign metadata."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -63,7 +64,8 @@ def test_half_transparent_is_half_white():
     for mode, color in (("RGBA", (0, 100, 0, 51)), ("LA", (100, 51))):
         picture = decode(saved(Image.new(mode, (4, 4), color)))
         np.testing.assert_allclose(picture.alpha, 0.2, atol=1e-3)
-        assert picture.pixels[0, 0, 1] == pytest.approx(0.2 * 100 / 255 + 0.8, abs=1e-3)
+        assert picture.pixels[0, 0, 1] == pytest.approx(100 / 255, abs=1e-3)
+        assert picture.on_white()[0, 0, 1] == pytest.approx(0.2 * 100 / 255 + 0.8, abs=1e-3)
 
 
 def test_full_alpha_is_none():
@@ -99,9 +101,37 @@ def test_profiles_that_cannot_apply_are_ignored():
         )
 
 
-def test_float_samples_are_refused():
-    with pytest.raises(InputError, match="a.tif: 32-bit float"):
-        decode(saved(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), path="a.tif")
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (np.float32, "32-bit float"),
+        (np.int32, "32-bit integer"),
+        (np.uint32, "32-bit integer"),
+        (np.int16, "signed 16-bit integer"),
+    ],
+)
+def test_samples_without_a_known_white_are_refused(kind, message):
+    depth = 8 * np.dtype(kind).itemsize
+    sign = {"u": 1, "i": 2, "f": 3}[np.dtype(kind).kind]
+    data = tiff(np.zeros((4, 4), kind), {258: depth, 339: sign})
+    with pytest.raises(InputError, match=f"a.tif: {message} samples are not supported"):
+        decode(data, path="a.tif")
+
+
+def test_sixteen_bit_grey_whose_zero_is_white():
+    grey = np.array([[0, 1000, 65535]], np.uint16)
+    pixels = decode(tiff(grey, {258: 16, 262: 0})).pixels
+    np.testing.assert_allclose(pixels[0, :, 0], 1.0 - grey[0] / 65535.0, atol=1e-6)
+
+
+def tiff(samples, tags):
+    """A grey TIFF of one strip, with these tags beside those that it needs."""
+    height, width = samples.shape
+    tags = {256: width, 257: height, 259: 1, 262: 1, 273: 8, 277: 1, 278: height} | tags
+    tags[279] = samples.nbytes
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + samples.nbytes) + samples.tobytes() + directory
 
 
 def test_provenance_is_only_ours():
@@ -170,7 +200,7 @@ def test_only_max_pixels_limits():
 def test_shrink_is_antialiased_and_takes_alpha_along():
     board = np.indices((64, 64)).sum(0) % 2
     picture = Picture(
-        np.repeat(board[..., None], 3, -1).astype(np.float32), board.astype(np.float32)
+        np.repeat(board[..., None], 3, -1).astype(np.float32), np.full((64, 64), 0.3, np.float32)
     )
     small = shrink(picture, 16)
     assert small.alpha.shape == (16, 16)

@@ -10,7 +10,16 @@ import pytest
 from PIL import Image, ImageCms, ImageFile
 
 from nst_ops.errors import InputError
-from nst_ops.images import FORMATS, Picture, decode, encode, is_whole, probe, shrink
+from nst_ops.images import (
+    FORMATS,
+    Picture,
+    check_format,
+    decode,
+    encode,
+    is_whole,
+    probe,
+    shrink,
+)
 
 PIXELS = np.linspace(0, 1, 24 * 32 * 3, dtype=np.float32).reshape(24, 32, 3)
 TOLERANCE = {"png": 0.002, "tiff": 0.002, "jpeg": 0.05, "webp": 0.08}
@@ -66,6 +75,69 @@ def test_transparent_pixels_show_white():
     assert picture.pixels.min() == 1.0 and picture.alpha.max() == 0.0
 
 
+def test_transparency_comes_back_as_it_was():
+    """A cut-out keeps the colour of its soft edge: no halo of the page it was seen on."""
+    levels = np.array([[[255, 0, 0, 255], [255, 0, 0, 128], [10, 200, 30, 3]]], np.uint8)
+    picture = decode(saved(Image.fromarray(levels), "PNG"))
+    for format in ("png", "tiff"):
+        again = encode(picture.pixels, format, alpha=picture.alpha)
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(again))), levels)
+    page = np.asarray(Image.open(io.BytesIO(encode(picture.pixels, "jpeg", alpha=picture.alpha))))
+    np.testing.assert_allclose(page[0, 1], [255, 127, 127], atol=12)
+
+
+def test_a_shrunk_cut_out_has_the_colour_of_what_is_seen():
+    """A red disc in what is hidden green."""
+    y, x = np.mgrid[:128, :128] - 63.5
+    alpha = np.clip(50.0 - np.hypot(x, y), 0.0, 1.0)
+    levels = np.zeros((128, 128, 4), np.uint8)
+    levels[..., 0], levels[..., 1] = 255 * (alpha > 0), 255 * (alpha == 0)
+    levels[..., 3] = np.round(255 * alpha)
+    whole = saved(Image.fromarray(levels), "PNG")
+    for picture in (shrink(decode(whole), 32), decode(whole, long_side=32)):
+        edge = (picture.alpha > 0.02) & (picture.alpha < 0.98)
+        assert edge.sum() > 20
+        np.testing.assert_allclose(picture.pixels[edge], [[1.0, 0.0, 0.0]] * edge.sum(), atol=0.02)
+        assert picture.pixels[picture.alpha == 0.0].min() == 1.0
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_decoding_small_is_decoding_and_shrinking(mode, orientation):
+    noise = np.random.default_rng(0).integers(0, 256, (61, 90, 4), np.uint8)
+    if mode == "I;16":
+        image = Image.fromarray(noise[..., 0].astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(noise).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(image, "PNG", exif=exif)
+    for long_side in (33, 200):
+        for enlarge in (False, True):
+            small = decode(data, long_side=long_side, enlarge=enlarge)
+            other = shrink(decode(data), long_side, enlarge=enlarge)
+            np.testing.assert_allclose(small.pixels, other.pixels, atol=1e-5)
+            if other.alpha is not None:
+                np.testing.assert_array_equal(small.alpha, other.alpha)
+
+
+@pytest.mark.parametrize("shape", [(6, 8, 3), (8, 6, 3)])
+def test_a_jpeg_is_not_decoded_much_larger_than_needed(shape, monkeypatch):
+    smooth = Picture(np.random.default_rng(0).random(shape, np.float32))
+    data = encode(shrink(smooth, 1001, enlarge=True).pixels, "jpeg", quality=95)
+    seen = []
+    load = ImageFile.ImageFile.load
+    monkeypatch.setattr(
+        ImageFile.ImageFile, "load", lambda image: (seen.append(image.size), load(image))[1]
+    )
+    small = decode(data, long_side=100)
+    assert 200 <= max(seen[0]) <= 260
+    monkeypatch.undo()
+    whole = shrink(decode(data), 100)
+    assert small.pixels.shape == whole.pixels.shape
+    np.testing.assert_allclose(small.pixels, whole.pixels, atol=0.03)
+
+
 def test_profile_is_converted():
     """Another profile changes the pixels, sRGB does not."""
     image = Image.new("RGB", (8, 8), (100, 150, 200))
@@ -97,14 +169,26 @@ def test_bad_files(data, message):
 
 def test_16_bit_grey_with_a_transparent_colour():
     grey = np.linspace(0, 65535, 100).astype(np.uint16).reshape(10, 10)
-    data = saved(Image.fromarray(grey), "PNG", transparency=0)
-    np.testing.assert_allclose(decode(data).pixels[..., 0], grey / 65535, atol=1e-4)
+    data = saved(Image.fromarray(grey), "PNG", transparency=int(grey[3, 4]))
+    picture = decode(data)
+    assert np.argwhere(picture.alpha == 0.0).tolist() == [[3, 4]] and picture.alpha.max() == 1.0
+    visible = picture.alpha > 0.0
+    np.testing.assert_allclose(picture.pixels[visible, 0], grey[visible] / 65535, atol=1e-4)
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_cut_file_is_not_whole(format):
     data = encode(PIXELS, format)
     assert is_whole(data) and not is_whole(data[:-30])
+
+
+@pytest.mark.parametrize(("format", "longest"), [("jpeg", 65_500), ("webp", 16_383)])
+def test_what_a_format_cannot_hold(format, longest):
+    assert probe(encode(np.zeros((1, longest, 3), np.float32), format)).size == (1, longest)
+    for size in ((longest + 1, 1), (1, longest + 1)):
+        with pytest.raises(InputError, match=f"{size[0]}x{size[1]} px.*{longest} px; use.*png"):
+            encode(np.zeros((*size, 3), np.float32), format)
+    check_format((longest + 1, 1), "png")
 
 
 def test_limits_hold_before_decoding():
@@ -122,15 +206,64 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
     return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
 
 
-def png(*chunks: bytes, size=(16, 16)) -> bytes:
-    """A grey 8-bit PNG with more chunks before its pixels."""
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0))
-    rows = png_chunk(b"IDAT", zlib.compress(bytes(17 * 16)))
+def png(*chunks: bytes, size=(16, 16), depth=8, color=0, rows=bytes(17 * 16)) -> bytes:
+    """A PNG, black and of 8-bit grey, with more chunks before its pixels."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", *size, depth, color, 0, 0, 0))
+    rows = png_chunk(b"IDAT", zlib.compress(rows))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + rows + png_chunk(b"IEND", b"")
 
 
 def test_the_hand_made_png_is_one():
     assert decode(png()).pixels.shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "key", "levels"),
+    [
+        (1, "50", "0001", [0, 1, 0, 1]),
+        (2, "1b", "0002", [0, 1 / 3, 2 / 3, 1]),
+        (4, "0f7f", "000f", [0, 1, 7 / 15, 1]),
+        (8, "00ff7fff", "00ff", [0, 1, 127 / 255, 1]),
+        (16, "0000ffff7fffffff", "ffff", [0, 1, 32767 / 65535, 1]),
+    ],
+)
+def test_the_transparent_grey_of_a_png_of_any_depth(depth, row, key, levels):
+    rows = b"\0" + bytes.fromhex(row)
+    picture = decode(
+        png(png_chunk(b"tRNS", bytes.fromhex(key)), size=(4, 1), depth=depth, rows=rows)
+    )
+    hidden = np.array([level == (2 / 3 if depth == 2 else 1) for level in levels])
+    np.testing.assert_array_equal(picture.alpha[0], np.where(hidden, 0.0, 1.0))
+    expected = np.where(hidden, 1.0, levels)
+    np.testing.assert_allclose(picture.pixels[0, :, 0], expected, atol=0.003)
+
+
+def test_the_transparent_colour_of_a_16_bit_png():
+    rows = b"\0" + bytes.fromhex("ffff 8080 0101  0000 8080 0101")
+    key = png_chunk(b"tRNS", bytes.fromhex("ffff 8080 0101"))
+    picture = decode(png(key, size=(2, 1), depth=16, color=2, rows=rows))
+    assert picture.alpha.tolist() == [[0.0, 1.0]]
+    np.testing.assert_allclose(picture.pixels[0, 1], [0.0, 128 / 255, 1 / 255], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        ([], 0.5),
+        ([(b"gAMA", 100_000)], 0.5 ** (1 / 2.2)),  # linear light
+        ([(b"gAMA", 45_455)], 0.5),  # as shown on a screen
+        ([(b"gAMA", 45_000)], 0.5),  # a difference that libpng leaves out too
+        ([(b"gAMA", 0)], 0.5),
+        ([(b"gAMA", 1)], 0.5),  # damage
+        ([(b"sRGB", None), (b"gAMA", 100_000)], 0.5),
+    ],
+)
+def test_gamma_of_a_png(chunks, expected):
+    found = [
+        png_chunk(kind, b"\0" if value is None else value.to_bytes(4)) for kind, value in chunks
+    ]
+    data = png(*found, size=(1, 1), depth=16, rows=b"\0\x7f\xff")
+    assert decode(data).pixels[0, 0, 0] == pytest.approx(expected, abs=1e-4)
 
 
 BOMB = zlib.compress(bytes(100_000_000), 9)  # 97 KB

@@ -3,7 +3,15 @@ from pydantic import ValidationError
 
 from nst_ops.errors import InputError
 from nst_ops.settings import Scale, Settings
-from nst_ops.sizes import fit, least_side, octave_sizes, output_size, schedule
+from nst_ops.sizes import (
+    fit,
+    largest_style_side,
+    least_side,
+    octave_sizes,
+    octaves_in_use,
+    output_size,
+    schedule,
+)
 
 
 @pytest.mark.parametrize(
@@ -81,13 +89,32 @@ def test_output_size_names_the_layer_and_the_remedy():
     assert output_size((32, 32), Settings(size=512)) == (32, 32)
 
 
+def test_scales_without_an_octave_that_counts_are_left_out():
+    settings = Settings(octaves=[0.0, 0.0, 1.0])
+    assert [p.size for p in schedule((170, 256), settings)] == [(170, 256)]
+    assert octaves_in_use((170, 256), settings.octaves, 32) == (2,)
+    assert octaves_in_use((85, 128), settings.octaves, 32) == ()
+    with pytest.raises(InputError, match="100x150 px.*at least 125 px.*or those octaves"):
+        output_size((100, 150), settings)
+
+
+def test_how_large_a_painting_is_seen_at_most():
+    settings = Settings(style_scales=[{"ratio": 0.5}, {"size": 300}])
+    assert largest_style_side((2000, 3000), (341, 512), settings) == 300
+    assert largest_style_side((200, 280), (341, 512), settings) == 280
+    assert largest_style_side((3000, 200), (341, 512), Settings()) == 512
+    # At the coarsest scale it is seen larger than asked for: 128 px would be 9 px wide.
+    assert largest_style_side((3000, 200), (85, 128), Settings()) == 480
+    with pytest.raises(InputError, match="20x400 px.*at least 32 px"):
+        largest_style_side((20, 400), (341, 512), Settings())
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"scales": [{"size": 128, "steps": 1}, {"size": 64, "steps": 1}]}, "must grow"),
         ({"scales": []}, "list is empty"),
         ({"octaves": [0.0, 0.0]}, "all weights are 0"),
-        ({"style_layers": ["block9_conv1"]}, "no layer 'block9_conv1'"),
         ({"content_weight": 0, "style_weight": 0}, "nothing to optimise"),
         ({"style_scales": [{}]}, "either ratio or size"),
         ({"content_weight": float("inf")}, "finite"),

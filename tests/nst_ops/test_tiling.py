@@ -3,11 +3,14 @@ import pytest
 import tensorflow as tf
 
 from nst_ops import coarse_to_fine, tiling
+from nst_ops.geometry import margin, vgg19_geometry
+from nst_ops.inputs import Style
 from nst_ops.losses import LossWeights, Targets
 from nst_ops.objective import Objective, evaluate
 from nst_ops.settings import Settings
-from nst_ops.targets import Style, TargetCache, content_targets, style_targets
-from nst_ops.tiles import margin, tiles
+from nst_ops.sizes import octaves_in_use
+from nst_ops.targets import TargetCache, content_targets, style_targets
+from nst_ops.tiles import tiles
 from nst_ops.tiling import evaluate_tiled
 from nst_ops.vgg import vgg19
 
@@ -36,10 +39,15 @@ def test_inner_parts_cover_the_picture_once(size):
     assert (seen == 1).all()
 
 
+def margin_of(*layers):
+    return margin(map(vgg19_geometry, layers))
+
+
 def test_margin_is_what_the_deepest_layer_sees():
-    assert margin(["block1_conv1"]) == margin(["block5_conv1", "block2_conv1"]) == 80
+    assert margin_of("block1_conv1") == 16  # tiles begin at multiples of it
+    assert margin_of("block5_conv1", "block2_conv1") == 80
     # Three convolutions more, at stride 16.
-    assert margin(["block5_conv4", "block5_conv1"]) == 80 + 3 * 16
+    assert margin_of("block5_conv4", "block5_conv1") == 80 + 3 * 16
 
 
 def relative(found, expected):
@@ -52,11 +60,13 @@ def compare(photo, painting, picture, side, settings):
     both = []
     for tile in (None, side):
         styles = [Style(painting)]
+        style = style_targets(styles, size, size, settings, objective, TargetCache())
         targets = Targets(
             content_targets(photo, objective, tile),
-            style_targets(styles, size, size, settings, objective, TargetCache(), tile),
+            tuple(target.grams for target in style),
+            tuple(tf.constant([target.weight]) for target in style),
         )
-        octaves = tuple(settings.octaves)
+        octaves = octaves_in_use(size, settings.octaves, objective.least_side)
         if tile is None:
             both.append(evaluate(objective, octaves, picture, targets, WEIGHTS))
         else:
@@ -69,7 +79,9 @@ def compare(photo, painting, picture, side, settings):
     return np.abs(tiled_gradient - gradient).max() / np.abs(gradient).max()
 
 
-@pytest.mark.parametrize("octaves", [[1.0], [1.0, 0.5], [1.0, 0.5, 1.0]])
+@pytest.mark.parametrize(
+    "octaves", [[1.0], [1.0, 0.5], [1.0, 0.5, 1.0], [0.0, 1.0], [1.0, 0.0, 1.0]]
+)
 def test_loss_and_gradient_are_those_of_the_whole_picture(load, octaves, monkeypatch):
     """Odd sizes, so that pooling drops a row, and several tiles and strips a side."""
     monkeypatch.setattr(tiling, "_STRIP", 40)

@@ -149,7 +149,7 @@ def test_validate_and_doctor(collection):
     assert "photos that are no images: 1\n  line 6" in done.stdout
     assert "million px x steps a second" in done.stdout
     done = nst("doctor")
-    assert done.returncode == 0 and "42200b99" in done.stdout and "bfloat16" in done.stdout
+    assert done.returncode == 0 and "42200b99" in done.stdout and "auto is " in done.stdout
 
 
 @pytest.mark.parametrize(

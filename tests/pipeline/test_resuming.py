@@ -8,7 +8,7 @@ import pytest
 
 from nst_ops.images import decode
 from nst_ops.memory import predict_bytes
-from pipeline import optimising, stylizing, work
+from pipeline import optimising, parallelism, stylizing, work
 from pipeline.stylizing import Stylizer
 
 from .conftest import plans, settings, write_manifest
@@ -47,6 +47,12 @@ def stylize(folder, batch, after=None, end=None):
 
 def kill():
     raise Killed
+
+
+@pytest.fixture
+def no_caches(monkeypatch):
+    """All of `memory_limit` is for the picture."""
+    monkeypatch.setattr(parallelism, "_CACHE", 0)
 
 
 @pytest.fixture
@@ -144,7 +150,7 @@ def test_unusable_checkpoints_are_ignored_with_a_warning(one, tmp_path, fault):
 
 
 @pytest.mark.parametrize("setting", ["memory_limit", "tiling"])
-def test_less_memory_is_taken_seriously(tmp_path, setting):
+def test_less_memory_is_taken_seriously(tmp_path, setting, no_caches):
     """The picture is the same with it, but a run that died for its memory would die again."""
     manifest = write_manifest(tmp_path / "one.csv", ["rocket"])
     large = {"scales": [{"size": 48, "steps": 3}, {"size": 96, "steps": 2}]}
@@ -152,7 +158,7 @@ def test_less_memory_is_taken_seriously(tmp_path, setting):
     one = plans(manifest, settings(**large))
     with pytest.raises(Killed):
         stylize(tmp_path, one, 5, kill)
-    whole = predict_bytes(one[0].size, settings(**large))
+    whole = predict_bytes(one[0].size, settings(**large), sources=one[0].sources)
     change = {"memory_limit": whole - 1, "tiling": 64}[setting]
     one = plans(manifest, settings(**large, **{setting: change}))
     with pytest.warns(UserWarning, match=f"ignored: .*{setting}.*begin anew"):
@@ -207,9 +213,10 @@ def test_exhausted_memory_halves_the_batch_then_tiles(tmp_path, monkeypatch):
     assert tried == [(2, None), (1, None), (1, 48), (1, None), (1, 48)]
 
 
-def test_parts_of_a_batch_that_is_too_large_go_on_too(tmp_path):
+def test_parts_of_a_batch_that_is_too_large_go_on_too(tmp_path, no_caches):
     manifest = write_manifest(tmp_path / "two.csv", ["rocket", "rocket"], id="ab")
-    one = predict_bytes(plans(manifest, settings())[0].size, settings())
+    (plan, _) = plans(manifest, settings())
+    one = predict_bytes(plan.size, settings(), sources=plan.sources)
     config = settings(memory_limit=one, checkpoint_seconds=0)
     with pytest.raises(Killed):
         stylize(tmp_path, plans(manifest, config), 8, kill)  # within the second picture

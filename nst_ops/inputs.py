@@ -1,0 +1,143 @@
+"""What callers of `stylize` hand over, checked and brought into one form."""
+
+import functools
+import hashlib
+import math
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nst_ops.errors import InputError, short
+
+_ROUNDING = 1e-3  # beyond [0, 1], as resampling and half precision leave it: clipped, not refused
+
+
+@dataclass(frozen=True, eq=False)
+class Style:
+    """One painting of a blend: [h, w, 3] float32 sRGB in [0, 1], and its weight, above 0."""
+
+    image: np.ndarray
+    weight: float = 1.0
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the pixels, taken once."""
+        return hashlib.sha256(np.ascontiguousarray(self.image)).hexdigest()
+
+    def weighing(self, weight: float) -> "Style":
+        """The same painting with another weight."""
+        if weight == self.weight:
+            return self
+        other = Style(self.image, weight)
+        other.__dict__["digest"] = self.digest
+        return other
+
+
+def image_batch(images: Any, name: str, count: int | None = None) -> np.ndarray:
+    """Images as [B, H, W, 3] float32 in [0, 1]; of such an array, no copy.
+
+    Args:
+      images: [B, H, W, 3], or one, [H, W, 3].
+      name: for errors.
+      count: how many there should be.
+
+    Raises:
+      InputError: they are not.
+    """
+    try:
+        batch = np.asarray(images, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: no array of numbers ({error}); expected [B, H, W, 3]") from error
+    batch = batch[None] if batch.ndim == 3 else batch
+    if batch.ndim != 4 or batch.shape[-1] != 3:
+        raise InputError(f"{name} has shape {batch.shape}; expected [B, H, W, 3] or [H, W, 3]")
+    if not batch.size:
+        raise InputError(f"{name} has shape {batch.shape}: nothing to stylize")
+    if count is not None and len(batch) != count:
+        raise InputError(f"{count} photos but {len(batch)} of {name}; give one per photo")
+    low, high = batch.min(), batch.max()
+    if not (low >= -_ROUNDING and high <= 1.0 + _ROUNDING):  # also false for NaN
+        raise InputError(
+            f"{name} has values from {low:g} to {high:g}; expected sRGB in [0, 1] (divide 8-bit by "
+            "255)"
+        )
+    return batch if low >= 0.0 and high <= 1.0 else np.clip(batch, 0.0, 1.0)
+
+
+def style_blends(styles: Any, count: int) -> list[list[Style]]:
+    """A blend of paintings for each of `count` photos.
+
+    Args:
+      styles: per photo a painting [h, w, 3], a `Style`, an (image, weight), or a list of these;
+        for one photo, also one painting or `Style` by itself.
+
+    Raises:
+      InputError: something else, images that are none, or weights that are not above 0.
+    """
+    if isinstance(styles, Style) or _is_image(styles):
+        styles = [styles]
+    if not _is_sequence(styles):
+        raise InputError(
+            f"styles: {short(styles)} is no list; give one painting or blend per photo"
+        )
+    if len(styles) != count:
+        raise InputError(
+            f"{count} photos but {len(styles)} styles; give one painting or blend per photo"
+        )
+    return [_blend(entry) for entry in styles]
+
+
+def photo_seeds(seeds: Sequence[int] | np.ndarray | None, count: int, default: int) -> list[int]:
+    """One per photo; the default for each if there are none.
+
+    Raises:
+      InputError: not as many as photos, or not whole numbers of at least 0.
+    """
+    if seeds is None:
+        return [default] * count
+    found = np.asarray(seeds)
+    if found.shape != (count,) or found.dtype.kind not in "iu" or found.min() < 0:
+        raise InputError(
+            f"seeds: {short(seeds)} for {count} photos; give one whole number of at least 0 each"
+        )
+    return [int(seed) for seed in found]
+
+
+def _blend(entry: Any) -> list[Style]:
+    if isinstance(entry, Style) or _is_image(entry) or _is_weighted(entry):
+        return [_style(entry)]
+    if not _is_sequence(entry) or not len(entry):
+        raise InputError(
+            f"styles: {short(entry)} is no painting [h, w, 3], Style(image, weight) or list of "
+            "these"
+        )
+    return [_style(each) for each in entry]
+
+
+def _style(entry: Any) -> Style:
+    if _is_weighted(entry):
+        style = Style(*entry)
+    else:
+        style = entry if isinstance(entry, Style) else Style(entry)
+    if not isinstance(style.weight, numbers.Real) or not 0.0 < style.weight < math.inf:
+        raise InputError(f"a style has weight {short(style.weight)}; expected a number above 0")
+    image = image_batch(style.image, "a style", count=1)[0]
+    # The very same where it can be: it may know its digest.
+    same = isinstance(style.image, np.ndarray) and np.may_share_memory(image, style.image)
+    return style if same else Style(image, float(style.weight))
+
+
+def _is_image(value: Any) -> bool:
+    return not isinstance(value, list | tuple) and len(getattr(value, "shape", ())) in (2, 3)
+
+
+def _is_weighted(value: Any) -> bool:
+    pair = isinstance(value, list | tuple) and len(value) == 2
+    return pair and isinstance(value[1], numbers.Real)
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, list | tuple) or len(getattr(value, "shape", ())) == 4

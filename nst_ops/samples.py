@@ -1,0 +1,158 @@
+"""The samples of an opened image file as sRGB planes and alpha: palettes, inks, profiles, depths,
+gamma and colour keys are dealt with here.
+
+A plane is [H, W] float32 in [0, 1].
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms
+
+from nst_ops.errors import InputError
+
+_DISPLAY_GAMMA = 1 / 2.2  # the gAMA of a PNG that is shown as it is
+_GAMMA_THRESHOLD = 0.05  # libpng's: smaller corrections are left out
+_WHITE_IS_ZERO = 0  # TIFF's PhotometricInterpretation
+
+
+class Samples(NamedTuple):
+    """What an image file holds, upright: an `L`, `RGB` or 16-bit grey image, and how to see it."""
+
+    image: Image.Image
+    alpha: np.ndarray | None  # a plane
+    exponent: float = 1.0  # that brings the image's values to sRGB's
+    inverted: bool = False  # whether 0 is white
+
+    def planes(self) -> Iterator[np.ndarray]:
+        """Red, green and blue, one after the other, so that a large picture need not be held whole
+        in float32. A grey picture gives one plane only.
+        """
+        if self.image.mode not in ("L", "RGB"):
+            yield self._corrected(np.asarray(self.image, np.float32), 65535.0)
+            return
+        for band in self.image.getbands():
+            yield self._corrected(np.asarray(self.image.getchannel(band), np.float32), 255.0)
+
+    def _corrected(self, plane: np.ndarray, white: float) -> np.ndarray:
+        plane = np.divide(plane, white, out=plane if plane.flags.writeable else None)
+        if self.inverted:
+            plane = 1.0 - plane
+        return plane if self.exponent == 1.0 else plane**self.exponent
+
+
+def read_samples(image: Image.Image, transpose: Image.Transpose | None, path: str) -> Samples:
+    """The samples of an image that is opened but not yet loaded.
+
+    Args:
+      transpose: what sets it upright.
+      path: for errors.
+
+    Raises:
+      InputError: 32-bit samples, which have no agreed white.
+      OSError, SyntaxError, ...: what Pillow raises for damaged files.
+    """
+    depth = _depth(image)
+    image.load()
+    profile, exponent = image.info.get("icc_profile"), _exponent(image)
+    photometric = _tag(image, ExifTags.Base.PhotometricInterpretation)
+    inverted = _is_deep_grey(image) and photometric == _WHITE_IS_ZERO
+    key_alpha = _color_key_alpha(image, depth)
+    if transpose is not None:
+        image = image.transpose(transpose)
+        key_alpha = key_alpha and key_alpha.transpose(transpose)
+    if key_alpha is None:
+        image, alpha = _split_alpha(image)
+    else:
+        alpha = np.asarray(key_alpha, np.float32) / 255.0
+    return Samples(_to_srgb(image, profile, path), alpha, exponent, inverted)
+
+
+def _exponent(image: Image.Image) -> float:
+    """Of a PNG that says how bright its values are, and neither by a profile nor as sRGB."""
+    gamma = image.info.get("gamma")
+    if image.format != "PNG" or not gamma or {"srgb", "icc_profile"} & image.info.keys():
+        return 1.0
+    exponent = _DISPLAY_GAMMA / gamma
+    # What nobody can have meant is taken for damage.
+    return exponent if _GAMMA_THRESHOLD < abs(exponent - 1.0) and 0.1 < exponent < 10.0 else 1.0
+
+
+def _color_key_alpha(image: Image.Image, depth: int) -> Image.Image | None:
+    """An `L` image, 0 where the file's one transparent colour is, which PNG and GIF may have.
+
+    Pillow's own conversion compares the key, of the file's depth, with samples of 8 bits.
+
+    Args:
+      depth: bits of the file's samples.
+    """
+    key = image.info.get("transparency")
+    if not (image.mode in ("1", "L", "RGB") or _is_deep_grey(image)):
+        return None
+    if not isinstance(key, int | tuple):
+        return None
+    if image.mode == "1":
+        image = image.convert("L")
+    elif image.mode == "L" and depth < 8:
+        key = key * 255 // (2**depth - 1)
+    elif isinstance(key, tuple) and depth == 16:
+        key = tuple(value >> 8 for value in key)
+    same = np.asarray(image) == np.asarray(key)
+    return Image.fromarray(np.where(same.all(-1) if same.ndim == 3 else same, 0, 255).astype("u1"))
+
+
+def _depth(image: Image.Image) -> int:
+    """Bits of a file's samples, by Pillow's name for how they are packed, such as `L;4`; known
+    until the image is loaded.
+    """
+    packed = re.search(r";(\d+)", str(image.tile[0].args)) if image.tile else None
+    return int(packed[1]) if packed else 8
+
+
+def _is_deep_grey(image: Image.Image) -> bool:
+    return image.mode.startswith("I;16")
+
+
+def _tag(image: Image.Image, number: int) -> object:
+    return getattr(image, "tag_v2", {}).get(number)
+
+
+def _split_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode in ("LA", "RGBA", "La", "RGBa"):
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode))
+        alpha = np.asarray(image.getchannel("A"), np.float32) / 255.0
+        return image.convert("L" if image.mode == "LA" else "RGB"), alpha
+    return image, None
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None, path: str) -> Image.Image:
+    """An `L`, `RGB` or 16-bit grey image."""
+    if _is_deep_grey(image):
+        return image
+    if image.mode in ("I", "F"):
+        kind = "float" if image.mode == "F" else "integer"
+        bits = _tag(image, ExifTags.Base.BitsPerSample)
+        depth = bits[0] if isinstance(bits, tuple) else 32
+        sign = "signed " if image.mode == "I" and depth < 32 else ""
+        raise InputError(
+            f"{sign}{depth}-bit {kind} samples are not supported, as nothing says which value is "
+            "white; save as 8 or 16 bits per channel, unsigned",
+            path=path,
+        )
+    if image.mode == "1":
+        image = image.convert("L")
+    if profile and image.mode in ("RGB", "CMYK", "L"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(
+                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+            image = converted or image
+        except (ImageCms.PyCMSError, OSError):
+            pass  # a damaged profile, or another colour space's: viewers ignore those too
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")

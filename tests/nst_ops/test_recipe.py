@@ -1,0 +1,98 @@
+"""The identity of finished pictures: collections of users hang on it."""
+
+import hashlib
+import json
+
+import pytest
+
+from nst_ops import recipe as recipes
+from nst_ops.recipe import recipe
+from nst_ops.settings import Settings
+
+SIZE = (341, 512)
+
+
+def digest(settings=None, picture=SIZE):
+    text = json.dumps(recipe(Settings(**(settings or {})), picture), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+# Never change a line: it would make users' collections anew. If a picture changes, METHOD does.
+HELD = {
+    "c3c9ae98ac21": {},
+    "1ced6adddcaf": {"scales": [{"size": 128, "steps": 50}, {"size": 512, "steps": 20}]},
+    "b811afc52193": {"content_weight": 1e3, "style_weight": 0.1, "tv_weight": 100.0},
+    "173ab45cb6a5": {"content_layers": ["block3_conv1"], "style_layers": {"block1_conv1": 2.0}},
+    "3da8ee5e89ba": {"optimizer": "adam", "learning_rate": 0.05},
+    "2d3c0e22baa0": {"init": "noise", "seed": 7},
+    "4241aef3c012": {
+        "color": "match",
+        "pooling": "average",
+        "octaves": [1.0],
+        "precision": "float32",
+    },
+}
+
+
+@pytest.mark.parametrize("held", HELD)
+def test_pictures_made_by_this_version_stay_known(held):
+    assert digest(HELD[held]) == held
+
+
+@pytest.mark.parametrize(
+    "inert",
+    [
+        {"learning_rate": 0.5},  # L-BFGS has none
+        {"seed": 3},  # nothing is random
+        {"size": 600},  # the photo has 512 px
+        {"enlarge": True},
+        {"weights": "elsewhere.npz"},  # whose bytes count
+        {"content_layers": ["block4_conv2"]},  # the same, said in another way
+        {"octaves": [1, 1, 1]},
+    ],
+)
+def test_settings_without_effect_change_nothing(inert):
+    assert digest(inert) == digest()
+
+
+def test_listed_scales_leave_size_and_steps_without_effect():
+    listed = {"scales": [{"size": 128, "steps": 50}, {"size": 512, "steps": 20}]}
+    assert digest(listed | {"size": 64, "steps": 9}) == digest(listed)
+
+
+def test_a_term_of_weight_zero_needs_no_settings():
+    for weight, setting in (
+        ("content_weight", {"content_layers": ["block2_conv1"]}),
+        ("style_weight", {"style_scales": [{"ratio": 0.5}]}),
+    ):
+        assert digest({weight: 0} | setting) == digest({weight: 0}) != digest()
+
+
+@pytest.mark.parametrize(
+    "effect",
+    [
+        {"steps": 23},
+        {"size": 500},
+        {"tolerance": 0.01},
+        {"patience": 6},
+        {"init": "noise"},
+        {"color": "content"},
+        {"precision": "float32"},
+        {"pooling": "average"},
+        {"octaves": [1.0, 1.0]},
+        {"style_scales": [{"size": 256}]},
+        {"optimizer": "adam"},
+        {"style_layers": ["block1_conv1"]},
+    ],
+)
+def test_settings_with_an_effect_do(effect):
+    picture = (333, 500) if "size" in effect else SIZE
+    assert digest(effect, picture) != digest()
+
+
+def test_every_setting_is_known_to_the_recipe():
+    """Whoever adds one says what pictures that were made before had in its place."""
+    known = recipes._UNNAMED.keys() | recipes._ELSEWHERE
+    assert known == Settings.model_fields.keys()
+    # As long as no default has changed, a recipe of defaults names none.
+    assert set(recipe(Settings(), SIZE)) == {"engine", "method", "scales"}
