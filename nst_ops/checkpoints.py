@@ -48,6 +48,7 @@ def save(checkpoint: Checkpoint, file: BinaryIO, **facts: Any) -> None:
         "step": standing.step,
         "stopped": standing.stopped,
         "seconds": standing.seconds,
+        "weights": standing.weights,
         "reports": [[r.scales, r.curve, r.losses] for r in checkpoint.reports],
         "facts": facts,
     }
@@ -73,6 +74,7 @@ def load(file: BinaryIO) -> tuple[Checkpoint, dict[str, Any]]:
             arrays["since"],
             tuple(header["stopped"]),
             header["seconds"],
+            header["weights"] and tuple(header["weights"]),
         )
         reports = [_report(*parts) for parts in header["reports"]]
         return Checkpoint(header["scale"], standing, state, reports), header["facts"]

@@ -106,6 +106,8 @@ def stylize(
       InputError: shapes, counts or ranges that do not fit, a layer the weights lack.
     """
     settings = settings or Settings()
+    if tile is not None and (tile < 16 or tile % 16):
+        raise InputError(f"tile: {tile} is not a multiple of 16 px, at least 16")
     knobs = knobs or Knobs(settings.content_weight, settings.style_weight, settings.tv_weight)
     contents = image_batch(contents, "contents")
     blends = style_blends(styles, len(contents))
@@ -145,6 +147,7 @@ def stylize(
             state = optimizer.start(first)
             del first
         elif standing.step == 0:
+            teller.forget()
             state = optimizer.resize(state, plan.size)
         del photo  # a picture's memory, which may be gigabytes
         step = _step(objective, optimizer, octaves, side)
@@ -168,7 +171,12 @@ class _Teller:
 
     def __init__(self, plans: Sequence[ScalePlan], finished: Callable[[tf.Tensor], np.ndarray]):
         self._plans, self._finished = plans, finished
+        self.forget()
+
+    def forget(self) -> None:
+        """Lets go of the latest state, which is as large as a checkpoint."""
         self._latest: Callable[[], Checkpoint] | None = None
+        self._parts: Sequence[Part] = ()
 
     def iterate(
         self,
@@ -246,15 +254,14 @@ def _optimise(
     Yields:
       Per step the losses of its trial, which images it was of, [B] bool, and where that has led.
     """
-    set_to = None
     running.set_aside(~standing.active)
     while not standing.finished:
         weights = (knobs.content_weight, knobs.style_weight * plan.weight, knobs.tv_weight)
-        if weights != set_to and set_to is not None:
+        if standing.weights not in (None, weights):
             running.begin_anew(~standing.active)
             standing = standing.under_other_weights()
             running.set_aside(~standing.active)
-        set_to = weights
+        standing = standing._replace(weights=weights)
         started = time.perf_counter()
         ran = standing.active
         found, rejections = running.advance(step, LossWeights(*map(tf.constant, weights)))

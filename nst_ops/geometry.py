@@ -22,6 +22,7 @@ class LayerGeometry(NamedTuple):
     # Pixels that a position sees beyond its own cell, to each side; None where a part of the image
     # would not give the same features as the whole, so that there can be no tiles.
     reach: int | None
+    cut: int = 0  # px that convolutions without padding take off, of both borders together
 
 
 Geometry = Mapping[str, LayerGeometry]
@@ -43,7 +44,7 @@ def least_side(layers: Iterable[LayerGeometry]) -> int:
     """Shortest side in px that leaves the coarsest layer two positions, the least that has a
     texture.
     """
-    return 2 * max(layer.stride for layer in layers)
+    return max(2 * layer.stride + layer.cut for layer in layers)
 
 
 def margin(layers: Iterable[LayerGeometry]) -> int:
@@ -61,7 +62,7 @@ def margin(layers: Iterable[LayerGeometry]) -> int:
             "`same` padding, do"
         )
     step = alignment(layers)
-    return -(-max(reaches) // step) * step
+    return -(-max(1, *reaches) // step) * step  # total variation sees the next pixel
 
 
 def alignment(layers: Iterable[LayerGeometry]) -> int:
@@ -77,8 +78,14 @@ def model_geometry(model: "keras.Model", layers: Iterable[str]) -> dict[str, Lay
     """
     known = _traced(model)
     found = {}
-    side = 512  # px; any that is large beside what convolutions without padding cut off
-    shapes = model.compute_output_shape((1, side, side, 3))
+    side = 20_160  # px: of many divisors, so that nothing is left over
+    try:
+        shapes = model.compute_output_shape((1, side, side, 3))
+    except Exception as error:  # Keras raises of all kinds
+        raise InputError(
+            f"the model takes no images [B, H, W, 3] of any size ({error}); use one of shape "
+            "(None, None, 3)"
+        ) from error
     for layer in layers:
         shape = shapes[layer]
         if len(shape) != 4 or not shape[1]:
@@ -88,7 +95,7 @@ def model_geometry(model: "keras.Model", layers: Iterable[str]) -> dict[str, Lay
             )
         stride = max(1, round(side / shape[1]))
         traced = known.get(id(model.output[layer]))
-        found[layer] = traced or LayerGeometry(stride, None)
+        found[layer] = traced or LayerGeometry(stride, None, max(0, side - stride * shape[1]))
     return found
 
 

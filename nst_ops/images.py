@@ -74,9 +74,10 @@ class Header(NamedTuple):
         or eighth of each side, as long as that is twice what is wanted.
         """
         height, width = self.size
-        if self.format != "JPEG":
+        if self.format not in ("JPEG", "MPO"):
             return height * width
-        spare = max(height, width) // (2 * long_side)
+        wanted = fit(self.size, long_side)
+        spare = min(height // (2 * wanted[0]), width // (2 * wanted[1]))
         factor = next(factor for factor in (8, 4, 2, 1) if spare >= factor or factor == 1)
         return -(-height // factor) * -(-width // factor)
 

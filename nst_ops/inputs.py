@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import math
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 
 from nst_ops.errors import InputError, short
 
+_WEIGHTS = (1e-6, 1e6)  # a style's: beyond, float32 would lose it beside others, or overflow
 _ROUNDING = 1e-3  # beyond [0, 1], as resampling and half precision leave it: clipped, not refused
 
 
@@ -24,8 +24,11 @@ class Style:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the pixels, taken once."""
-        return hashlib.sha256(np.ascontiguousarray(self.image)).hexdigest()
+        """SHA-256 of the pixels and their shape, taken once: they must not change any more."""
+        pixels = np.ascontiguousarray(self.image)
+        found = hashlib.sha256(str(pixels.shape).encode())
+        found.update(pixels)
+        return found.hexdigest()
 
     def weighing(self, weight: float) -> "Style":
         """The same painting with another weight."""
@@ -122,12 +125,20 @@ def _style(entry: Any) -> Style:
         style = Style(*entry)
     else:
         style = entry if isinstance(entry, Style) else Style(entry)
-    if not isinstance(style.weight, numbers.Real) or not 0.0 < style.weight < math.inf:
-        raise InputError(f"a style has weight {short(style.weight)}; expected a number above 0")
+    least, most = _WEIGHTS
+    if not isinstance(style.weight, numbers.Real) or not least <= style.weight <= most:
+        raise InputError(
+            f"a style has weight {short(style.weight)}; expected a number above 0, from {least:g} "
+            f"to {most:g}"
+        )
+    if len(getattr(style.image, "shape", ())) != 3:
+        shape = getattr(style.image, "shape", short(style.image))
+        raise InputError(f"a style has shape {shape}; expected [h, w, 3]")
     image = image_batch(style.image, "a style", count=1)[0]
-    # The very same where it can be: it may know its digest.
+    # The very same, which may know its digest, only if nobody can have changed it since.
     same = isinstance(style.image, np.ndarray) and np.may_share_memory(image, style.image)
-    return style if same else Style(image, float(style.weight))
+    frozen = same and not style.image.flags.writeable
+    return style if frozen else Style(image, float(style.weight))
 
 
 def _is_image(value: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nst_ops.errors import InputError, short
+from nst_ops.settings import MOST_WEIGHT
 from nst_ops.sizes import Size
 
 if TYPE_CHECKING:
@@ -35,8 +36,11 @@ class Knobs:
             number = float(value)
         except (TypeError, ValueError):
             number = math.nan
-        if not 0.0 <= number < math.inf:
-            raise InputError(f"{name}: {short(value)} is not a finite number of at least 0")
+        if not 0.0 <= number <= MOST_WEIGHT:
+            raise InputError(
+                f"{name}: {short(value)} is not a finite number of at least 0, and at most "
+                f"{MOST_WEIGHT:g}"
+            )
         super().__setattr__(name, number)
 
 

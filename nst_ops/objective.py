@@ -53,11 +53,13 @@ class Objective(NamedTuple):
           InputError: the model does not give a layer in use, or gives something else for it.
         """
         layers = {*settings.content_layers, *settings.style_layers}
-        given = set(model.output) if isinstance(model.output, dict) else set()
+        output = getattr(model, "output", None)  # which only functional models have
+        given = set(output) if isinstance(output, dict) else set()
         if not layers <= given:
             raise InputError(
                 f"the model gives {sorted(given)}, which lacks {sorted(layers - given)}; "
-                "its output must be a dict of feature maps by layer"
+                "it must be a functional keras.Model whose output is a dict of feature maps by "
+                "layer"
             )
         return cls(
             model,

@@ -62,8 +62,4 @@ def _without_effect(settings: Settings) -> set[str]:
         found.add("learning_rate")
     if settings.init not in ("noise", "style"):
         found.add("seed")
-    if not settings.content_weight:
-        found.add("content_layers")
-    if not settings.style_weight:
-        found |= {"style_layers", "style_scales", "octaves"}
     return found

@@ -24,6 +24,7 @@ class Samples(NamedTuple):
 
     image: Image.Image
     alpha: np.ndarray | None  # a plane
+    white: float = 255.0  # the value that stands for 1
     exponent: float = 1.0  # that brings the image's values to sRGB's
     inverted: bool = False  # whether 0 is white
 
@@ -32,13 +33,13 @@ class Samples(NamedTuple):
         in float32. A grey picture gives one plane only.
         """
         if self.image.mode not in ("L", "RGB"):
-            yield self._corrected(np.asarray(self.image, np.float32), 65535.0)
+            yield self._corrected(np.asarray(self.image, np.float32))
             return
         for band in self.image.getbands():
-            yield self._corrected(np.asarray(self.image.getchannel(band), np.float32), 255.0)
+            yield self._corrected(np.asarray(self.image.getchannel(band), np.float32))
 
-    def _corrected(self, plane: np.ndarray, white: float) -> np.ndarray:
-        plane = np.divide(plane, white, out=plane if plane.flags.writeable else None)
+    def _corrected(self, plane: np.ndarray) -> np.ndarray:
+        plane = np.divide(plane, self.white, out=plane if plane.flags.writeable else None)
         if self.inverted:
             plane = 1.0 - plane
         return plane if self.exponent == 1.0 else plane**self.exponent
@@ -68,7 +69,9 @@ def read_samples(image: Image.Image, transpose: Image.Transpose | None, path: st
         image, alpha = _split_alpha(image)
     else:
         alpha = np.asarray(key_alpha, np.float32) / 255.0
-    return Samples(_to_srgb(image, profile, path), alpha, exponent, inverted)
+    # 12 bits, as scanners write them, are not stretched to 16.
+    white = 255.0 if not _is_deep_grey(image) else float(2**depth - 1)
+    return Samples(_to_srgb(image, profile, path), alpha, white, exponent, inverted)
 
 
 def _exponent(image: Image.Image) -> float:
@@ -105,11 +108,14 @@ def _color_key_alpha(image: Image.Image, depth: int) -> Image.Image | None:
 
 
 def _depth(image: Image.Image) -> int:
-    """Bits of a file's samples, by Pillow's name for how they are packed, such as `L;4`; known
-    until the image is loaded.
+    """Bits of a file's samples, by a TIFF's own word or Pillow's name for how they are packed, such
+    as `L;4`; known until the image is loaded.
     """
+    bits = _tag(image, ExifTags.Base.BitsPerSample)
+    if isinstance(bits, tuple) and isinstance(bits[0], int):
+        return bits[0]
     packed = re.search(r";(\d+)", str(image.tile[0].args)) if image.tile else None
-    return int(packed[1]) if packed else 8
+    return int(packed[1]) if packed else 16 if _is_deep_grey(image) else 8
 
 
 def _is_deep_grey(image: Image.Image) -> bool:

@@ -6,12 +6,24 @@ No TensorFlow here: launchers and validators read settings without starting it.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 INITS = ("content", "noise", "style")  # other values of `init` are files
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+MOST_WEIGHT = 1e12  # of a term of the loss; float32 ends at 3e38, and squares are taken
+TermWeight = Annotated[float, Field(ge=0, le=MOST_WEIGHT, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]  # of a mean in float32
+
+
+def _zero_or_share(weight: float) -> float:
+    if weight and not 1e-6 <= weight <= 1e6:
+        raise ValueError("an octave's weight must be 0, or from 1e-6 to 1e6")
+    return weight
+
+
+OctaveWeight = Annotated[NonNegative, AfterValidator(_zero_or_share)]
 
 
 class _Strict(BaseModel):
@@ -23,7 +35,7 @@ class Scale(_Strict):
 
     size: int = Field(ge=32, le=65536, description="long side in px")
     steps: int = Field(ge=1, le=100_000, description="at most this many optimiser steps")
-    weight: Positive = Field(1.0, description="multiplies style_weight at this scale")
+    weight: Share = Field(1.0, description="multiplies style_weight at this scale")
 
 
 class StyleScale(_Strict):
@@ -33,7 +45,7 @@ class StyleScale(_Strict):
 
     ratio: Positive | None = None
     size: int | None = Field(None, ge=32, le=65536)
-    weight: Positive = 1.0
+    weight: Share = 1.0
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "StyleScale":
@@ -49,7 +61,7 @@ def _layers(value: object) -> object:
 
 
 LayerWeights = Annotated[
-    dict[str, Positive],
+    dict[str, Share],
     BeforeValidator(_layers),
     Field(min_length=1),
 ]
@@ -69,7 +81,7 @@ class Settings(_Strict):
         le=100_000,
         description="for `scales: auto`: steps at the result's scale, more at coarser ones",
     )
-    octaves: list[NonNegative] = Field(
+    octaves: list[OctaveWeight] = Field(
         [1.0, 1.0, 1.0],
         min_length=1,
         max_length=6,
@@ -81,11 +93,11 @@ class Settings(_Strict):
         max_length=8,
         description="resolutions of the painting to take strokes from",
     )
-    content_weight: NonNegative = Field(
+    content_weight: TermWeight = Field(
         5e3, description="useful 1e3 (free) to 1e4 (close to the photo)"
     )
-    style_weight: NonNegative = Field(3e-2, description="useful 1e-2 (timid) to 1e-1 (abstract)")
-    tv_weight: NonNegative = Field(
+    style_weight: TermWeight = Field(3e-2, description="useful 1e-2 (timid) to 1e-1 (abstract)")
+    tv_weight: TermWeight = Field(
         10.0, description="useful 10 (hardly seen) to 100 (smooth, flat areas)"
     )
     content_layers: LayerWeights = Field(
@@ -101,7 +113,7 @@ class Settings(_Strict):
     optimizer: Literal["lbfgs", "adam"] = Field(
         "lbfgs", description="L-BFGS in Fourier space, or Adam"
     )
-    learning_rate: Positive = Field(0.02, description="Adam's; a pixel's range is 0 to 1")
+    learning_rate: Share = Field(0.02, description="Adam's; a pixel's range is 0 to 1")
     tolerance: NonNegative = Field(
         1e-3,
         description=(

@@ -18,6 +18,7 @@ class Standing(NamedTuple):
     since: np.ndarray  # [B], steps since it was got below
     stopped: tuple[str, ...]  # per image: "" while it runs, else its `ScaleReport.stop_reason`
     seconds: float  # spent in the compiled step
+    weights: tuple[float, ...] | None = None  # under which the losses are; None before the first
 
     @classmethod
     def at_start(cls, count: int) -> "Standing":
@@ -39,7 +40,7 @@ class Standing(NamedTuple):
         goes on.
         """
         fresh = Standing.at_start(len(self.stopped))
-        ended = ("converged", "stalled")
+        ended = ("converged", "stalled", "non-finite")
         stopped = tuple("" if reason in ended else reason for reason in self.stopped)
         return self._replace(best={}, goal=fresh.goal, since=fresh.since, stopped=stopped)
 
@@ -83,7 +84,14 @@ class Standing(NamedTuple):
                 stopped[row] = "converged"
             elif last:
                 stopped[row] = "steps"
-        return Standing(self.step + 1, best, goal, since, tuple(stopped), self.seconds + seconds)
+        return self._replace(
+            step=self.step + 1,
+            best=best,
+            goal=goal,
+            since=since,
+            stopped=tuple(stopped),
+            seconds=self.seconds + seconds,
+        )
 
     def take(self, rows: list[int]) -> "Standing":
         """Of some of the images."""

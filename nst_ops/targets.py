@@ -93,6 +93,8 @@ class TargetCache:
 def _load(path: str) -> tuple[Grams, ...] | None:
     try:
         with open(path, "rb") as file, archives.opened(file, "targets", _FORMAT) as (facts, arrays):
+            if facts["name"] != os.path.basename(path):
+                raise InputError(f"it is {facts['name']}, under another name")
             octaves: list[Grams] = [{} for _ in range(facts["octaves"])]
             for name in arrays:
                 if name != "header":
@@ -114,7 +116,8 @@ def _save(path: str, octaves: tuple[Grams, ...]) -> None:
     }
     try:
         with replacing(path, sync=False) as file:
-            archives.write(file, "targets", _FORMAT, {"octaves": len(octaves)}, arrays)
+            facts = {"octaves": len(octaves), "name": os.path.basename(path)}
+            archives.write(file, "targets", _FORMAT, facts, arrays)
     except OSError as error:
         # A cache that cannot be written costs time, not the picture.
         warnings.warn(f"{path}: target not cached: {error}", stacklevel=3)

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from pipeline.commands import BAD_INPUT, INTERRUPTED, RUN_FAILED
 from pipeline.config import ConfigError
 from pipeline.locking import LockedError
 from pipeline.manifest import ManifestError
+from pipeline.starting import quiet_logs
 
 _DESCRIPTION = "Stylizes photos after paintings: one, or a collection as a nightly job."
 _EPILOG = """examples:
@@ -108,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
 
     when = sub.add_mutually_exclusive_group()
     when.add_argument("--deadline", metavar="HH:MM", help="stop at this local time, in order")
-    when.add_argument("--max_hours", metavar="N", type=float, help="stop after so many hours")
+    when.add_argument("--max_hours", metavar="N", type=_hours, help="stop after so many hours")
     sub.add_argument(
         "--max_failure_ratio",
         metavar="R",
@@ -194,6 +196,13 @@ class _AsOverride(argparse.Action):
         namespace.overrides = [*namespace.overrides, f"{self.dest}={value}"]
 
 
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not 0.0 <= hours < math.inf:
+        raise ValueError(text)
+    return hours
+
+
 def _speed(text: str) -> str:
     if text not in ("probe", "none") and not float(text) > 0:
         raise ValueError(text)
@@ -206,10 +215,7 @@ def _quiet_logs(verbose: bool) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0")
         logging.basicConfig(level=logging.INFO)
         return
-    # Beam warns on the root logger, of clouds' clients that a local run does not need, and logs
-    # the traceback of what `main` reports.
-    logging.getLogger().setLevel(logging.CRITICAL)
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    quiet_logs()
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace, list[str], Console], int]] = {

@@ -18,7 +18,8 @@ from pipeline import files
 from pipeline.config import RunConfig, load_config
 from pipeline.display import PairDisplay, RunDisplay, count_words
 from pipeline.manifest import check_manifest
-from pipeline.outputs import STATUSES
+from pipeline.originals import Originals
+from pipeline.outputs import STATUSES, images_folder
 from pipeline.pairing import make_manifest, write_manifest
 from pipeline.sharding import Shard
 from pipeline.supervision import parse_deadline
@@ -43,12 +44,17 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
         parse_deadline(options.deadline, options.max_hours),
     )
     files.connect([options.manifest, options.output], beam_arguments)
-    rows, bad = check_manifest(options.manifest, config)
+    _check_folder(options.output)
+    manifest, folder = (files.absolute(path) for path in (options.manifest, options.output))
+    originals = Originals(images_folder(folder))
+    rows, bad = check_manifest(manifest, config, originals)
+    others = (options.config, config.init_file, config.weights_file)
+    originals.reads([manifest, *filter(None, others)])
+    originals.check()
     from pipeline.interrupting import stopping
     from pipeline.launching import beam_options, execute, new_spec
 
     beam = beam_options(beam_arguments, config, shard.share(rows))
-    manifest, folder = (files.absolute(path) for path in (options.manifest, options.output))
     spec = new_spec(
         manifest,
         folder,
@@ -73,7 +79,13 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
             request_stop(spec.folder, spec.run_id, f"stopped by {signal}")
 
         with stopping(stop):
-            summary = execute(spec, beam, show.show, lambda text: show.note(f"warning: {text}"))
+            summary = execute(
+                spec,
+                beam,
+                show.show,
+                lambda text: show.note(f"warning: {text}"),
+                arguments=beam_arguments,
+            )
         record = os.path.join(options.output, "runs", spec.run_id, "report.html")
         show.note(
             f"{count_words(summary)} in {summary['seconds']:.0f} s; pictures in "
@@ -84,6 +96,17 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
         if summary["deferred"]:
             show.note("run the same command again to make the deferred pictures")
     return _explain(options.command, summary, show.complain)
+
+
+def _check_folder(folder: str) -> None:
+    if not folder:
+        raise InputError("--output: give a folder")
+    if wild := sorted(set(folder) & set("*?[]")):
+        raise InputError(
+            f"Beam takes {' '.join(wild)} for wildcards, and could not write the metadata; give a "
+            "--output without",
+            path=folder,
+        )
 
 
 def _explain(command: str, summary: dict, complain: Callable[..., None]) -> int:
@@ -134,6 +157,10 @@ def stylize(options: argparse.Namespace, rest: list[str], console: Console) -> i
     if os.path.isdir(folder) and not os.access(folder, os.W_OK):
         raise InputError("is not writable; give another place to -o", path=folder)
     styles = tuple(_weighted(style) for style in options.styles)
+    originals = Originals(folder)
+    originals.writes(name)
+    originals.reads([options.content, *(path for path, _ in styles)])
+    originals.check()
     files.connect([options.content, *(path for path, _ in styles)])
     job = Job(1, Path(name).stem, options.content, styles, name)
     planned = Planner(config, _weights_sha256(config)).plan(job)
@@ -234,6 +261,8 @@ def runs(options: argparse.Namespace, rest: list[str], console: Console) -> int:
     from pipeline.outputs import summaries
 
     files.connect([options.folder])
+    if not files.is_url(options.folder) and not os.path.isdir(options.folder):
+        raise InputError("there is no such folder; give nst run's --output", path=options.folder)
     for summary in summaries(files.absolute(options.folder)):
         counts = ", ".join(f"{summary[status]} {status}" for status in STATUSES if summary[status])
         seconds = summary["seconds"]

@@ -5,7 +5,9 @@ and the remedy.
 import difflib
 import hashlib
 import json
+import os
 import re
+import urllib.parse
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -96,6 +98,20 @@ class RunConfig(Settings):
         if isinstance(value, int) and value < 1:
             raise ValueError("must be at least 1, or `auto`")
         return value
+
+    @pydantic.field_validator("notify_url")
+    @classmethod
+    def _web_address(cls, url: str | None) -> str | None:
+        if url is not None:
+            parts = urllib.parse.urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("must be a web address, https://... or http://...")
+        return url
+
+    @pydantic.field_validator("cache_dir", "init", "weights")
+    @classmethod
+    def _home(cls, path: str | None) -> str | None:
+        return os.path.expanduser(path) if path and path.startswith("~") else path
 
     @pydantic.field_validator("content_layers", "style_layers")
     @classmethod

@@ -45,7 +45,7 @@ def resolve(path: str, folder: str) -> str:
     if is_url(path) or os.path.isabs(path):
         return path
     if not is_url(folder):
-        return join(folder, path)
+        return os.path.normpath(join(folder, path))
     scheme, _, rest = join(folder, path).partition("://")
     return f"{scheme}://{posixpath.normpath(rest)}"  # a store takes `..` for a part of the name
 

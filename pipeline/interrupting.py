@@ -1,10 +1,10 @@
-"""SIGINT and SIGTERM: the first lets a run end in order, the second ends it at once."""
+"""SIGINT, SIGTERM and SIGHUP: the first lets a run end in order, the second ends it at once."""
 
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last of a closed terminal
 
 
 @contextlib.contextmanager

@@ -14,7 +14,6 @@ from dataclasses import asdict
 from typing import Any
 
 import apache_beam as beam
-import grpc
 import yaml
 from apache_beam.options.pipeline_options import (
     DirectOptions,
@@ -28,7 +27,9 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProv
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+from nst_ops.errors import InputError
 from pipeline import files, locking, outputs, parallelism, report, resuming, work, worker
+from pipeline.attempts import run_attempts
 from pipeline.config import ConfigError, RunConfig
 from pipeline.run import RunSpec, build
 from pipeline.sharding import Shard
@@ -87,6 +88,8 @@ def beam_options(arguments: list[str], config: RunConfig, rows: int) -> Pipeline
         # Beam's own default would fetch another runner, or choose by what the graph contains.
         standard.runner = "FnApiRunner"
     direct = options.view_as(DirectOptions)
+    if standard.runner == "FnApiRunner":
+        _reach_this_machine()
     given = {argument.partition("=")[0] for argument in arguments}
     if standard.runner == "FnApiRunner" and "--direct_running_mode" not in given:
         if "--direct_num_workers" not in given:
@@ -94,6 +97,14 @@ def beam_options(arguments: list[str], config: RunConfig, rows: int) -> Pipeline
         if direct.direct_num_workers != 1:
             direct.direct_running_mode = "multi_processing"
     return options
+
+
+def _reach_this_machine() -> None:
+    """Keeps what processes of this machine tell each other from going through a web proxy."""
+    names = ("no_grpc_proxy", "no_proxy", "NO_PROXY")
+    known = next((os.environ[name] for name in names if os.environ.get(name)), "")
+    here = ["localhost", "127.0.0.1", "::1"]
+    os.environ["no_grpc_proxy"] = ",".join([*filter(None, [known]), *here])
 
 
 def _processes(options: PipelineOptions) -> int:
@@ -104,6 +115,11 @@ def _processes(options: PipelineOptions) -> int:
     return direct.direct_num_workers or parallelism.cores()  # 0 is Beam's word for them
 
 
+def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
+    """An empty pipeline for the runner that the options name."""
+    return beam.Pipeline(_runner(options), options)
+
+
 def _runner(options: PipelineOptions) -> str | FnApiRunner:
     """By name; but where Beam would start its worker processes here, it is to start ours."""
     standard, direct = options.view_as(StandardOptions), options.view_as(DirectOptions)
@@ -111,7 +127,8 @@ def _runner(options: PipelineOptions) -> str | FnApiRunner:
         return standard.runner
     direct.direct_running_mode = "in_memory"  # the option goes before the environment
     # `exec`: no shell is left, to die of Ctrl-C.
-    command = f"exec {shlex.quote(sys.executable)} -m {worker.__name__}"
+    # -P: code comes from where nst is installed, not from the current folder.
+    command = f"exec {shlex.quote(sys.executable)} -P -m {worker.__name__}"
     environment = SubprocessSDKEnvironment.from_command_string(command)  # pyright: ignore[reportFunctionMemberAccess]
     # Of its own accord this runner tells its processes no options, such as a store's endpoint.
     given = JobServiceHandle.encode_pipeline_options(options.get_all_options(drop_default=True))
@@ -124,6 +141,8 @@ def execute(
     options: PipelineOptions,
     show: Callable[[dict[str, Any]], None],
     warn: Callable[[str], None],
+    *,
+    arguments: list[str] | None = None,
 ) -> dict[str, Any]:
     """Runs the pipeline and writes the run's record.
 
@@ -131,6 +150,8 @@ def execute(
       options: from `beam_options`.
       show: is given `work.read_progress` every half second while it runs.
       warn: is told what went wrong without harm to the run.
+      arguments: what the options were made of. With them, a run on this machine has a process of
+        its own, which is begun anew when it dies.
 
     Returns:
       The summary, as in summary.json.
@@ -147,7 +168,7 @@ def execute(
             "use deploy/dataflow/main.py"
         )
     try:
-        pipeline = beam.Pipeline(_runner(options), options)
+        pipeline = make_pipeline(options)
         build(pipeline, spec)
     except (ValueError, ImportError) as error:
         raise ConfigError(f"Beam's options or resource hints: {error}") from error
@@ -156,7 +177,10 @@ def execute(
         begun = _begin_record(spec)
         try:
             with _watched(spec, show, warn):
-                pipeline.run().wait_until_finish()
+                if arguments is None or not _runs_here(options):
+                    pipeline.run().wait_until_finish()
+                else:
+                    run_attempts(spec, _with_processes(arguments, spec.processes), warn)
             summary = begun | _outcome(spec, started)
         except Exception as error:
             summary = begun | {"stopped": f"failed: {type(error).__name__}: {error}"}
@@ -171,6 +195,18 @@ def execute(
     return summary
 
 
+def _runs_here(options: PipelineOptions) -> bool:
+    return options.view_as(StandardOptions).runner == "FnApiRunner"
+
+
+def _with_processes(arguments: list[str], processes: int) -> list[str]:
+    """With as many as were found to fit when the run began."""
+    given = {argument.partition("=")[0] for argument in arguments}
+    if given & {"--direct_num_workers", "--direct_running_mode"}:
+        return arguments
+    return [*arguments, f"--direct_num_workers={processes}"]
+
+
 def _begin_record(spec: RunSpec) -> dict[str, Any]:
     """Writes what is known by now: the run may not live to say more."""
     begun = asdict(spec) | {"shard": str(spec.shard), "versions": outputs.versions()}
@@ -179,6 +215,10 @@ def _begin_record(spec: RunSpec) -> dict[str, Any]:
     try:
         files.write(path, _settings_file(spec))
         outputs.write_record(spec.folder, spec.run_id, "run.json", begun)
+        # Found out now rather than when the first picture is done.
+        trial = files.join(outputs.images_folder(spec.folder), f"{spec.run_id}.trial")
+        files.write(trial, b"may be deleted\n")
+        files.delete(trial)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}"
         raise ConfigError(f"{what}; give another --output") from error
@@ -234,8 +274,12 @@ def _bury_the_dead(spec: RunSpec) -> None:
             # To what a cluster may still do of it.
             work.request_stop(folder, run_id, "its launcher died")
             outputs.remove_leftovers(folder, run_id)
-            begun = outputs.read_record(folder, run_id, "run.json")
-            table = outputs.read_metadata(folder, run_id, ["status", "error_type"])
+            try:
+                begun = outputs.read_record(folder, run_id, "run.json")
+                table = outputs.read_metadata(folder, run_id, ["status", "error_type"])
+            except InputError as error:
+                outputs.set_aside(error)
+                continue
             summary = begun | {"stopped": "it was killed"} | outputs.counts(table)
             outputs.write_record(folder, run_id, "summary.json", summary)
 
@@ -261,18 +305,6 @@ def _watched(
                 warn(f"progress is not shown any more: {type(error).__name__}: {error}")
                 return
 
-    def thread_failed(arguments: threading.ExceptHookArgs) -> None:
-        name = arguments.thread.name if arguments.thread else ""
-        if name == "run_worker" and not done.is_set():
-            # Beam would wait for its answer for ever. The next run takes up what is begun.
-            message = f"nst run: {arguments.exc_value} (-9: killed, perhaps for its memory); run "
-            message += "the same command again, with a lower parallelism or memory_limit"
-            print(message, file=sys.stderr, flush=True)
-            os._exit(1)
-        if not isinstance(arguments.exc_value, grpc.RpcError):  # which only says the same
-            before(arguments)
-
-    before, threading.excepthook = threading.excepthook, thread_failed
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
@@ -280,7 +312,6 @@ def _watched(
     finally:
         done.set()
         thread.join()
-        threading.excepthook = before
         with contextlib.suppress(Exception):
             look()
 
@@ -308,12 +339,22 @@ def _settings_file(spec: RunSpec) -> bytes:
 
 
 def _notify(url: str | None, summary: dict[str, Any], warn: Callable[[str], None]) -> None:
-    """Posts the summary; who does not listen does not fail the run."""
+    """Posts the summary; who does not listen, or listens slowly, does not hold up the end."""
     if url is None:
         return
-    data = json.dumps(summary).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    try:
-        urllib.request.urlopen(request, timeout=_NOTIFY_SECONDS).close()
-    except Exception as error:  # urllib raises of all kinds, such as for a port that is none
-        warn(f"notify_url: the summary could not be posted: {error}")
+    failed = ["no answer"]
+
+    def post() -> None:
+        try:
+            data = json.dumps(summary).encode()
+            request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+            urllib.request.urlopen(request, timeout=_NOTIFY_SECONDS).close()
+            failed.clear()
+        except Exception as error:  # urllib raises of all kinds, such as for a port that is none
+            failed[:] = [str(error)]
+
+    thread = threading.Thread(target=post, daemon=True)
+    thread.start()
+    thread.join(_NOTIFY_SECONDS)  # of all of it; a socket's limit is for each of its answers
+    if failed:
+        warn(f"notify_url: the summary could not be posted: {failed[0]}")

@@ -5,6 +5,7 @@ A lock is a small file in the run's `work` folder that its owner keeps touching.
 
 import contextlib
 import json
+import math
 import os
 import re
 import secrets
@@ -19,6 +20,7 @@ from pipeline.outputs import work_folder
 from pipeline.sharding import Shard
 
 _HEARTBEAT = 5.0  # seconds between two signs of life
+_SILENT = 30.0  # the same for a container that has our name, and that we wait for
 _STALE = 120.0  # seconds without one after which another machine's lock is taken over
 
 
@@ -36,13 +38,14 @@ def lock(folder: str, run_id: str, shard: Shard = Shard()) -> Iterator[None]:  #
     path = _path(folder, shard)
     path.parent.mkdir(parents=True, exist_ok=True)
     pid = os.getpid()
-    owner = {"host": socket.gethostname(), "pid": pid, "born": _born(pid), "run_id": run_id}
+    owner = {"host": socket.gethostname(), "space": _space(), "pid": pid, "born": _born(pid)}
+    owner["run_id"] = run_id
     while True:
         try:
-            with path.open("x") as file:
-                json.dump(owner, file)
+            _take(path, owner)
             break
         except FileExistsError:
+            _await_a_sign_of_life(path)
             _refuse_unless_gone(path, folder)
     over = threading.Event()
     heart = threading.Thread(target=_beat, args=(path, owner, over), daemon=True)
@@ -58,6 +61,38 @@ def lock(folder: str, run_id: str, shard: Shard = Shard()) -> Iterator[None]:  #
         heart.join()
         if _owner(path) == owner:
             path.unlink(missing_ok=True)
+
+
+def _take(path: Path, owner: dict[str, Any]) -> None:
+    """Writes the lock; on a full disk, it is no lock."""
+    with path.open("x") as file:
+        try:
+            json.dump(owner, file)
+            file.flush()
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise OSError(error.errno, f"cannot be locked ({error.strerror})", str(path)) from error
+
+
+def _space() -> str:
+    """What tells containers of one host name apart: each counts its processes by itself."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _await_a_sign_of_life(path: Path) -> None:
+    """Of a container that has our name: it may be the one that we are the restart of."""
+    first = _last_beat(path)
+    while _is_namesake(_owner(path)) and _last_beat(path) == first and _age(path) <= _SILENT:
+        time.sleep(_HEARTBEAT / 5.0)
+
+
+def _is_namesake(owner: dict[str, Any]) -> bool:
+    """Whether it has our host's name, but processes that we cannot see."""
+    space = _space()
+    return owner.get("host") == socket.gethostname() and owner.get("space", space) != space
 
 
 def _beat(path: Path, owner: dict[str, Any], over: threading.Event) -> None:
@@ -99,6 +134,8 @@ def _refuse_unless_gone(path: Path, folder: str) -> None:
 
 def _is_gone(path: Path) -> bool:
     owner = _owner(path)
+    if _is_namesake(owner) or not owner:  # or it was not written to its end
+        return _age(path) > _SILENT
     if owner.get("host") == socket.gethostname() and _born(os.getpid()):
         # A container that was restarted has the name and the process number that it had before.
         return _born(owner["pid"]) != owner.get("born")
@@ -124,10 +161,15 @@ def _owner(path: Path) -> dict[str, Any]:
 
 def _age(path: Path) -> float:
     """Seconds since the last sign of life; of a lock that was released: none is to come."""
+    return time.time() - _last_beat(path)
+
+
+def _last_beat(path: Path) -> float:
+    """As `time.time()`."""
     try:
-        return time.time() - path.stat().st_mtime
+        return path.stat().st_mtime
     except FileNotFoundError:
-        return float("inf")
+        return -math.inf
 
 
 def _path(folder: str, shard: Shard) -> Path:

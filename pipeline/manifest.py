@@ -23,6 +23,7 @@ from nst_ops.images import FORMATS
 from nst_ops.settings import INITS
 from pipeline import files
 from pipeline.config import ROW_SETTINGS, ConfigError, RunConfig, parse_yaml, validate
+from pipeline.originals import Originals
 
 COLUMNS = ("content", "style", "id", "output", *ROW_SETTINGS)
 _REQUIRED = ("content", "style")
@@ -30,7 +31,7 @@ _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}  # of CSV, as spread
 _LONGEST = 4096  # bytes of a path, Linux's own limit
 _LONGEST_OUTPUT = 900  # bytes; S3 has 1024 for the folder and the name together
 _DIGITS = 12  # hexadecimal, of a name of our own: with 6, two of 5000 `main.jpg` may share one
-_MOST = 1e30  # of a style's weight; float32 ends at 3e38
+_LEAST, _MOST = 1e-6, 1e6  # of a style's weight: beyond, float32 would lose it beside others
 
 
 class ManifestError(ValueError):
@@ -137,8 +138,9 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, format: str) -> Jo
     styles = tuple((files.resolve(p, folder), w) for p, w in _styles(given["style"], line))
     settings = {key: _setting(key, given[key], folder) for key in given if key in ROW_SETTINGS}
     overrides = tuple(sorted(settings.items()))
-    # Without an id, the same pair under other settings must get another name.
-    key = json.dumps([given["content"], given["style"], overrides], sort_keys=True)
+    # Without an id, the same pair under other settings must get another name; and the same one
+    # from a manifest in another folder, the same.
+    key = json.dumps([content, styles, overrides])
     stems = "-".join(_stem(p) for p in (content, *(path for path, _ in styles)))
     stems = stems.encode()[:120].decode(errors="ignore")
     for column in ("id", "output"):
@@ -150,8 +152,13 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, format: str) -> Jo
     return Job(line, identity, content, styles, output, overrides)
 
 
-def check_manifest(path: str, run: RunConfig) -> tuple[int, list[BadRow]]:
+def check_manifest(
+    path: str, run: RunConfig, originals: Originals | None = None
+) -> tuple[int, list[BadRow]]:
     """Reads all rows once: the number of rows and the bad ones.
+
+    Args:
+      originals: is shown what the rows read and write.
 
     Raises:
       ManifestError: as `read_manifest`, or two rows would write one picture, or there is no row.
@@ -165,6 +172,9 @@ def check_manifest(path: str, run: RunConfig) -> tuple[int, list[BadRow]]:
         if isinstance(row, BadRow):
             bad.append(row)
             continue
+        if originals:
+            originals.writes(row.output)
+            originals.reads([row.content, *(style for style, _ in row.styles)])
         # Some file systems do not tell A from a, or an é of one code point from one of two.
         name = unicodedata.normalize("NFC", row.output.casefold())
         if name in outputs:
@@ -336,10 +346,10 @@ def _styles(value: Any, line: int) -> list[tuple[str, float]]:
         entry = entry if isinstance(entry, dict) else {"path": entry}
         path, weight = entry.get("path"), entry.get("weight")
         weight = 1.0 if weight is None else weight
-        if not (_is_path(path) and isinstance(weight, int | float) and 0 < weight < _MOST):
+        if not (_is_path(path) and isinstance(weight, int | float) and _LEAST <= weight <= _MOST):
             raise InputError(
                 f"line {line}: style: {short(entry)} is not a path or {{path, weight}} with a "
-                f"weight above 0 and below {_MOST:g}"
+                f"weight above 0, from {_LEAST:g} to {_MOST:g}"
             )
         styles.append((path, float(weight)))
     if not styles:
@@ -368,8 +378,9 @@ def _is_path(value: Any) -> bool:
 
 
 def _stem(path: str) -> str:
-    name = posixpath.basename(path.replace("\\", "/").rstrip("/"))
-    return posixpath.splitext(name)[0]
+    """For a name of our own, which may hold nothing that `_safe_output` refuses."""
+    name = posixpath.splitext(posixpath.basename(path.replace("\\", "/").rstrip("/")))[0]
+    return "".join("_" if ord(c) < 32 or ord(c) == 127 or c == ":" else c for c in name)
 
 
 def _safe_output(output: str, line: int, extension: str) -> str:

@@ -192,7 +192,7 @@ class Optimiser:
         def watch(iterate: "Iterate") -> None:
             self._show(iterate)
             if self._progress:
-                self._progress.show(_line(name, iterate))
+                self._progress.show(_line(name, iterate), iterate.seconds / iterate.step)
             if iterate.last:
                 return
             try:

@@ -8,6 +8,7 @@ import json
 import platform
 import secrets
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from nst_ops.errors import InputError
 from nst_ops.iterates import LOSSES
 from pipeline import files
 from pipeline.manifest import Job
@@ -201,23 +203,36 @@ def write_record(folder: str, run_id: str, name: str, values: Mapping[str, Any])
 
 
 def close_record(folder: str, run_id: str, summary: Mapping[str, Any]) -> None:
-    """Writes the summary of a run that came to its end; `_SUCCESS` too, if it left no row over."""
+    """Writes the summary of a run that came to its end; `_SUCCESS` too, if it left no row over and
+    there is a picture.
+    """
     write_record(folder, run_id, "summary.json", summary)
-    if not summary["deferred"]:
+    if not summary["deferred"] and (summary["ok"] or summary["cached"]):
         # Not empty: Beam cannot put an empty object on S3.
         files.write(files.join(record_folder(folder, run_id), "_SUCCESS"), b"\n")
 
 
 def read_record(folder: str, run_id: str, name: str) -> dict[str, Any]:
-    """What `write_record` wrote."""
-    return json.loads(files.read(files.join(record_folder(folder, run_id), name)))
+    """What `write_record` wrote.
+
+    Raises:
+      InputError: it cannot be read, or is damaged.
+    """
+    path = files.join(record_folder(folder, run_id), name)
+    try:
+        found = json.loads(files.read(path))
+    except ValueError as error:
+        raise InputError(f"is damaged ({error})", path=path) from error
+    if not isinstance(found, dict) or not found:
+        raise InputError("is damaged: it lacks what a run records", path=path)
+    return found
 
 
 def read_summary(folder: str, run_id: str) -> dict[str, Any]:
     """Of a run that has ended; `seconds` are None if it did not by itself."""
     # Runs of other versions may not have all.
     blank = {"seconds": None, "stopped": "", "manifest": "", "versions": {}, "shard": "1/1"}
-    return blank | read_record(folder, run_id, "summary.json")
+    return blank | dict.fromkeys(STATUSES, 0) | read_record(folder, run_id, "summary.json")
 
 
 def remove_leftovers(folder: str, run_id: str) -> None:
@@ -231,12 +246,22 @@ def remove_leftovers(folder: str, run_id: str) -> None:
 
 
 def read_metadata(folder: str, run_id: str, columns: Sequence[str] | None = None) -> pyarrow.Table:
-    """The rows of a run; none, if it has not ended."""
+    """The rows of a run; none, if it has not ended.
+
+    Raises:
+      InputError: a file is damaged.
+    """
     tables = []
     for name in files.listing(folder, f"metadata/run_id={run_id}/part*.parquet"):
-        data = files.read(files.join(folder, name))
-        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
-        tables.append(file.read(None if columns is None else list(columns)))
+        path = files.join(folder, name)
+        try:
+            file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(files.read(path)))
+            known = (
+                None if columns is None else [c for c in columns if c in file.schema_arrow.names]
+            )
+            tables.append(file.read(known))
+        except (pyarrow.ArrowException, OSError) as error:
+            raise InputError(f"is damaged ({error})", path=path) from error
     # Columns that the run's version did not have yet are null.
     table = pyarrow.concat_tables([SCHEMA.empty_table(), *tables], promote_options="default")
     return table if columns is None else table.select(list(columns))
@@ -256,8 +281,24 @@ def run_ids(folder: str) -> list[str]:
 
 
 def summaries(folder: str) -> list[dict[str, Any]]:
-    """Of the runs that have ended, oldest first."""
-    return [read_summary(folder, run_id) for run_id in run_ids(folder)]
+    """Of the runs that have ended, oldest first; damaged ones are set aside."""
+    found = []
+    for run_id in run_ids(folder):
+        try:
+            found.append(read_summary(folder, run_id))
+        except InputError as error:
+            set_aside(error)
+    return found
+
+
+def set_aside(error: InputError) -> None:
+    """Moves a damaged record out of the way, to be looked at, and says so: what went wrong one
+    night must not stop the next.
+    """
+    warnings.warn(f"{error}; it is kept as {error.path}.damaged", stacklevel=2)
+    with contextlib.suppress(OSError, InputError):
+        files.write(f"{error.path}.damaged", files.read(error.path))
+        files.delete(error.path)
 
 
 def failures(folder: str) -> dict[tuple[str, str], Row]:
@@ -271,7 +312,12 @@ def failures(folder: str) -> dict[tuple[str, str], Row]:
     # All runs that left rows: those of a cluster's template have no summary.
     parts = files.listing(folder, "metadata/run_id=*/part*.parquet")
     for run_id in sorted({name.split("/")[1].removeprefix("run_id=") for name in parts}):
-        for done in read_metadata(folder, run_id, columns).to_pylist():
+        try:
+            rows = read_metadata(folder, run_id, columns).to_pylist()
+        except InputError as error:
+            set_aside(error)
+            continue
+        for done in rows:
             status, key = done.pop("status"), (done.pop("output"), done.pop("spec_hash"))
             if status == "failed" and key[1]:
                 found[key] = done

@@ -99,7 +99,9 @@ class Planner:
         content = hashlib.sha256(data).hexdigest()
         styles = [self._painting(path, config) for path, _ in job.styles]
         init = self._init(config)
-        size, sides, sources = _fit(job, config, header, [style.header for style in styles])
+        size, sides, sources = _fit(
+            job, config, header, [style.header for style in styles], init and init.header
+        )
         hashed: dict[str, Any] = {
             "content": content,
             "styles": [
@@ -132,9 +134,8 @@ class Planner:
         """
         config = job.config(self.run)
         styles = [self._header(path, config) for path, _ in job.styles]
-        if config.init_file:
-            self._header(config.init_file, config)
-        size, _, sources = _fit(job, config, _header(job.content, config), styles)
+        init = self._header(config.init_file, config) if config.init_file else None
+        size, _, sources = _fit(job, config, _header(job.content, config), styles, init)
         return size, sources
 
     def _init(self, config: RunConfig) -> Painting | None:
@@ -169,7 +170,7 @@ def _remembered(known: OrderedDict[Any, Any], key: Any, read: Callable[[], Any])
 
 
 def _fit(
-    job: Job, config: RunConfig, content: Header, styles: Sequence[Header]
+    job: Job, config: RunConfig, content: Header, styles: Sequence[Header], init: Header | None
 ) -> tuple[Size, tuple[int, ...], Sources]:
     """The result's size, the long sides at which its paintings are seen, and what is read for it.
 
@@ -184,8 +185,9 @@ def _fit(
         with _naming(path):
             sides.append(largest_style_side(header.size, size, config))
     wanted = [(content, max(size)), *zip(styles, sides, strict=True)]
-    decoded = max(header.decoded_pixels(side) for header, side in wanted)
     seen = [fit(header.size, side) for header, side in wanted[1:]]
+    wanted += [(init, max(size))] if init else []
+    decoded = max(header.decoded_pixels(side) for header, side in wanted)
     return size, tuple(sides), Sources(decoded, max(seen, key=math.prod))
 
 

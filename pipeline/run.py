@@ -10,6 +10,7 @@ from apache_beam.io.parquetio import WriteToParquet
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
+from nst_ops import __version__
 from nst_ops.errors import InputError
 from pipeline import outputs, work
 from pipeline.config import ConfigError, RunConfig
@@ -38,6 +39,15 @@ class RunSpec:
     processes: int = 1  # that share one machine
     deadline: float = math.inf  # as time.time(); no picture is begun that would end after it
     retry_failed: bool = True
+    version: str = __version__  # of nst
+
+    def check_version(self) -> None:
+        """Raises RuntimeError in a worker that has another version of nst than the launcher."""
+        if self.version != __version__:
+            raise RuntimeError(
+                f"this worker has nst {__version__}, and the run was begun by nst {self.version}; "
+                "install the same on both"
+            )
 
     @property
     def config(self) -> RunConfig:
@@ -81,11 +91,13 @@ class PlanJob(beam.DoFn):
     def setup(self) -> None:
         """Once per worker."""
         spec = self.spec
+        spec.check_version()
         self.planner = Planner(spec.config, spec.weights_sha256)
         self.progress = work.Progress(spec.folder, f"{spec.run_id}-planning")
         self.supervisor = Supervisor(spec.folder, spec.run_id, spec.deadline)
         # What other runs failed at, if it is not to be tried again.
         self.failed = {} if spec.retry_failed else outputs.failures(spec.folder)
+        self.earlier = work.finished_rows(spec.folder, spec.run_id)
 
     def process(self, element: Job | BadRow) -> Iterator[Any]:
         """One job."""
@@ -106,7 +118,10 @@ class PlanJob(beam.DoFn):
         try:
             self.supervisor.check_stop()
         except Stopped as stopped:
-            return row(run_id, job, "deferred", error_message=str(stopped))
+            # Unless it was made before this run was begun anew.
+            return self.earlier.get(job.output) or row(
+                run_id, job, "deferred", error_message=str(stopped)
+            )
         if isinstance(element, BadRow):
             return row(
                 run_id, job, "failed", error_type="InputError", error_message=element.message
@@ -150,6 +165,7 @@ class StylizeHandler(ModelHandler[tuple[PlannedJob, ...], Row, Stylizer]):
     def load_model(self) -> Stylizer:
         """Cheap: the network is loaded with the first batch."""
         spec = self.spec
+        spec.check_version()
         return Stylizer(
             spec.folder,
             spec.run_id,

@@ -15,6 +15,14 @@ from pipeline import parallelism
 _claims: list[contextlib.ExitStack] = []
 
 
+def quiet_logs() -> None:
+    """Keeps from the terminal what Beam logs on the root logger, before it is imported: warnings of
+    clouds' clients that a local run does not need, and the traceback of what is reported anyway.
+    """
+    logging.getLogger().setLevel(logging.CRITICAL)
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+
+
 @functools.cache
 def start_tensorflow(processes: int = 1) -> None:
     """Imports TensorFlow, once, with the C++ side's start-up lines kept from the terminal.

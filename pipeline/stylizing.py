@@ -22,7 +22,7 @@ from nst_ops.images import SOFTWARE, Picture, decode, encode
 from nst_ops.inputs import Style
 from nst_ops.iterates import LOSSES
 from nst_ops.memory import READ_AHEAD
-from pipeline import files, parallelism, resuming
+from pipeline import files, parallelism, resuming, work
 from pipeline.config import RunConfig
 from pipeline.optimising import Made, Optimiser, Outcome, Ready
 from pipeline.outputs import Row, error_columns, images_folder, now, row
@@ -38,7 +38,13 @@ if TYPE_CHECKING:
 # their pixels take memory.
 _READ_AHEAD_PIXELS = 16_000_000
 
+_MOST_DEATHS = 2  # of workers, over one picture
+
 Batch = Sequence[PlannedJob]
+
+
+class WorkerDiedError(RuntimeError):
+    """A picture that workers died over."""
 
 
 class Opened(NamedTuple):
@@ -91,6 +97,9 @@ class Stylizer:
             processes=processes,
         )
         self._processes = processes
+        # What this run has behind it, if it was begun anew.
+        self._earlier = {} if single else work.finished_rows(folder, run_id)
+        self._deaths = {} if single else work.deaths(folder, run_id)
         self._turn = threading.Lock()
         self._paintings: OrderedDict[tuple[str, str, int], Style] = OrderedDict()
 
@@ -102,12 +111,15 @@ class Stylizer:
         """
         # Some engines run several threads in a worker; one at a time has all cores anyway.
         with self._turn, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            batches = list(self._suspects_apart(batches))
             reading: Future[Opened] | None = None
             writing: Future[list[Row]] | None = None
             for index, batch in enumerate(batches):
                 opened = reading.result() if reading else self._open(batch)
                 following = batches[index + 1] if index + 1 < len(batches) else None
                 ahead = following is not None and _can_be_read_ahead(following)
+                # Of two suspects at once nobody could tell which it was.
+                ahead = ahead and not self._deaths
                 reading = reader.submit(self._open, following) if ahead else None
                 clock = time.perf_counter()
                 outcomes = list(self._optimiser.make(opened.ready, opened.config))
@@ -122,6 +134,25 @@ class Stylizer:
             if writing:
                 yield from writing.result()
 
+    def _suspects_apart(self, batches: Sequence[Batch]) -> Iterator[Batch]:
+        """Pictures that a worker died over are made one by one, so that each answers for itself."""
+        for batch in batches:
+            suspects = [planned for planned in batch if planned.job.output in self._deaths]
+            if not suspects:
+                yield batch
+                continue
+            yield from ([planned] for planned in suspects)
+            if rest := [planned for planned in batch if planned not in suspects]:
+                yield rest
+
+    def _check_deaths(self, planned: PlannedJob) -> None:
+        died = self._deaths.get(planned.job.output, 0)
+        if died >= _MOST_DEATHS:
+            raise WorkerDiedError(
+                f"{died} workers died while they made it: killed, perhaps for their memory, or "
+                "crashed; lower size, parallelism or memory_limit, or leave the photo out"
+            )
+
     def _open(self, batch: Batch) -> Opened:
         """Reads and decodes; what is done already, or cannot be done, is a row."""
         clock = time.perf_counter()
@@ -129,11 +160,17 @@ class Stylizer:
         opened = Opened(batch, config, now(), 0.0, [], [])
         for planned in batch:
             try:
-                self._supervisor.check_stop()
                 done = "" if self.single else self._done(planned, config)
-                if done:
+                earlier = self._earlier.get(planned.job.output)
+                if earlier and (earlier["status"] == "failed" or earlier["spec_hash"] == done):
+                    opened.rows.append(earlier)
+                elif done:
                     opened.rows.append(self._row(opened, planned, "cached", spec_hash=done))
                 else:
+                    self._supervisor.check_stop()
+                    self._check_deaths(planned)
+                    if self.progress:
+                        self.progress.begin([planned.job.output])
                     opened.ready.append(self._read(planned, config))
             except Exception as error:  # one bad file is one failed row
                 opened.rows.append(self._lost(opened, planned, error))
@@ -163,6 +200,7 @@ class Stylizer:
             resuming.forget(self.folder, over)
         if self.progress:
             self.progress.record(rows)
+            self.progress.end([planned.job.output for planned in opened.batch])
         return rows
 
     def _row(self, opened: Opened, planned: PlannedJob, status: str, **values: Any) -> Row:
@@ -206,8 +244,9 @@ class Stylizer:
         """A painting of at most this long side, from a cache: many rows share few."""
         key = (path, sha256, side)
         if key not in self._paintings:
-            picture = _read_planned(path, config, sha256, long_side=side)
-            self._paintings[key] = Style(picture.on_white())
+            pixels = _read_planned(path, config, sha256, long_side=side).on_white()
+            pixels.flags.writeable = False  # so that its digest need be taken only once
+            self._paintings[key] = Style(pixels)
             budget = parallelism.cache_budget(config, self._processes)
             while len(self._paintings) > 1 and _total_bytes(self._paintings) > budget:
                 self._paintings.popitem(last=False)

@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,9 @@ class Progress:
     def __init__(self, folder: str, run_id: str):
         self._folder, self._run_id = folder, run_id
         self._path: Path | None = work_folder(folder) / f"{run_id}-{_PROCESS}-{id(self)}.json"
-        self._counts: dict[str, Any] = dict.fromkeys(STATUSES, 0) | {"now": ""}
+        self._counts: dict[str, Any] = dict.fromkeys(STATUSES, 0) | {"now": "", "step_seconds": 0.0}
+        self._suspects: set[str] = set()
+        self._making = work_folder(folder) / f"{run_id}-{_PROCESS}-{id(self)}.making"
         self._written = 0.0
         self._lock = threading.Lock()
 
@@ -49,10 +51,27 @@ class Progress:
             self._counts[status] += 1
             self._write(least=0.5)
 
-    def show(self, text: str) -> None:
-        """What this worker is doing."""
+    def begin(self, outputs: Collection[str]) -> None:
+        """These pictures are about to be made; until `end`, they are suspected if we die."""
         with self._lock:
-            self._counts["now"] = text
+            self._suspects |= set(outputs)
+            self._write_suspects()
+
+    def end(self, outputs: Collection[str]) -> None:
+        """They are made, or not, but we live."""
+        with self._lock:
+            self._suspects -= set(outputs)
+            self._write_suspects()
+
+    def _write_suspects(self) -> None:
+        with contextlib.suppress(OSError):  # a courtesy, too
+            with files.replacing(str(self._making), sync=False) as file:
+                file.write(json.dumps(sorted(self._suspects)).encode())
+
+    def show(self, text: str, step_seconds: float = 0.0) -> None:
+        """What this worker is doing, and how long its steps take."""
+        with self._lock:
+            self._counts["now"], self._counts["step_seconds"] = text, step_seconds
             self._write(least=0.5)
 
     def flush(self) -> None:
@@ -75,16 +94,70 @@ class Progress:
 def read_progress(folder: str, run_id: str) -> dict[str, Any]:
     """The sum over workers: counts by status, and what they are doing."""
     total: dict[str, Any] = dict.fromkeys(STATUSES, 0) | {"now": []}
-    for path in _all(folder, f"{run_id}-*.json"):
-        try:
-            counts: Mapping[str, Any] = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue
+    for counts in _progress(folder, run_id):
         for status in STATUSES:
             total[status] += counts[status]
         if counts["now"]:
             total["now"].append(counts["now"])
     return total
+
+
+def longest_step(folder: str, run_id: str) -> float:
+    """Seconds that a step takes of what workers are at."""
+    found = [counts.get("step_seconds", 0.0) for counts in _progress(folder, run_id)]
+    return max(found, default=0.0)
+
+
+def forget_progress(folder: str, run_id: str) -> None:
+    """Of processes that are gone, whose rows others will count again."""
+    for path in _all(folder, f"{run_id}-*.json"):
+        path.unlink(missing_ok=True)
+
+
+def _progress(folder: str, run_id: str) -> Iterator[Mapping[str, Any]]:
+    for path in _all(folder, f"{run_id}-*.json"):
+        with contextlib.suppress(OSError, ValueError):
+            yield json.loads(path.read_text())
+
+
+def count_deaths(folder: str, run_id: str) -> None:
+    """Notes which pictures were being made by processes of this machine that are gone."""
+    found = deaths(folder, run_id)
+    for path in _all(folder, f"{run_id}-*.making"):
+        pid = path.name.removeprefix(f"{run_id}-").partition("-")[0]
+        if not os.path.exists(f"/proc/{pid}") if os.path.isdir("/proc") else True:
+            with contextlib.suppress(OSError, ValueError):
+                for output in json.loads(path.read_text()):
+                    found[output] = found.get(output, 0) + 1
+        path.unlink(missing_ok=True)
+    files.write(str(_deaths_path(folder, run_id)), json.dumps(found).encode())
+
+
+def deaths(folder: str, run_id: str) -> dict[str, int]:
+    """How many processes died while they made a picture: {output: count}."""
+    try:
+        return json.loads(_deaths_path(folder, run_id).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _deaths_path(folder: str, run_id: str) -> Path:
+    return work_folder(folder) / f"{run_id}.deaths"
+
+
+def finished_rows(folder: str, run_id: str) -> dict[str, Row]:
+    """What earlier processes of this run made or failed at, from their journals: {output: row}."""
+    rows = [row for path in _all(folder, f"{run_id}-*.rows") for row in _journaled(path)]
+    return {row["output"]: row for row in rows if row["status"] in ("ok", "failed")}
+
+
+def _journaled(path: Path) -> Iterator[Row]:
+    for line in _lines(path):
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # what its writer died in
+            row = json.loads(line)
+            for name in ("started_at", "finished_at"):
+                row[name] = row[name] and datetime.fromisoformat(row[name])
+            yield row
 
 
 def journal(folder: str, run_id: str, rows: Sequence[Row]) -> None:
@@ -110,17 +183,14 @@ def recover(folder: str, running: Callable[[], Collection[str]]) -> None:
       running: tells the ids of the runs that live; asked after the files were listed, since a run
         takes its lock before it writes any.
     """
-    found = [path for kind in ("rows", "json", "stop") for path in _all(folder, f"*.{kind}")]
+    kinds = ("rows", "json", "stop", "making", "deaths")
+    found = [path for kind in kinds for path in _all(folder, f"*.{kind}")]
     alive = tuple(running())
     dead = [path for path in found if not path.name.startswith(alive)]
     rows: dict[str, dict[int, Row]] = {}
     for path in dead:
-        for line in _lines(path) if path.suffix == ".rows" else ():
-            with contextlib.suppress(ValueError):  # the line that it died in
-                row = json.loads(line)
-                for name in ("started_at", "finished_at"):
-                    row[name] = row[name] and datetime.fromisoformat(row[name])
-                rows.setdefault(row["run_id"], {})[row["manifest_line"]] = row
+        for row in _journaled(path) if path.suffix == ".rows" else ():
+            rows.setdefault(row["run_id"], {})[row["manifest_line"]] = row
     for run_id, by_line in rows.items():
         if files.listing(folder, f"metadata/run_id={run_id}/part-0*"):
             continue  # it died after its metadata was written

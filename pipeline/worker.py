@@ -13,7 +13,7 @@ import threading
 def main() -> None:
     """Works for the launcher that the environment names."""
     # Ctrl-C and a service manager's SIGTERM reach all processes; the launcher says what follows.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":  # as `nst --verbose` sets it
         # What fails in here is the launcher's to tell; what is left is Beam's surprise that the

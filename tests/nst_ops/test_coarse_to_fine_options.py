@@ -188,6 +188,31 @@ def test_stopped_rows_are_computed_no_more(small, night, monkeypatch):
         )
 
 
+def test_checkpoints_know_under_which_weights_their_losses_are(small, night):
+    """A knob that is turned between a step and its checkpoint counts for what goes on from it."""
+    knobs = coarse_to_fine.Knobs(5e3, 3e-2, 10.0)
+    chosen = settings(steps=8, tolerance=0.0)
+    kept, images = [], []
+    for iterate in coarse_to_fine.stylize(small, [night], chosen, knobs=knobs):
+        images.append(iterate.image())
+        if iterate.step == 3:
+            knobs.style_weight = 1.0
+            kept.append(iterate.checkpoint())
+    rest = coarse_to_fine.run(small, [night], chosen, knobs=knobs, resume=kept.pop)
+    np.testing.assert_array_equal(rest.images, images[-1])
+
+
+def test_who_was_lost_under_a_huge_weight_comes_back(small, night):
+    knobs = coarse_to_fine.Knobs(5e3, 3e-2, 10.0)
+    seen = []
+    for iterate in coarse_to_fine.stylize(
+        np.stack([small, small]), [night, night], settings(steps=8, tolerance=0.0), knobs=knobs
+    ):
+        seen.append(iterate)
+        knobs.style_weight = 1e12 if iterate.step == 2 else 3e-2
+    assert seen[-1].step == 8 and np.isfinite(seen[-1].best["total"]).all()
+
+
 def test_on_a_gpu_stopped_rows_are_put_back(small, night, monkeypatch):
     """There a smaller batch would be compiled anew."""
     flat = np.full_like(small, 0.5)
@@ -309,7 +334,7 @@ def test_a_model_that_gives_no_dict(small, night):
 
     inputs = keras.Input((None, None, 3))
     model = keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs))
-    with pytest.raises(InputError, match="must be a dict of feature maps"):
+    with pytest.raises(InputError, match="output is a dict of feature maps"):
         coarse_to_fine.run(small, [night], settings(), model=model)
 
 
@@ -334,6 +359,12 @@ def test_inputs_that_do_not_fit(small, night, change, message):
 def test_init_from_a_file_is_the_callers_to_read(small, night):
     with pytest.raises(InputError, match="my.png.*`initial`"):
         coarse_to_fine.run(small, [night], settings(init="my.png"))
+
+
+@pytest.mark.parametrize("tile", [0, -16, 10])
+def test_tiles_of_no_size(small, night, tile):
+    with pytest.raises(InputError, match=f"tile: {tile} is not a multiple of 16"):
+        coarse_to_fine.run(small, [night], settings(), tile=tile)
 
 
 def test_an_empty_batch(small, night):

@@ -42,8 +42,8 @@ def test_vgg19_by_arithmetic_and_by_its_layers():
         ([conv(size=5), conv(dilation_rate=2)], (1, 2), (1, 4)),
         ([keras.layers.AveragePooling2D(4), conv(size=2)], (4, 0), (4, 4)),
         ([conv(strides=2), conv()], (2, None), (2, None)),
-        ([conv(padding="valid"), conv()], (1, None), (1, None)),
-        ([keras.layers.MaxPooling2D(3, 2), conv()], (2, None), (2, None)),
+        ([conv(padding="valid"), conv()], (1, None, 2), (1, None, 2)),
+        ([keras.layers.MaxPooling2D(3, 2), conv()], (2, None, 2), (2, None, 2)),
         ([conv(), keras.layers.GroupNormalization(2)], (1, 1), (1, None)),
         ([conv(), keras.layers.BatchNormalization()], (1, 1), (1, 1)),
     ],
@@ -71,6 +71,8 @@ def test_what_follows():
     layers = [LayerGeometry(1, 3), LayerGeometry(24, 50)]
     assert least_side(layers) == 48
     assert margin(layers) == 96  # tiles begin at multiples of 48
+    assert margin([LayerGeometry(1, 0)]) == 16  # total variation sees one pixel more
+    assert least_side([LayerGeometry(1, None, 16)]) == 18
     with pytest.raises(InputError, match="cannot be computed in tiles"):
         margin([*layers, LayerGeometry(2, None)])
 
@@ -107,6 +109,29 @@ def test_a_network_without_tiles_says_so(load):
     coarse_to_fine.run(*pair, own_settings(), model=network)
     with pytest.raises(InputError, match="tile: this model cannot be computed in tiles"):
         coarse_to_fine.run(*pair, own_settings(), model=network, tile=48)
+
+
+def test_total_variation_across_tiles_of_a_network_that_sees_no_neighbours(load):
+    network = model(conv(size=1), conv(size=1))
+    pair = load("coffee", 96), [load("pere_tanguy", 96)]
+    whole = coarse_to_fine.run(*pair, own_settings(tv_weight=1e4), model=network)
+    tiled = coarse_to_fine.run(*pair, own_settings(tv_weight=1e4), model=network, tile=32)
+    np.testing.assert_allclose(
+        tiled.reports[0].curve[0][5], whole.reports[0].curve[0][5], rtol=1e-4
+    )
+    np.testing.assert_allclose(tiled.images, whole.images, atol=0.02)
+
+
+def test_models_that_are_none(load):
+    pair = load("coffee", 96), [load("pere_tanguy", 96)]
+    fixed = keras.Input((64, 64, 3))
+    for network in (
+        keras.Sequential([conv()]),
+        lambda images: {"fine": images},
+        keras.Model(fixed, {"fine": conv()(fixed), "coarse": conv()(fixed)}),
+    ):
+        with pytest.raises(InputError, match="functional keras.Model|takes no images"):
+            coarse_to_fine.run(*pair, own_settings(), model=network)
 
 
 def test_vgg19_without_a_model_lacks_others_layers(load):

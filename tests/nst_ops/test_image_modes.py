@@ -124,6 +124,14 @@ def test_sixteen_bit_grey_whose_zero_is_white():
     np.testing.assert_allclose(pixels[0, :, 0], 1.0 - grey[0] / 65535.0, atol=1e-6)
 
 
+def test_twelve_bits_are_not_sixteen():
+    """Four samples in six bytes, as scanners write them."""
+    packed = np.frombuffer(bytes.fromhex("fff000 7ff800"), np.uint8)[None]
+    data = tiff(packed, {256: 4, 258: 12})
+    found = decode(data).pixels[0, :, 0]
+    np.testing.assert_allclose(found, np.array([4095, 0, 2047, 2048]) / 4095.0, atol=1e-6)
+
+
 def tiff(samples, tags):
     """A grey TIFF of one strip, with these tags beside those that it needs."""
     height, width = samples.shape

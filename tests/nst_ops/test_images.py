@@ -138,6 +138,22 @@ def test_a_jpeg_is_not_decoded_much_larger_than_needed(shape, monkeypatch):
     np.testing.assert_allclose(small.pixels, whole.pixels, atol=0.03)
 
 
+@pytest.mark.parametrize("size", [(1001, 751), (999, 133), (64, 801)])
+def test_what_is_decoded_of_a_jpeg_is_known_before(size, monkeypatch):
+    """Memory is planned with it."""
+    data = saved(Image.new("RGB", size[::-1]), "JPEG")
+    seen = []
+    load = ImageFile.ImageFile.load
+    monkeypatch.setattr(
+        ImageFile.ImageFile, "load", lambda image: (seen.append(image.size), load(image))[1]
+    )
+    for long_side in (32, 62, 125, 250, 500, 2000):
+        seen.clear()
+        picture = decode(data, long_side=long_side)
+        assert probe(data).decoded_pixels(long_side) == np.prod(seen[0])
+        assert max(picture.pixels.shape) == min(long_side, max(size))
+
+
 def test_profile_is_converted():
     """Another profile changes the pixels, sRGB does not."""
     image = Image.new("RGB", (8, 8), (100, 150, 200))

@@ -38,10 +38,18 @@ def test_forms_of_blends():
     assert (one.weight, other.weight) == (2.0, 1.0)
 
 
-def test_a_style_that_fits_is_taken_as_it_is():
-    """With the digest that it may have."""
-    style = Style(IMAGE, 2.0)
+def test_a_style_that_nobody_can_change_is_taken_as_it_is():
+    """With the digest that it may have; others are looked at anew."""
+    frozen = IMAGE.copy()
+    frozen.flags.writeable = False
+    style = Style(frozen, 2.0)
     assert style_blends([[style]], 1)[0][0] is style
+    buffer = IMAGE.copy()
+    refilled = Style(buffer)
+    before = refilled.digest
+    buffer[:] = 0.25
+    assert style_blends([refilled], 1)[0][0].digest != before
+    assert Style(buffer.reshape(48, 40, 3)).digest != Style(buffer).digest
     heavier = style.weighing(3.0)
     assert heavier.digest == style.digest and heavier.weight == 3.0 and style.weighing(2.0) is style
 
@@ -53,8 +61,11 @@ def test_a_style_that_fits_is_taken_as_it_is():
         (["a.jpg"], "'a.jpg' is no painting"),
         ([[]], "no painting"),
         ([None], "None is no painting"),
-        ([[IMAGE, "a.jpg"]], "a style: no array of numbers"),
+        ([[IMAGE, "a.jpg"]], r"a style has shape 'a.jpg'; expected \[h, w, 3\]"),
         ([(IMAGE, 0.0)], "weight 0.0; expected a number above 0"),
+        ([(IMAGE, 1e-40)], "weight 1e-40"),
+        ([(IMAGE, 1e39)], "weight 1e.39"),
+        ([Style(IMAGE[None])], r"a style has shape \(1, 40, 48, 3\)"),
         ([Style(IMAGE, -1.0)], "weight -1.0"),
         ([Style(IMAGE, float("nan"))], "weight nan"),
         ([[Style(IMAGE, "2")]], "weight '2'"),

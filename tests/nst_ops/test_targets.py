@@ -225,12 +225,10 @@ def test_a_painting_that_is_too_small():
 def test_a_digest_is_taken_once(load, monkeypatch):
     style, taken = Style(load("pere_tanguy", 96)), []
     sha256 = inputs.hashlib.sha256
-    monkeypatch.setattr(
-        inputs.hashlib, "sha256", lambda data: taken.append(len(data)) or sha256(data)
-    )
+    monkeypatch.setattr(inputs.hashlib, "sha256", lambda data: taken.append(data) or sha256(data))
     for picture in ((64, 96), (32, 48), (64, 96)):
         targets([style], picture=picture)
-    assert taken == [len(style.image)]
+    assert taken == [b"(96, 76, 3)"]
 
 
 def test_the_result_does_not_depend_on_what_filled_the_cache(load, photo):
