@@ -30,7 +30,7 @@ class Progress:
     def __init__(self, folder: str, run_id: str):
         self._folder, self._run_id = folder, run_id
         self._path: Path | None = work_folder(folder) / f"{run_id}-{_PROCESS}-{id(self)}.json"
-        self._counts: dict[str, Any] = dict.fromkeys(STATUSES, 0) | {"now": "", "step_seconds": 0.0}
+        self._counts: dict[str, Any] = dict.fromkeys(STATUSES, 0) | {"now": "", "pace": 0.0}
         self._suspects: set[str] = set()
         self._making = work_folder(folder) / f"{run_id}-{_PROCESS}-{id(self)}.making"
         self._written = 0.0
@@ -68,10 +68,10 @@ class Progress:
             with files.replacing(str(self._making), sync=False) as file:
                 file.write(json.dumps(sorted(self._suspects)).encode())
 
-    def show(self, text: str, step_seconds: float = 0.0) -> None:
-        """What this worker is doing, and how long its steps take."""
+    def show(self, text: str, pace: float = 0.0) -> None:
+        """What this worker is doing, and how many seconds one step of it takes."""
         with self._lock:
-            self._counts["now"], self._counts["step_seconds"] = text, step_seconds
+            self._counts["now"], self._counts["pace"] = text, pace
             self._write(least=0.5)
 
     def flush(self) -> None:
@@ -104,7 +104,7 @@ def read_progress(folder: str, run_id: str) -> dict[str, Any]:
 
 def longest_step(folder: str, run_id: str) -> float:
     """Seconds that a step takes of what workers are at."""
-    found = [counts.get("step_seconds", 0.0) for counts in _progress(folder, run_id)]
+    found = [counts.get("pace", 0.0) for counts in _progress(folder, run_id)]
     return max(found, default=0.0)
 
 
