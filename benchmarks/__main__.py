@@ -9,6 +9,7 @@ from benchmarks import table
 
 NAMES = (
     "baseline",
+    "examples",
     "sweep",
     "step_share",
     "step",
