@@ -102,13 +102,13 @@ def test_a_worker_that_hangs_does_not_keep_the_deadline(tmp_path, manifest, hook
     hooked("coffee", "SIGSTOP")
     config = settings(parallelism=2, batch_size=1)
     beam = beam_options([], config, 10)
-    deadline = time.time() + 25.0
+    deadline = time.time() + 45.0
     sha256 = load_weights().sha256
     spec = new_spec(
         str(manifest), str(tmp_path / "out"), config, 10, sha256, beam, deadline=deadline
     )
     summary = execute(spec, beam, lambda progress: None, lambda text: None, arguments=[])
-    assert time.time() < deadline + 60.0
+    assert time.time() < deadline + 150.0
     assert summary["deferred"] >= 1 and summary["ok"] >= 1 and summary["stopped"]
     assert summary["ok"] + summary["deferred"] == 4
 
