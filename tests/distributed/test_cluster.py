@@ -57,7 +57,8 @@ def test_a_machine_dies(manifest, tmp_path, logs):
             kill(machines.pools[0])
             assert nst.wait(SECONDS) == 0
         assert len(machines.failures) == 1, "the job was not begun again"
-    check(out, before)
+    # Of the same run, whose journal has their rows: with their figures.
+    check(out, before, status="ok")
 
 
 def test_the_cluster_dies(manifest, tmp_path, logs):
@@ -118,9 +119,12 @@ def digests(out):
     }
 
 
-def check(out, before):
+def check(out, before, status="cached"):
     """Every picture is there and whole, what was done has not been touched, and the last run's
     metadata has every line of the manifest once.
+
+    Args:
+      status: of the rows of what was done.
     """
     pictures = digests(out)
     assert len(pictures) == 20
@@ -132,7 +136,8 @@ def check(out, before):
     assert lines(last) == list(range(2, 22))
     rows = pyarrow.parquet.read_table(last).to_pylist()
     assert {row["status"] for row in rows} == {"ok", "cached"}
-    assert {row["output"] for row in rows if row["status"] == "cached"} >= before.keys()
+    assert {row["output"] for row in rows if row["status"] == status} >= before.keys()
+    assert all(row["loss_last"] is not None for row in rows if row["status"] == "ok")
 
 
 def lines(metadata):
