@@ -135,7 +135,7 @@ def check(out, before, status="cached"):
     last = max((out / "metadata").iterdir())
     assert lines(last) == list(range(2, 22))
     rows = pyarrow.parquet.read_table(last).to_pylist()
-    assert {row["status"] for row in rows} == {"ok", "cached"}
+    assert {row["status"] for row in rows} <= {"ok", "cached"}
     assert {row["output"] for row in rows if row["status"] == status} >= before.keys()
     assert all(row["loss_last"] is not None for row in rows if row["status"] == "ok")
 
