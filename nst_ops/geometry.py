@@ -3,7 +3,7 @@ from. VGG19's is known by arithmetic, without TensorFlow; any other model is ask
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nst_ops.errors import InputError
@@ -23,9 +23,6 @@ class LayerGeometry(NamedTuple):
     # would not give the same features as the whole, so that there can be no tiles.
     reach: int | None
     cut: int = 0  # px that convolutions without padding take off, of both borders together
-
-
-Geometry = Mapping[str, LayerGeometry]
 
 
 def vgg19_geometry(layer: str) -> LayerGeometry:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from nst_ops.errors import InputError, short
+from nst_ops.settings import LEAST_SHARE, MOST_SHARE
 
-_WEIGHTS = (1e-6, 1e6)  # a style's: beyond, float32 would lose it beside others, or overflow
 _ROUNDING = 1e-3  # beyond [0, 1], as resampling and half precision leave it: clipped, not refused
 
 
@@ -125,11 +125,11 @@ def _style(entry: Any) -> Style:
         style = Style(*entry)
     else:
         style = entry if isinstance(entry, Style) else Style(entry)
-    least, most = _WEIGHTS
-    if not isinstance(style.weight, numbers.Real) or not least <= style.weight <= most:
+    weight = style.weight
+    if not isinstance(weight, numbers.Real) or not LEAST_SHARE <= weight <= MOST_SHARE:
         raise InputError(
-            f"a style has weight {short(style.weight)}; expected a number above 0, from {least:g} "
-            f"to {most:g}"
+            f"a style has weight {short(weight)}; expected a number above 0, from {LEAST_SHARE:g} "
+            f"to {MOST_SHARE:g}"
         )
     if len(getattr(style.image, "shape", ())) != 3:
         shape = getattr(style.image, "shape", short(style.image))

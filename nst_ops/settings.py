@@ -14,12 +14,13 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 MOST_WEIGHT = 1e12  # of a term of the loss; float32 ends at 3e38, and squares are taken
 TermWeight = Annotated[float, Field(ge=0, le=MOST_WEIGHT, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]  # of a mean in float32
+LEAST_SHARE, MOST_SHARE = 1e-6, 1e6  # beyond, float32 would lose one beside others, or overflow
+Share = Annotated[float, Field(ge=LEAST_SHARE, le=MOST_SHARE, allow_inf_nan=False)]  # of a mean
 
 
 def _zero_or_share(weight: float) -> float:
-    if weight and not 1e-6 <= weight <= 1e6:
-        raise ValueError("an octave's weight must be 0, or from 1e-6 to 1e6")
+    if weight and not LEAST_SHARE <= weight <= MOST_SHARE:
+        raise ValueError(f"an octave's weight must be 0, or from {LEAST_SHARE:g} to {MOST_SHARE:g}")
     return weight
 
 

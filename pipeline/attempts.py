@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline import work
+from pipeline.interrupting import ignore_signals
 from pipeline.starting import quiet_logs
 
 if TYPE_CHECKING:
@@ -123,8 +124,7 @@ class _Attempt:
 
 def main() -> None:
     """Runs the pipeline that standard input describes; says on standard output why it failed."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":  # as `nst --verbose` sets it
         quiet_logs()
     spec, arguments = pickle.load(sys.stdin.buffer)

@@ -38,7 +38,7 @@ def lock(folder: str, run_id: str, shard: Shard = Shard()) -> Iterator[None]:  #
     path = _path(folder, shard)
     path.parent.mkdir(parents=True, exist_ok=True)
     pid = os.getpid()
-    owner = {"host": socket.gethostname(), "space": _space(), "pid": pid, "born": _born(pid)}
+    owner = {"host": socket.gethostname(), "space": _space(), "pid": pid, "born": born(pid)}
     owner["run_id"] = run_id
     while True:
         try:
@@ -136,13 +136,13 @@ def _is_gone(path: Path) -> bool:
     owner = _owner(path)
     if _is_namesake(owner) or not owner:  # or it was not written to its end
         return _age(path) > _SILENT
-    if owner.get("host") == socket.gethostname() and _born(os.getpid()):
+    if owner.get("host") == socket.gethostname() and born(os.getpid()):
         # A container that was restarted has the name and the process number that it had before.
-        return _born(owner["pid"]) != owner.get("born")
+        return born(owner["pid"]) != owner.get("born")
     return _age(path) > _STALE
 
 
-def _born(pid: int) -> str:
+def born(pid: int) -> str:
     """When a process of this machine began, in the system's own count; "" if there is none, or no
     way to tell.
     """

@@ -20,7 +20,7 @@ import yaml
 
 from nst_ops.errors import InputError, short
 from nst_ops.images import FORMATS
-from nst_ops.settings import INITS
+from nst_ops.settings import INITS, LEAST_SHARE, MOST_SHARE
 from pipeline import files
 from pipeline.config import ROW_SETTINGS, ConfigError, RunConfig, parse_yaml, validate
 from pipeline.originals import Originals
@@ -31,7 +31,6 @@ _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}  # of CSV, as spread
 _LONGEST = 4096  # bytes of a path, Linux's own limit
 _LONGEST_OUTPUT = 900  # bytes; S3 has 1024 for the folder and the name together
 _DIGITS = 12  # hexadecimal, of a name of our own: with 6, two of 5000 `main.jpg` may share one
-_LEAST, _MOST = 1e-6, 1e6  # of a style's weight: beyond, float32 would lose it beside others
 
 
 class ManifestError(ValueError):
@@ -346,10 +345,14 @@ def _styles(value: Any, line: int) -> list[tuple[str, float]]:
         entry = entry if isinstance(entry, dict) else {"path": entry}
         path, weight = entry.get("path"), entry.get("weight")
         weight = 1.0 if weight is None else weight
-        if not (_is_path(path) and isinstance(weight, int | float) and _LEAST <= weight <= _MOST):
+        if not (
+            _is_path(path)
+            and isinstance(weight, int | float)
+            and LEAST_SHARE <= weight <= MOST_SHARE
+        ):
             raise InputError(
                 f"line {line}: style: {short(entry)} is not a path or {{path, weight}} with a "
-                f"weight above 0, from {_LEAST:g} to {_MOST:g}"
+                f"weight above 0, from {LEAST_SHARE:g} to {MOST_SHARE:g}"
             )
         styles.append((path, float(weight)))
     if not styles:

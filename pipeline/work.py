@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow
 
 from pipeline import files
+from pipeline.locking import born
 from pipeline.outputs import SCHEMA, STATUSES, Row, work_folder, write_metadata
 
 # Of this process, among all machines that share the folder.
@@ -60,8 +61,9 @@ class Progress:
     def end(self, outputs: Collection[str]) -> None:
         """They are made, or not, but we live."""
         with self._lock:
-            self._suspects -= set(outputs)
-            self._write_suspects()
+            if not self._suspects.isdisjoint(outputs):  # of what is cached, nothing is written
+                self._suspects -= set(outputs)
+                self._write_suspects()
 
     def _write_suspects(self) -> None:
         with contextlib.suppress(OSError):  # a courtesy, too
@@ -125,7 +127,7 @@ def count_deaths(folder: str, run_id: str) -> None:
     found = deaths(folder, run_id)
     for path in _all(folder, f"{run_id}-*.making"):
         pid = path.name.removeprefix(f"{run_id}-").partition("-")[0]
-        if not os.path.exists(f"/proc/{pid}") if os.path.isdir("/proc") else True:
+        if not born(int(pid)):
             with contextlib.suppress(OSError, ValueError):
                 for output in json.loads(path.read_text()):
                     found[output] = found.get(output, 0) + 1

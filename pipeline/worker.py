@@ -1,20 +1,19 @@
 """A worker process of a run on one machine: Beam's own, but quiet, and gone when its launcher is.
 
-Run by Beam as `python -m pipeline.worker`.
+Run by Beam as `python -P -m pipeline.worker`.
 """
 
 import logging
 import os
-import signal
 import sys
 import threading
+
+from pipeline.interrupting import ignore_signals
 
 
 def main() -> None:
     """Works for the launcher that the environment names."""
-    # Ctrl-C and a service manager's SIGTERM reach all processes; the launcher says what follows.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":  # as `nst --verbose` sets it
         # What fails in here is the launcher's to tell; what is left is Beam's surprise that the
         # launcher has died.
