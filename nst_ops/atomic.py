@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+_PREFIX, _DIGITS = ".nst-", 16
+TEMPORARY = _PREFIX + _DIGITS * "[0-9a-f]"  # what a file is called while it is written: a glob
+
 
 @contextlib.contextmanager
 def replacing(path: str | Path, *, sync: bool = True) -> Iterator[BinaryIO]:
@@ -21,7 +24,7 @@ def replacing(path: str | Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """
     target = Path(path)
     _make_folder(target.parent)
-    temporary = target.parent / f".nst-{secrets.token_hex(8)}"
+    temporary = target.parent / (_PREFIX + secrets.token_hex(_DIGITS // 2))
     try:
         with open(temporary, "xb") as file:
             yield file

@@ -57,6 +57,14 @@ def read_samples(image: Image.Image, transpose: Image.Transpose | None, path: st
       OSError, SyntaxError, ...: what Pillow raises for damaged files.
     """
     depth = _depth(image)
+    if image.mode in ("I", "F"):
+        kind = "float" if image.mode == "F" else "integer"
+        sign = "signed " if image.mode == "I" and depth < 32 else ""
+        raise InputError(
+            f"{sign}{depth}-bit {kind} samples are not supported, as nothing says which value is "
+            "white; save as 8 or 16 bits per channel, unsigned",
+            path=path,
+        )
     image.load()
     profile, exponent = image.info.get("icc_profile"), _exponent(image)
     photometric = _tag(image, ExifTags.Base.PhotometricInterpretation)
@@ -71,7 +79,7 @@ def read_samples(image: Image.Image, transpose: Image.Transpose | None, path: st
         alpha = np.asarray(key_alpha, np.float32) / 255.0
     # 12 bits, as scanners write them, are not stretched to 16.
     white = 255.0 if not _is_deep_grey(image) else float(2**depth - 1)
-    return Samples(_to_srgb(image, profile, path), alpha, white, exponent, inverted)
+    return Samples(_to_srgb(image, profile), alpha, white, exponent, inverted)
 
 
 def _exponent(image: Image.Image) -> float:
@@ -136,20 +144,10 @@ def _split_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
     return image, None
 
 
-def _to_srgb(image: Image.Image, profile: bytes | None, path: str) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """An `L`, `RGB` or 16-bit grey image."""
     if _is_deep_grey(image):
         return image
-    if image.mode in ("I", "F"):
-        kind = "float" if image.mode == "F" else "integer"
-        bits = _tag(image, ExifTags.Base.BitsPerSample)
-        depth = bits[0] if isinstance(bits, tuple) else 32
-        sign = "signed " if image.mode == "I" and depth < 32 else ""
-        raise InputError(
-            f"{sign}{depth}-bit {kind} samples are not supported, as nothing says which value is "
-            "white; save as 8 or 16 bits per channel, unsigned",
-            path=path,
-        )
     if image.mode == "1":
         image = image.convert("L")
     if profile and image.mode in ("RGB", "CMYK", "L"):

@@ -48,9 +48,8 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
     manifest, folder = (files.absolute(path) for path in (options.manifest, options.output))
     originals = Originals(images_folder(folder))
     rows, bad = check_manifest(manifest, config, originals)
-    others = (options.config, config.init_file, config.weights_file)
-    originals.reads([manifest, *filter(None, others)])
-    originals.check()
+    originals.reads([manifest])
+    _check_originals(originals, options.config, config)
     from pipeline.interrupting import stopping
     from pipeline.launching import beam_options, execute, new_spec
 
@@ -96,6 +95,12 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
         if summary["deferred"]:
             show.note("run the same command again to make the deferred pictures")
     return _explain(options.command, summary, show.complain)
+
+
+def _check_originals(originals: Originals, config_file: str | None, config: RunConfig) -> None:
+    """With what any command reads beside photos and paintings."""
+    originals.reads(filter(None, (config_file, config.init_file, config.weights_file)))
+    originals.check()
 
 
 def _check_folder(folder: str) -> None:
@@ -160,7 +165,7 @@ def stylize(options: argparse.Namespace, rest: list[str], console: Console) -> i
     originals = Originals(folder)
     originals.writes(name)
     originals.reads([options.content, *(path for path, _ in styles)])
-    originals.check()
+    _check_originals(originals, options.config, config)
     files.connect([options.content, *(path for path, _ in styles)])
     job = Job(1, Path(name).stem, options.content, styles, name)
     planned = Planner(config, _weights_sha256(config)).plan(job)

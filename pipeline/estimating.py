@@ -83,26 +83,31 @@ class Findings:
 
     def _peak(self) -> int:
         peaks = []
-        for (size, settings), lines in self.shapes.items():
+        for shape, lines in self.shapes.items():
+            size, settings = shape
             config = RunConfig.model_validate_json(settings)
             batch = min(len(lines), config.batch_of(size[0] * size[1]))
             for count in (batch, 1):  # a batch is halved until it fits
                 with contextlib.suppress(InputError):
-                    peaks.append(self.plan(size, config, count).bytes)
+                    peaks.append(self.plan(shape, count).bytes)
                     break
         return max(peaks, default=0)
 
-    def plan(self, size: Size, config: RunConfig, count: int = 1) -> MemoryPlan:
-        """How so many pictures of this kind would be computed here, in as many processes as would
+    def plan(self, shape: tuple[Size, str], count: int = 1) -> MemoryPlan:
+        """How so many pictures of this shape would be computed here, in as many processes as would
         share the memory.
 
         Raises:
           InputError: they do not fit.
         """
-        limit = parallelism.room_for_pictures(config, self.processes)
-        sources = self.sources[size, config.model_dump_json()]
+        size, config = shape[0], RunConfig.model_validate_json(shape[1])
         return plan_memory(
-            size, config, batch=count, limit=limit, tiling=config.tiling, sources=sources
+            size,
+            config,
+            batch=count,
+            limit=parallelism.room_for_pictures(config, self.processes),
+            tiling=config.tiling,
+            sources=self.sources[shape],
         )
 
 
@@ -122,12 +127,11 @@ def examine(manifest: str, config: RunConfig) -> Findings:
             found.sources[shape] = sources.join(found.sources.get(shape, sources))
         except (ConfigError, InputError) as error:
             found.problems[_kind(row, error)].append((row.line, str(error)))
-    for (size, settings), lines in list(found.shapes.items()):
-        own = RunConfig.model_validate_json(settings)
+    for shape, lines in list(found.shapes.items()):
         try:
-            found.plan(size, own)  # now that it is known how many share the memory
+            found.plan(shape)  # now that it is known how many share the memory
         except InputError as error:
-            del found.shapes[size, settings]
+            del found.shapes[shape]
             problems = found.problems["pictures too large for memory_limit"]
             problems += [(line, str(error)) for line in lines]
     return found

@@ -19,9 +19,6 @@ from typing import Any, BinaryIO
 from nst_ops import atomic
 from nst_ops.errors import InputError
 
-# What a file is called while it is being written: a glob.
-TEMPORARY = ".nst-" + 16 * "[0-9a-f]"
-
 
 def is_url(path: str) -> bool:
     """Whether the path names an object store rather than a local file."""

@@ -27,6 +27,7 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProv
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+from nst_ops.atomic import TEMPORARY
 from nst_ops.errors import InputError
 from pipeline import files, locking, outputs, parallelism, report, resuming, work, worker
 from pipeline.attempts import run_attempts
@@ -88,29 +89,37 @@ def beam_options(arguments: list[str], config: RunConfig, rows: int) -> Pipeline
         # Beam's own default would fetch another runner, or choose by what the graph contains.
         standard.runner = "FnApiRunner"
     direct = options.view_as(DirectOptions)
-    if standard.runner == "FnApiRunner":
+    if _runs_here(options):
         _reach_this_machine()
-    given = {argument.partition("=")[0] for argument in arguments}
-    if standard.runner == "FnApiRunner" and "--direct_running_mode" not in given:
-        if "--direct_num_workers" not in given:
-            direct.direct_num_workers = parallelism.processes(config, rows)
-        if direct.direct_num_workers != 1:
-            direct.direct_running_mode = "multi_processing"
+        given = _names(arguments)
+        if "--direct_running_mode" not in given:
+            if "--direct_num_workers" not in given:
+                direct.direct_num_workers = parallelism.processes(config, rows)
+            if direct.direct_num_workers != 1:
+                direct.direct_running_mode = "multi_processing"
     return options
+
+
+def _runs_here(options: PipelineOptions) -> bool:
+    return options.view_as(StandardOptions).runner == "FnApiRunner"
+
+
+def _names(arguments: list[str]) -> set[str]:
+    return {argument.partition("=")[0] for argument in arguments}
 
 
 def _reach_this_machine() -> None:
     """Keeps what processes of this machine tell each other from going through a web proxy."""
     names = ("no_grpc_proxy", "no_proxy", "NO_PROXY")
     known = next((os.environ[name] for name in names if os.environ.get(name)), "")
-    here = ["localhost", "127.0.0.1", "::1"]
-    os.environ["no_grpc_proxy"] = ",".join([*filter(None, [known]), *here])
+    hosts = [*filter(None, known.split(",")), "localhost", "127.0.0.1", "::1"]
+    os.environ["no_grpc_proxy"] = ",".join(dict.fromkeys(hosts))  # once, however often asked
 
 
 def _processes(options: PipelineOptions) -> int:
     """That share this machine."""
-    standard, direct = options.view_as(StandardOptions), options.view_as(DirectOptions)
-    if standard.runner == "FnApiRunner" and direct.direct_running_mode != "multi_processing":
+    direct = options.view_as(DirectOptions)
+    if _runs_here(options) and direct.direct_running_mode != "multi_processing":
         return 1  # whose threads take turns
     return direct.direct_num_workers or parallelism.cores()  # 0 is Beam's word for them
 
@@ -123,7 +132,7 @@ def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
 def _runner(options: PipelineOptions) -> str | FnApiRunner:
     """By name; but where Beam would start its worker processes here, it is to start ours."""
     standard, direct = options.view_as(StandardOptions), options.view_as(DirectOptions)
-    if standard.runner != "FnApiRunner" or direct.direct_running_mode != "multi_processing":
+    if not _runs_here(options) or direct.direct_running_mode != "multi_processing":
         return standard.runner
     direct.direct_running_mode = "in_memory"  # the option goes before the environment
     # `exec`: no shell is left, to die of Ctrl-C.
@@ -168,6 +177,7 @@ def execute(
             "use deploy/dataflow/main.py"
         )
     try:
+        # Here too, if an attempt will build its own: what is wrong is said before anything begins.
         pipeline = make_pipeline(options)
         build(pipeline, spec)
     except (ValueError, ImportError) as error:
@@ -195,14 +205,9 @@ def execute(
     return summary
 
 
-def _runs_here(options: PipelineOptions) -> bool:
-    return options.view_as(StandardOptions).runner == "FnApiRunner"
-
-
 def _with_processes(arguments: list[str], processes: int) -> list[str]:
     """With as many as were found to fit when the run began."""
-    given = {argument.partition("=")[0] for argument in arguments}
-    if given & {"--direct_num_workers", "--direct_running_mode"}:
+    if _names(arguments) & {"--direct_num_workers", "--direct_running_mode"}:
         return arguments
     return [*arguments, f"--direct_num_workers={processes}"]
 
@@ -262,7 +267,7 @@ def _bury_the_dead(spec: RunSpec) -> None:
     # Looked for before asking who lives: a run takes its lock before it leaves anything.
     records = files.listing(folder, "runs/*/run.json")
     # A store has no half files.
-    half = [] if files.is_url(folder) else files.listing(folder, f"**/{files.TEMPORARY}")
+    half = [] if files.is_url(folder) else files.listing(folder, f"**/{TEMPORARY}")
     work.recover(folder, lambda: locking.running(folder))
     alive = locking.running(folder)
     if alive <= {spec.run_id}:
