@@ -131,7 +131,7 @@ def case_of_files(
             batches.append([planner.plan(job)])
         plans: list[MemoryPlan] = []
         started = time.perf_counter()
-        stylizer = Stylizer(folder, "run", single=True, announce=plans.append)
+        stylizer = Stylizer(folder, "run", config, single=True, announce=plans.append)
         (_, made) = stylizer.stylize_batches(batches)
     if made["status"] != "ok":
         raise RuntimeError(made["error_message"])

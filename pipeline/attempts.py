@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline import work
+from pipeline import file_index, work
 from pipeline.interrupting import ignore_signals
 from pipeline.starting import quiet_logs
 
@@ -56,7 +56,9 @@ def run_attempts(spec: "RunSpec", arguments: Sequence[str], warn: Callable[[str]
             raise RuntimeError(attempt.message)
         work.count_deaths(spec.folder, spec.run_id)
         attempt.kill()
-        work.forget_progress(spec.folder, spec.run_id)
+        work.forget_doings(spec.folder, spec.run_id)
+        # The next one need not read again what this one has.
+        file_index.gather(spec.folder, spec.shard, file_index.logs(spec.folder, spec.run_id))
         if attempt.hung:
             if patience == CLOSING:
                 raise RuntimeError("workers do not answer, though they were begun anew")
@@ -66,7 +68,7 @@ def run_attempts(spec: "RunSpec", arguments: Sequence[str], warn: Callable[[str]
             warn(f"{reason}, and a worker did not answer: it was ended, its rows are deferred")
             continue
         warn(f"{attempt.message or 'a process of this run died'}; going on without it")
-        now = len(work.finished_rows(spec.folder, spec.run_id))
+        now = work.Journal.of_run(spec.folder, spec.run_id).finished
         died = 1 if now > done else died + 1
         done = now
         if died >= _LEAST_DONE_IN:

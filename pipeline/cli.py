@@ -124,6 +124,13 @@ def _parser() -> argparse.ArgumentParser:
         help="try again what failed in earlier runs with the same files and settings",
     )
     sub.add_argument(
+        "--check",
+        choices=("changed", "full"),
+        default="changed",
+        help="which files are read to see what is done: those that have changed since they were "
+        "read last (default), or all",
+    )
+    sub.add_argument(
         "--shard",
         metavar="N/COUNT",
         default="1/1",

@@ -17,7 +17,8 @@ from nst_ops.sizes import pixel_steps
 from pipeline import files
 from pipeline.config import RunConfig, load_config
 from pipeline.display import PairDisplay, RunDisplay, count_words
-from pipeline.manifest import check_manifest
+from pipeline.job_parts import JobParts
+from pipeline.manifest import check_manifest, checked_rows
 from pipeline.originals import Originals
 from pipeline.outputs import STATUSES, images_folder
 from pipeline.pairing import make_manifest, write_manifest
@@ -47,30 +48,37 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
     _check_folder(options.output)
     manifest, folder = (files.absolute(path) for path in (options.manifest, options.output))
     originals = Originals(images_folder(folder))
-    rows, bad = check_manifest(manifest, config, originals)
+    parts = JobParts(checked_rows(manifest, config, originals), shard)
     originals.reads([manifest])
     _check_originals(originals, options.config, config)
     from pipeline.interrupting import stopping
     from pipeline.launching import beam_options, execute, new_spec
 
+    rows = parts.rows
     beam = beam_options(beam_arguments, config, shard.share(rows))
     spec = new_spec(
         manifest,
         folder,
         config,
-        rows,
+        parts,
         _weights_sha256(config),
         beam,
         shard=shard,
         deadline=deadline,
         retry_failed=options.retry_failed,
+        check_full=options.check == "full",
     )
     with RunDisplay(console, shard.share(rows), as_json=options.log_format == "json") as show:
         text = f"run {spec.run_id}: {rows} rows"
-        text += f", {len(bad)} of them unreadable" if bad else ""
+        text += f", {parts.unreadable} of them unreadable" if parts.unreadable else ""
         text += f"; shard {shard} of them" if shard.count > 1 else ""
         show.note(
-            text, "begin", run_id=spec.run_id, rows=rows, unreadable=len(bad), shard=str(shard)
+            text,
+            "begin",
+            run_id=spec.run_id,
+            rows=rows,
+            unreadable=parts.unreadable,
+            shard=str(shard),
         )
 
         def stop(signal: str) -> None:
@@ -80,6 +88,7 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
         with stopping(stop):
             summary = execute(
                 spec,
+                parts,
                 beam,
                 show.show,
                 lambda text: show.note(f"warning: {text}"),
@@ -173,6 +182,7 @@ def stylize(options: argparse.Namespace, rest: list[str], console: Console) -> i
         stylizer = Stylizer(
             folder,
             "stylize",
+            config,
             single=True,
             show=display.show,
             announce=lambda plan: console.print(f"computed {plan}"),

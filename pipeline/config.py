@@ -72,6 +72,7 @@ class RunConfig(Settings):
     parallelism: Literal["auto"] | int = Field(
         "auto", description="processes on this machine, where no engine decides (FnApiRunner)"
     )
+    slots: int = Field(1, ge=1, description="worker processes that share one machine of a cluster")
     notify_url: str | None = Field(
         None, description="where the summary is posted as JSON when the run has ended"
     )

@@ -78,6 +78,21 @@ def read(path: str, max_bytes: int | None = None, *, first: int | None = None) -
     )
 
 
+def stamp(path: str) -> str:
+    """What the file system or store says of a file, which is another text once the file has been
+    changed; "" if it is not there, or nothing can be told.
+    """
+    try:
+        if is_url(path):
+            # An object store's entity tag.
+            return str(_filesystems().checksum(path))
+        found = os.stat(path)
+    except Exception:  # object stores raise their clients' own kinds
+        return ""
+    facts = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
+    return ".".join(map(str, facts)) if stat.S_ISREG(found.st_mode) else ""
+
+
 def listing(folder: str, pattern: str) -> list[str]:
     """Names of the files in a folder that match a glob such as `runs/*/summary.json`, sorted and
     relative to the folder; none, if there is no such folder.

@@ -29,9 +29,20 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from nst_ops.atomic import TEMPORARY
 from nst_ops.errors import InputError
-from pipeline import files, locking, outputs, parallelism, report, resuming, work, worker
+from pipeline import (
+    file_index,
+    files,
+    locking,
+    outputs,
+    parallelism,
+    report,
+    resuming,
+    work,
+    worker,
+)
 from pipeline.attempts import run_attempts
 from pipeline.config import ConfigError, RunConfig
+from pipeline.job_parts import JobParts, remove_parts
 from pipeline.run import RunSpec, build
 from pipeline.sharding import Shard
 
@@ -42,13 +53,14 @@ def new_spec(
     manifest: str,
     folder: str,
     config: RunConfig,
-    rows: int,
+    parts: JobParts,
     weights_sha256: str,
     options: PipelineOptions,
     *,
     shard: Shard = Shard(),  # noqa: B008  # immutable
     deadline: float = math.inf,
     retry_failed: bool = True,
+    check_full: bool = False,
 ) -> RunSpec:
     """A run that begins now."""
     return RunSpec(
@@ -57,11 +69,15 @@ def new_spec(
         outputs.new_run_id(),
         config.model_dump_json(),
         weights_sha256,
-        rows,
+        parts.rows,
+        parts.count,
+        parts.sha256,
         shard,
-        _processes(options),
+        _processes(options, config),
         deadline,
         retry_failed,
+        _workers(options, config),
+        check_full,
     )
 
 
@@ -116,12 +132,23 @@ def _reach_this_machine() -> None:
     os.environ["no_grpc_proxy"] = ",".join(dict.fromkeys(hosts))  # once, however often asked
 
 
-def _processes(options: PipelineOptions) -> int:
-    """That share this machine."""
+def _processes(options: PipelineOptions, config: RunConfig) -> int:
+    """That share a machine: this one, or one of a cluster."""
     direct = options.view_as(DirectOptions)
-    if _runs_here(options) and direct.direct_running_mode != "multi_processing":
+    if not _runs_here(options):
+        return config.slots
+    if direct.direct_running_mode != "multi_processing":
         return 1  # whose threads take turns
     return direct.direct_num_workers or parallelism.cores()  # 0 is Beam's word for them
+
+
+def _workers(options: PipelineOptions, config: RunConfig) -> int:
+    """Processes of all machines, as far as the options tell."""
+    if _runs_here(options):
+        return _processes(options, config)
+    given = options.get_all_options()
+    named = (given.get(name) for name in ("parallelism", "direct_num_workers", "num_workers"))
+    return max(1, *(number or 1 for number in named))
 
 
 def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
@@ -147,6 +174,7 @@ def _runner(options: PipelineOptions) -> str | FnApiRunner:
 
 def execute(
     spec: RunSpec,
+    parts: JobParts,
     options: PipelineOptions,
     show: Callable[[dict[str, Any]], None],
     warn: Callable[[str], None],
@@ -156,8 +184,9 @@ def execute(
     """Runs the pipeline and writes the run's record.
 
     Args:
+      parts: the rows.
       options: from `beam_options`.
-      show: is given `work.read_progress` every half second while it runs.
+      show: is given what `work.Tally` reads every half second while it runs.
       warn: is told what went wrong without harm to the run.
       arguments: what the options were made of. With them, a run on this machine has a process of
         its own, which is begun anew when it dies.
@@ -184,9 +213,10 @@ def execute(
         raise ConfigError(f"Beam's options or resource hints: {error}") from error
     with locking.lock(spec.folder, spec.run_id, spec.shard):
         _bury_the_dead(spec)
-        begun = _begin_record(spec)
+        begun = _begin_record(spec, parts)
+        tally = work.Tally(spec.folder, spec.run_id)
         try:
-            with _watched(spec, show, warn):
+            with _watched(spec, tally, show, warn):
                 if arguments is None or not _runs_here(options):
                     pipeline.run().wait_until_finish()
                 else:
@@ -195,7 +225,7 @@ def execute(
         except Exception as error:
             summary = begun | {"stopped": f"failed: {type(error).__name__}: {error}"}
             # The rows become metadata when the next run finds them.
-            done = work.read_progress(spec.folder, spec.run_id)
+            done = tally.read()
             summary |= {status: done[status] for status in outputs.STATUSES} | {"errors": {}}
             outputs.write_record(spec.folder, spec.run_id, "summary.json", summary)
             _notify(spec.config.notify_url, summary, warn)
@@ -212,7 +242,7 @@ def _with_processes(arguments: list[str], processes: int) -> list[str]:
     return [*arguments, f"--direct_num_workers={processes}"]
 
 
-def _begin_record(spec: RunSpec) -> dict[str, Any]:
+def _begin_record(spec: RunSpec, parts: JobParts) -> dict[str, Any]:
     """Writes what is known by now: the run may not live to say more."""
     begun = asdict(spec) | {"shard": str(spec.shard), "versions": outputs.versions()}
     del begun["settings"], begun["deadline"]  # the one has its own file, the other may be infinite
@@ -224,6 +254,7 @@ def _begin_record(spec: RunSpec) -> dict[str, Any]:
         trial = files.join(outputs.images_folder(spec.folder), f"{spec.run_id}.trial")
         files.write(trial, b"may be deleted\n")
         files.delete(trial)
+        parts.publish(spec.folder, spec.run_id)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}"
         raise ConfigError(f"{what}; give another --output") from error
@@ -248,6 +279,8 @@ def _end_record(spec: RunSpec, summary: dict[str, Any], warn: Callable[[str], No
         report.write_report(spec.folder, spec.run_id)
     except Exception as error:  # the pictures are there, and `nst report` can try again
         warn(f"no report: {type(error).__name__}: {error}")
+    file_index.gather(spec.folder, spec.shard, file_index.logs(spec.folder, spec.run_id))
+    remove_parts(spec.folder, spec.run_id)
     work.clear(spec.folder, spec.run_id)
     strays = resuming.all_kept(spec.folder)  # such as those of rows that no manifest has any more
     if strays and locking.running(spec.folder) <= {spec.run_id} and _all_is_done(spec.folder):
@@ -268,6 +301,10 @@ def _bury_the_dead(spec: RunSpec) -> None:
     records = files.listing(folder, "runs/*/run.json")
     # A store has no half files.
     half = [] if files.is_url(folder) else files.listing(folder, f"**/{TEMPORARY}")
+    logs = file_index.logs(folder)
+    alive = locking.running(folder)
+    dead = [log for log in logs if not log.name.startswith(tuple(alive))]
+    file_index.gather(folder, spec.shard, dead)
     work.recover(folder, lambda: locking.running(folder))
     alive = locking.running(folder)
     if alive <= {spec.run_id}:
@@ -279,6 +316,7 @@ def _bury_the_dead(spec: RunSpec) -> None:
             # To what a cluster may still do of it.
             work.request_stop(folder, run_id, "its launcher died")
             outputs.remove_leftovers(folder, run_id)
+            remove_parts(folder, run_id)
             try:
                 begun = outputs.read_record(folder, run_id, "run.json")
                 table = outputs.read_metadata(folder, run_id, ["status", "error_type"])
@@ -291,12 +329,15 @@ def _bury_the_dead(spec: RunSpec) -> None:
 
 @contextlib.contextmanager
 def _watched(
-    spec: RunSpec, show: Callable[[dict[str, Any]], None], warn: Callable[[str], None]
+    spec: RunSpec,
+    tally: work.Tally,
+    show: Callable[[dict[str, Any]], None],
+    warn: Callable[[str], None],
 ) -> Iterator[None]:
     done = threading.Event()
 
     def look() -> None:
-        progress = work.read_progress(spec.folder, spec.run_id)
+        progress = tally.read()
         reason = _most_fail(spec, progress)
         if reason and not work.stop_requested(spec.folder, spec.run_id):
             work.request_stop(spec.folder, spec.run_id, reason)

@@ -151,10 +151,10 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, format: str) -> Jo
     return Job(line, identity, content, styles, output, overrides)
 
 
-def check_manifest(
+def checked_rows(
     path: str, run: RunConfig, originals: Originals | None = None
-) -> tuple[int, list[BadRow]]:
-    """Reads all rows once: the number of rows and the bad ones.
+) -> Iterator[Job | BadRow]:
+    """As `read_manifest`, and checks what the rows write.
 
     Args:
       originals: is shown what the rows read and write.
@@ -164,12 +164,11 @@ def check_manifest(
     """
     outputs: dict[str, int] = {}  # the first line that writes a file
     folders: dict[str, int] = {}  # and the first that needs a folder
-    bad = []
     count = 0
     for row in read_manifest(path, run):
         count += 1
+        yield row
         if isinstance(row, BadRow):
-            bad.append(row)
             continue
         if originals:
             originals.writes(row.output)
@@ -191,6 +190,21 @@ def check_manifest(
         )
     if not count:
         raise ManifestError(f"{path}: no rows; add one with content and style")
+
+
+def check_manifest(
+    path: str, run: RunConfig, originals: Originals | None = None
+) -> tuple[int, list[BadRow]]:
+    """Reads all rows once: the number of rows and the bad ones.
+
+    Raises:
+      ManifestError: as `checked_rows`.
+    """
+    count, bad = 0, []
+    for row in checked_rows(path, run, originals):
+        count += 1
+        if isinstance(row, BadRow):
+            bad.append(row)
     return count, bad
 
 

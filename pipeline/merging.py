@@ -30,9 +30,7 @@ def merge_shards(folder: str) -> dict[str, Any]:
             "the shards again",
             path=folder,
         )
-    ids = pyarrow.array([run_id] * len(table)).dictionary_encode()
-    table = table.set_column(0, "run_id", ids).cast(outputs.SCHEMA)
-    outputs.write_metadata(folder, run_id, table)
+    outputs.write_metadata(folder, run_id, "part-merged.parquet", [table])
 
     newest = outputs.record_folder(folder, max(part["run_id"] for part in parts))
     record = outputs.record_folder(folder, run_id)

@@ -128,17 +128,6 @@ class Optimiser:
         else:
             yield from outcomes
 
-    def has_room_for(self, planned: PlannedJob, config: RunConfig) -> bool:
-        """Whether L-BFGS, where the settings ask for it, has the memory that it needs here."""
-        limit = parallelism.room_for_pictures(config, self._processes)
-        try:
-            plan = plan_memory(
-                planned.size, config, limit=limit, tiling=config.tiling, sources=planned.sources
-            )
-        except InputError:  # there is no way at all
-            return False
-        return plan.optimizer == config.optimizer
-
     def _halves(self, ready: Sequence[Ready], config: RunConfig) -> Iterator[tuple[Ready, Outcome]]:
         middle = len(ready) // 2
         yield from self.make(ready[:middle], config)

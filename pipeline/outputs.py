@@ -4,13 +4,13 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import platform
 import secrets
 import tempfile
 import warnings
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,13 @@ from nst_ops.iterates import LOSSES
 from pipeline import files
 from pipeline.manifest import Job
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 STATUSES = ("ok", "cached", "failed", "deferred")
 
 _LOSSES = [(name, pyarrow.float64()) for name in LOSSES]
 SCHEMA = pyarrow.schema(
     [
-        # As a reader infers it from the folder's name: else pandas refuses to merge the two.
-        ("run_id", pyarrow.dictionary(pyarrow.int32(), pyarrow.string())),
+        ("run_id", pyarrow.string()),
         ("job_id", pyarrow.string()),
         ("manifest_line", pyarrow.int64()),
         ("status", pyarrow.string()),  # one of STATUSES
@@ -86,6 +85,7 @@ SCHEMA = pyarrow.schema(
         ("seconds_total", pyarrow.float64()),
         ("seconds_optimise", pyarrow.float64()),
         ("peak_memory_bytes", pyarrow.int64()),  # of the worker process, so far
+        ("worker", pyarrow.string()),  # host:process
         ("device", pyarrow.string()),
         ("precision", pyarrow.string()),
         ("versions", pyarrow.string()),  # JSON
@@ -95,7 +95,13 @@ SCHEMA = pyarrow.schema(
     ]
 )
 
+# In the files: readers take the run's id from the name of the folder, and refuse to merge the two.
+FILE_SCHEMA = pyarrow.schema([field for field in SCHEMA if field.name != "run_id"])
+
 Row = dict[str, Any]
+
+_ROWS_AT_ONCE = 1000  # a row with its loss curve may take 50 KB
+_RECOVERED = "part-recovered.parquet"
 
 
 def row(run_id: str, job: Job, status: str, **values: Any) -> Row:
@@ -173,11 +179,9 @@ def images_folder(folder: str) -> str:
     return files.join(folder, "images")
 
 
-def metadata_prefix(folder: str, run_id: str) -> str:
-    """Parquet files of one run begin with this; the run id in it keeps runs from deleting each
-    other's.
-    """
-    return files.join(folder, "metadata", f"run_id={run_id}", "part")
+def metadata_folder(folder: str, run_id: str) -> str:
+    """Where a run's own Parquet files are, named part-*."""
+    return files.join(folder, "metadata", f"run_id={run_id}")
 
 
 def new_run_id() -> str:
@@ -186,12 +190,36 @@ def new_run_id() -> str:
     return f"{moment:%Y%m%dT%H%M%SZ}-{moment.microsecond:05x}{secrets.token_hex(2)}"
 
 
-def write_metadata(folder: str, run_id: str, table: pyarrow.Table) -> None:
-    """Writes rows as a run's own pipeline does, under the same name."""
-    sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(table, sink, compression="zstd")
-    path = f"{metadata_prefix(folder, run_id)}-00000-of-00001.parquet"
-    files.write(path, sink.getvalue().to_pybytes())
+def write_metadata(folder: str, run_id: str, name: str, tables: Iterable[pyarrow.Table]) -> None:
+    """Writes rows as a run's own pipeline does, into one file of the run's metadata."""
+    path = files.join(metadata_folder(folder, run_id), name)
+    with files.replacing(path) as file:
+        with pyarrow.parquet.ParquetWriter(file, FILE_SCHEMA, compression="zstd") as writer:
+            for table in tables:
+                writer.write_table(table.select(FILE_SCHEMA.names).cast(FILE_SCHEMA))
+
+
+def write_recovered(folder: str, run_id: str, rows: Iterator[Row]) -> None:
+    """Writes what a run that died had kept."""
+    batches = iter(lambda: list(itertools.islice(rows, _ROWS_AT_ONCE)), [])
+    tables = (pyarrow.Table.from_pylist(batch, schema=SCHEMA) for batch in batches)
+    write_metadata(folder, run_id, _RECOVERED, tables)
+
+
+def forget_recovered(folder: str, run_id: str) -> None:
+    """Makes way for the run's own metadata: a cluster may go on without the launcher, and end after
+    another run has taken it for dead.
+    """
+    files.delete(files.join(metadata_folder(folder, run_id), _RECOVERED))
+
+
+def has_metadata(folder: str, run_id: str) -> bool:
+    """Whether a run has written its own metadata."""
+    return bool(_parts(folder, run_id))
+
+
+def _parts(folder: str, run_id: str) -> list[str]:
+    return files.listing(folder, f"metadata/run_id={run_id}/part-*.parquet")
 
 
 def write_record(folder: str, run_id: str, name: str, values: Mapping[str, Any]) -> None:
@@ -252,16 +280,15 @@ def read_metadata(folder: str, run_id: str, columns: Sequence[str] | None = None
       InputError: a file is damaged.
     """
     tables = []
-    for name in files.listing(folder, f"metadata/run_id={run_id}/part*.parquet"):
+    for name in _parts(folder, run_id):
         path = files.join(folder, name)
         try:
             file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(files.read(path)))
-            known = (
-                None if columns is None else [c for c in columns if c in file.schema_arrow.names]
-            )
-            tables.append(file.read(known))
+            names = [name for name in columns or SCHEMA.names if name in file.schema_arrow.names]
+            table = file.read([name for name in names if name != "run_id"])
         except (pyarrow.ArrowException, OSError) as error:
             raise InputError(f"is damaged ({error})", path=path) from error
+        tables.append(table.append_column("run_id", pyarrow.repeat(run_id, len(table))))
     # Columns that the run's version did not have yet are null.
     table = pyarrow.concat_tables([SCHEMA.empty_table(), *tables], promote_options="default")
     return table if columns is None else table.select(list(columns))
@@ -269,10 +296,14 @@ def read_metadata(folder: str, run_id: str, columns: Sequence[str] | None = None
 
 def counts(table: pyarrow.Table) -> dict[str, Any]:
     """How many rows have each status, and how many each kind of error."""
-    statuses = Counter(table["status"].to_pylist())
-    errors = Counter(error for error in table["error_type"].to_pylist() if error)
-    of_status = {status: statuses[status] for status in STATUSES}
+    statuses, errors = _value_counts(table["status"]), _value_counts(table["error_type"])
+    errors.pop(None, None)
+    of_status = {status: statuses.get(status, 0) for status in STATUSES}
     return of_status | {"errors": dict(sorted(errors.items()))}
+
+
+def _value_counts(column: pyarrow.ChunkedArray) -> dict[Any, int]:
+    return {found["values"]: found["counts"] for found in column.value_counts().to_pylist()}
 
 
 def run_ids(folder: str) -> list[str]:

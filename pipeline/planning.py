@@ -3,22 +3,21 @@ deterministic batches.
 """
 
 import contextlib
-import hashlib
-import json
 import math
-import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from nst_ops.errors import InputError
-from nst_ops.images import Header, check_format, is_whole, probe
+from nst_ops.images import Header, check_format, probe
 from nst_ops.memory import Sources
 from nst_ops.settings import INITS
 from nst_ops.sizes import Size, fit, largest_style_side, output_size
 from pipeline import files
 from pipeline.config import RunConfig, spec_hash
+from pipeline.file_index import Facts, FileIndex
 from pipeline.manifest import Job
 from pipeline.outputs import Row
 
@@ -40,18 +39,12 @@ class PlannedJob:
     adam_hash: str  # the spec hash of what Adam makes, where memory is short for L-BFGS
     style_sides: tuple[int, ...]  # long side in px at which each painting is seen at most
     sources: Sources
-    settings: str  # the row's RunConfig, as JSON: jobs of one batch share it
+    seed: int  # of everything random, from the settings' and the photo: any batch's
 
     @property
-    def seed(self) -> int:
-        """Of everything random in this job, from the settings' and the photo: any batch's."""
-        settings = RunConfig.model_validate_json(self.settings)
-        return (settings.seed + int(self.content_sha256[:7], 16)) % 2**31
-
-    @property
-    def bucket(self) -> tuple[Size, str]:
-        """Jobs with the same bucket can be optimised together."""
-        return self.size, self.settings
+    def bucket(self) -> tuple[Size, tuple[tuple[str, str], ...]]:
+        """Jobs of a run with the same bucket can be optimised together."""
+        return self.size, self.job.overrides
 
     def facts(self) -> Row:
         """The columns of the metadata that are known by now."""
@@ -66,44 +59,45 @@ class PlannedJob:
         }
 
 
-class Painting(NamedTuple):
-    """What is known of a painting, or the picture to start from, before it is decoded."""
-
-    sha256: str
-    header: Header
-
-
 class Planner:
-    """Plans jobs of one run; remembers what it read of paintings, which many rows share.
+    """Plans jobs of one run, perhaps several at a time; remembers what it read of paintings, which
+    many rows share.
 
     Args:
       run: settings that rows override.
       weights_sha256: of the network's weights.
+      index: reads files, or knows what they hold.
     """
 
-    def __init__(self, run: RunConfig, weights_sha256: str):
+    def __init__(self, run: RunConfig, weights_sha256: str, index: FileIndex | None = None):
         self.run, self.weights_sha256 = run, weights_sha256
-        self._paintings: OrderedDict[tuple[str, int], Painting] = OrderedDict()
+        self._index = index or FileIndex()
+        self._paintings: OrderedDict[tuple[str, int], Facts] = OrderedDict()
         self._headers: OrderedDict[tuple[str, int], Header] = OrderedDict()
+        self._lock = threading.Lock()
 
     def plan(self, job: Job) -> PlannedJob:
-        """Reads the job's files and their headers.
+        """Looks the job's files up, or reads them and their headers.
 
         Raises:
           InputError, ConfigError: a file is missing, no image or too small or large; a setting is
             out of range.
         """
         config = job.config(self.run)
-        data = files.read(job.content, config.max_file_bytes)
-        header = probe(data, path=job.content, max_pixels=config.max_pixels)
-        content = hashlib.sha256(data).hexdigest()
+        content = self._index.facts(
+            job.content, max_bytes=config.max_file_bytes, max_pixels=config.max_pixels
+        )
         styles = [self._painting(path, config) for path, _ in job.styles]
         init = self._init(config)
         size, sides, sources = _fit(
-            job, config, header, [style.header for style in styles], init and init.header
+            job,
+            config,
+            content.header,
+            [style.header for style in styles],
+            init and init.header,
         )
         hashed: dict[str, Any] = {
-            "content": content,
+            "content": content.sha256,
             "styles": [
                 (s.sha256, weight) for s, (_, weight) in zip(styles, job.styles, strict=True)
             ],
@@ -115,14 +109,14 @@ class Planner:
             job,
             size,
             spec_hash(config.recipe(size), hashed),
-            content,
+            content.sha256,
             tuple(style.sha256 for style in styles),
             init.sha256 if init else "",
             self.weights_sha256,
             spec_hash(config.with_adam().recipe(size), hashed),
             sides,
             sources,
-            config.model_dump_json(),
+            (config.seed + int(content.sha256[:7], 16)) % 2**31,
         )
 
     def probe(self, job: Job) -> tuple[Size, Sources]:
@@ -138,7 +132,7 @@ class Planner:
         size, _, sources = _fit(job, config, _header(job.content, config), styles, init)
         return size, sources
 
-    def _init(self, config: RunConfig) -> Painting | None:
+    def _init(self, config: RunConfig) -> Facts | None:
         if not config.init_file:
             return None
         try:
@@ -146,15 +140,12 @@ class Planner:
         except InputError as error:
             raise InputError(f"init is none of {', '.join(INITS)}, so a file: {error}") from error
 
-    def _painting(self, path: str, config: RunConfig) -> Painting:
-        """Read and hashed once per run."""
-
-        def read() -> Painting:
-            data = files.read(path, config.max_file_bytes)
-            header = probe(data, path=path, max_pixels=config.max_pixels)
-            return Painting(hashlib.sha256(data).hexdigest(), header)
-
-        return _remembered(self._paintings, (path, config.max_pixels), read)
+    def _painting(self, path: str, config: RunConfig) -> Facts:
+        """Looked up once per run."""
+        limits = {"max_bytes": config.max_file_bytes, "max_pixels": config.max_pixels}
+        key = (path, config.max_pixels)
+        with self._lock:  # many rows begin with the same painting
+            return _remembered(self._paintings, key, lambda: self._index.facts(path, **limits))
 
     def _header(self, path: str, config: RunConfig) -> Header:
         key = (path, config.max_pixels)
@@ -215,35 +206,23 @@ def _header(path: str, config: RunConfig) -> Header:
     return probe(whole, path=path, max_pixels=config.max_pixels)
 
 
-def finished_hash(planned: PlannedJob, images: str) -> str:
-    """The spec hash of the picture that is in the folder `images`, as it says itself; "" if there
-    is none, or none of ours, or it is not whole.
-    """
-    path = files.join(images, planned.job.output)
-    try:
-        data = files.read(path)
-        header = probe(data, path=path, max_pixels=sys.maxsize)
-    except InputError:
-        return ""  # not there, or damaged: it will be made
-    if not is_whole(data) or header.size != planned.size:
-        return ""
-    return str((header.provenance or {}).get("spec_hash", ""))
+def cut_batches(
+    jobs: Iterable[PlannedJob], run: RunConfig, workers: int = 1
+) -> Iterator[tuple[PlannedJob, ...]]:
+    """Cuts jobs into batches that share shape and settings, in the manifest's order.
 
-
-def bucket_key(planned: PlannedJob, groups: int) -> str:
-    """Key under which jobs that can share a batch meet; stable between runs and machines.
+    The same jobs are always cut in the same way, whatever is done already.
 
     Args:
-      groups: that the jobs of one shape are cut into.
+      run: settings that rows override.
+      workers: that should all get a part of the jobs, if they are few.
     """
-    group = int(hashlib.sha256(planned.job.id.encode()).hexdigest(), 16) % groups
-    return json.dumps([*planned.bucket, group])
-
-
-def cut_batches(jobs: Iterable[PlannedJob]) -> Iterator[tuple[PlannedJob, ...]]:
-    """Cuts the jobs of one bucket into batches, in the manifest's order."""
-    ordered = sorted(jobs, key=lambda planned: planned.job.line)
-    config = RunConfig.model_validate_json(ordered[0].settings)
-    count = config.batch_of(ordered[0].size[0] * ordered[0].size[1])
-    for start in range(0, len(ordered), count):
-        yield tuple(ordered[start : start + count])
+    buckets: dict[Any, list[PlannedJob]] = {}
+    for planned in sorted(jobs, key=lambda planned: planned.job.line):
+        buckets.setdefault(planned.bucket, []).append(planned)
+    for bucket in buckets.values():
+        height, width = bucket[0].size
+        most = bucket[0].job.config(run).batch_of(height * width)
+        count = min(most, -(-len(bucket) // workers))
+        for start in range(0, len(bucket), count):
+            yield tuple(bucket[start : start + count])

@@ -1,7 +1,9 @@
 """The whole graph: manifest in, pictures and metadata out."""
 
+import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +14,21 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from nst_ops import __version__
 from nst_ops.errors import InputError
-from pipeline import outputs, work
+from pipeline import files, outputs, work
 from pipeline.config import ConfigError, RunConfig
-from pipeline.manifest import BadRow, Job, read_manifest
+from pipeline.file_index import FileIndex
+from pipeline.finished import Finished
+from pipeline.job_parts import read_part
+from pipeline.manifest import BadRow, Job
 from pipeline.outputs import Row, error_columns, row
-from pipeline.planning import PlannedJob, Planner, bucket_key, cut_batches
+from pipeline.planning import PlannedJob, Planner, cut_batches
 from pipeline.sharding import Shard
 from pipeline.stylizing import Stylizer
 from pipeline.supervision import Stopped, Supervisor
 
 # Batches that a worker takes at once, to read one and write another while a third is optimised.
 _TRAY = 8
+_READERS = 8  # files of a part that are looked at side by side
 
 
 @dataclass(frozen=True)
@@ -35,10 +41,14 @@ class RunSpec:
     settings: str  # RunConfig as JSON
     weights_sha256: str
     rows: int  # of the manifest
+    parts: int  # that the rows of the shard are in, see `job_parts`
+    manifest_sha256: str  # of all that the rows say
     shard: Shard = Shard()
     processes: int = 1  # that share one machine
     deadline: float = math.inf  # as time.time(); no picture is begun that would end after it
     retry_failed: bool = True
+    workers: int = 1  # of all machines, which should all get a part of the work
+    check_full: bool = False  # reads every file, also those that have not changed since a run
     version: str = __version__  # of nst
 
     def check_version(self) -> None:
@@ -49,41 +59,36 @@ class RunSpec:
                 "install the same on both"
             )
 
-    @property
+    @functools.cached_property
     def config(self) -> RunConfig:
         """The settings that rows override."""
         return RunConfig.model_validate_json(self.settings)
 
-
-def build(root: beam.Pipeline, spec: RunSpec) -> None:
-    """The whole graph."""
-    jobs = root | "ReadManifest" >> ReadManifest(spec)
-    planned = jobs | "PlanJobs" >> beam.ParDo(PlanJob(spec)).with_outputs("over", main="plans")
-    made = planned.plans | "PlanBatches" >> PlanBatches(spec) | "Stylize" >> StylizeBatches(spec)
-    (planned.over, made) | beam.Flatten() | "CountRows" >> beam.Map(_count) | WriteMetadata(spec)
-
-
-class ReadManifest(beam.PTransform):
-    """Manifest rows as `Job | BadRow`, spread over workers."""
-
-    def __init__(self, spec: RunSpec):
-        super().__init__()
-        self.spec = spec
-
-    def expand(self, root: beam.Pipeline) -> beam.PCollection:
-        """From the pipeline's root."""
-        shard = self.spec.shard
-        return (
-            root
-            | beam.Create([self.spec.manifest])
-            | beam.FlatMap(read_manifest, self.spec.config)
-            | beam.Filter(lambda element: shard.has(element.line))
-            | beam.Reshuffle()
+    def file_index(self, before_reading: Callable[[], None] = lambda: None) -> FileIndex:
+        """What is known of the run's files."""
+        return FileIndex(
+            self.folder,
+            self.run_id,
+            self.shard,
+            full=self.check_full,
+            before_reading=before_reading,
         )
 
 
-class PlanJob(beam.DoFn):
-    """`PlannedJob`s on the main output; rows of jobs that cannot be done on `over`."""
+def build(root: beam.Pipeline, spec: RunSpec) -> None:
+    """The whole graph."""
+    parts = root | "JobParts" >> beam.Create(range(spec.parts)) | "SpreadParts" >> beam.Reshuffle()
+    planned = parts | "PlanParts" >> beam.ParDo(PlanPart(spec)).with_outputs("rows", main="batches")
+    made = planned.batches | "SpreadBatches" >> beam.Reshuffle() | "Stylize" >> StylizeBatches(spec)
+    # Each where its rows arise: no process holds those of a million.
+    planned.rows | "WriteFinished" >> WriteMetadata(spec, "finished")
+    made | "WriteMade" >> WriteMetadata(spec, "made")
+
+
+class PlanPart(beam.DoFn):
+    """The number of a part of the manifest to batches of `PlannedJob`s that need work, on the main
+    output, and to `rows` of all others: what is done already, or cannot be done.
+    """
 
     def __init__(self, spec: RunSpec):
         self.spec = spec
@@ -92,66 +97,61 @@ class PlanJob(beam.DoFn):
         """Once per worker."""
         spec = self.spec
         spec.check_version()
-        self.planner = Planner(spec.config, spec.weights_sha256)
-        self.progress = work.Progress(spec.folder, f"{spec.run_id}-planning")
         self.supervisor = Supervisor(spec.folder, spec.run_id, spec.deadline)
+        self.index = spec.file_index(before_reading=self.supervisor.check_stop)
+        self.planner = Planner(spec.config, spec.weights_sha256, self.index)
+        self.progress = work.Progress(spec.folder, f"{spec.run_id}-planning")
+        self.finished = Finished(spec.folder, spec.run_id, self.index, spec.processes)
         # What other runs failed at, if it is not to be tried again.
         self.failed = {} if spec.retry_failed else outputs.failures(spec.folder)
-        self.earlier = work.finished_rows(spec.folder, spec.run_id)
 
-    def process(self, element: Job | BadRow) -> Iterator[Any]:
-        """One job."""
-        result = self._plan(element)
-        if isinstance(result, PlannedJob):
-            yield result
-        else:
-            self.progress.count(result["status"])
-            yield beam.pvalue.TaggedOutput("over", result)
-
-    def finish_bundle(self) -> None:
-        """Makes counts visible."""
-        self.progress.flush()
+    def process(self, part: int) -> Iterator[Any]:
+        """One part."""
+        spec = self.spec
+        elements = read_part(spec.folder, spec.run_id, part)
+        # Files are waited for, and hashed without Python's lock.
+        with ThreadPoolExecutor(_READERS) as readers:
+            results = list(readers.map(self._plan, elements))
+        planned = [result for result in results if isinstance(result, PlannedJob)]
+        # Cut before anyone looks at what is done: so that neighbours stay the same.
+        batches = list(cut_batches(planned, spec.config, spec.workers))
+        with ThreadPoolExecutor(_READERS) as readers:
+            found = list(readers.map(self._finished_row, (p for batch in batches for p in batch)))
+        done = {row["manifest_line"] for row in found if row}
+        rows = [result for result in results if not isinstance(result, PlannedJob)]
+        rows += [row for row in found if row]
+        self.progress.count(rows)
+        self.index.flush()
+        yield from (beam.pvalue.TaggedOutput("rows", row) for row in rows)
+        for batch in batches:
+            if left := tuple(planned for planned in batch if planned.job.line not in done):
+                yield left
 
     def _plan(self, element: Job | BadRow) -> PlannedJob | Row:
         run_id = self.spec.run_id
-        job = element if isinstance(element, Job) else element.as_job()
-        try:
-            self.supervisor.check_stop()
-        except Stopped as stopped:
-            # Unless it was made before this run was begun anew.
-            return self.earlier.get(job.output) or row(
-                run_id, job, "deferred", error_message=str(stopped)
-            )
         if isinstance(element, BadRow):
-            return row(
-                run_id, job, "failed", error_type="InputError", error_message=element.message
-            )
+            message = {"error_type": "InputError", "error_message": element.message}
+            return row(run_id, element.as_job(), "failed", **message)
         try:
             planned = self.planner.plan(element)
         except (InputError, ConfigError) as error:
-            return row(run_id, job, "failed", **error_columns(error))
-        before = self.failed.get((job.output, planned.spec_hash))
-        return row(run_id, job, "failed", **planned.facts(), **before) if before else planned
+            return row(run_id, element, "failed", **error_columns(error))
+        except Stopped as stopped:
+            return self._deferred(element, stopped)
+        before = self.failed.get((element.output, planned.spec_hash))
+        return row(run_id, element, "failed", **planned.facts(), **before) if before else planned
 
+    def _finished_row(self, planned: PlannedJob) -> Row | None:
+        """None for a job that needs work."""
+        try:
+            return self.finished.row(planned, planned.job.config(self.spec.config))
+        except Stopped as stopped:
+            return self._deferred(planned.job, stopped)
 
-class PlanBatches(beam.PTransform):
-    """`PlannedJob`s to tuples of them that share shape and settings: deterministic on every
-    runner, and whatever is done already.
-    """
-
-    def __init__(self, spec: RunSpec):
-        super().__init__()
-        # One group is sorted in memory: ten thousand plans are a few megabytes.
-        self.groups = -(-spec.rows // 10_000)
-
-    def expand(self, planned: beam.PCollection) -> beam.PCollection:
-        """To batches, spread over workers."""
-        return (
-            planned
-            | beam.Map(lambda plan, groups: (bucket_key(plan, groups), plan), self.groups)
-            | beam.GroupByKey()
-            | beam.FlatMap(lambda group: cut_batches(group[1]))
-            | beam.Reshuffle()
+    def _deferred(self, job: Job, stopped: Stopped) -> Row:
+        """Unless it was made before this run was begun anew."""
+        return self.finished.earlier_row(job.output) or row(
+            self.spec.run_id, job, "deferred", error_message=str(stopped)
         )
 
 
@@ -169,6 +169,8 @@ class StylizeHandler(ModelHandler[tuple[PlannedJob, ...], Row, Stylizer]):
         return Stylizer(
             spec.folder,
             spec.run_id,
+            spec.config,
+            index=spec.file_index(),
             deadline=spec.deadline,
             progress=work.Progress(spec.folder, spec.run_id),
             processes=spec.processes,
@@ -213,22 +215,36 @@ class StylizeBatches(beam.PTransform):
 
 
 class WriteMetadata(beam.PTransform):
-    """Rows to Parquet."""
+    """Rows to Parquet, in as many files as there are workers or bundles.
 
-    def __init__(self, spec: RunSpec):
+    Args:
+      spec: of the run.
+      name: of these rows among the run's.
+    """
+
+    def __init__(self, spec: RunSpec, name: str):
         super().__init__()
-        self.spec = spec
+        self.spec, self.name = spec, name
 
     def expand(self, rows: beam.PCollection) -> beam.PCollection:
         """To the names of files."""
-        prefix = outputs.metadata_prefix(self.spec.folder, self.spec.run_id)
-        return rows | WriteToParquet(
-            prefix, outputs.SCHEMA, codec="zstd", file_name_suffix=".parquet", num_shards=1
+        folder, run_id = self.spec.folder, self.spec.run_id
+        prefix = files.join(outputs.metadata_folder(folder, run_id), f"part-{self.name}")
+        return (
+            rows
+            | beam.Map(_count)
+            | WriteToParquet(prefix, outputs.FILE_SCHEMA, codec="zstd", file_name_suffix=".parquet")
+            | beam.Map(_forget_recovered, folder, run_id)
         )
 
 
+def _forget_recovered(path: str, folder: str, run_id: str) -> str:
+    outputs.forget_recovered(folder, run_id)
+    return path
+
+
 def _count(done: Row) -> Row:
-    """Beam's own metrics, for the dashboards of clusters."""
+    """Beam's own metrics, for the dashboards of clusters; and the row as it is in a file."""
     Metrics.counter("nst", done["status"]).inc()
     if done["error_type"]:
         Metrics.counter("nst", f"failed_{done['error_type']}").inc()
@@ -240,4 +256,4 @@ def _count(done: Row) -> Row:
     steps = sum(scale["steps"] for scale in done["scales"] or ())
     if steps:
         Metrics.distribution("nst", "steps").update(steps)
-    return done
+    return {name: value for name, value in done.items() if name != "run_id"}

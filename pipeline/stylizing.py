@@ -8,6 +8,7 @@ import hashlib
 import math
 import os
 import resource
+import socket
 import sys
 import threading
 import time
@@ -24,9 +25,11 @@ from nst_ops.iterates import LOSSES
 from nst_ops.memory import READ_AHEAD
 from pipeline import files, parallelism, resuming, work
 from pipeline.config import RunConfig
+from pipeline.file_index import FileIndex
+from pipeline.finished import Finished
 from pipeline.optimising import Made, Optimiser, Outcome, Ready
 from pipeline.outputs import Row, error_columns, images_folder, now, row
-from pipeline.planning import PlannedJob, finished_hash
+from pipeline.planning import PlannedJob
 from pipeline.supervision import Stopped, Supervisor
 from pipeline.work import Progress
 
@@ -64,8 +67,10 @@ class Stylizer:
     Args:
       folder: the run's folder.
       run_id: for the rows.
+      config: settings that rows override.
       single: the pictures go into `folder` itself, are made even if they are there, and there are
         no checkpoints: `nst stylize`.
+      index: is told of pictures that are written.
       deadline: as `time.time()`; what is not done by then is deferred.
       progress: told of every row and step.
       show: called with every iterate.
@@ -77,7 +82,9 @@ class Stylizer:
         self,
         folder: str,
         run_id: str,
+        config: RunConfig,
         *,
+        index: FileIndex | None = None,
         single: bool = False,
         deadline: float = math.inf,
         progress: Progress | None = None,
@@ -86,6 +93,7 @@ class Stylizer:
         processes: int = 1,
     ):
         self.folder, self.run_id, self.single, self.progress = folder, run_id, single, progress
+        self._config, self._index = config, index or FileIndex()
         self.images = folder if single else images_folder(folder)
         self._supervisor = Supervisor(folder, run_id, deadline)
         self._optimiser = Optimiser(
@@ -98,7 +106,7 @@ class Stylizer:
         )
         self._processes = processes
         # What this run has behind it, if it was begun anew.
-        self._earlier = {} if single else work.finished_rows(folder, run_id)
+        self._finished = None if single else Finished(folder, run_id, self._index, processes)
         self._deaths = {} if single else work.deaths(folder, run_id)
         self._turn = threading.Lock()
         self._paintings: OrderedDict[tuple[str, str, int], Style] = OrderedDict()
@@ -156,16 +164,13 @@ class Stylizer:
     def _open(self, batch: Batch) -> Opened:
         """Reads and decodes; what is done already, or cannot be done, is a row."""
         clock = time.perf_counter()
-        config = RunConfig.model_validate_json(batch[0].settings)
+        config = batch[0].job.config(self._config)
         opened = Opened(batch, config, now(), 0.0, [], [])
         for planned in batch:
             try:
-                done = "" if self.single else self._done(planned, config)
-                earlier = self._earlier.get(planned.job.output)
-                if earlier and (earlier["status"] == "failed" or earlier["spec_hash"] == done):
-                    opened.rows.append(earlier)
-                elif done:
-                    opened.rows.append(self._row(opened, planned, "cached", spec_hash=done))
+                # It may have been made since it was planned: some engines repeat batches.
+                if done := self._finished and self._finished.row(planned, config):
+                    opened.rows.append(done)
                 else:
                     self._supervisor.check_stop()
                     self._check_deaths(planned)
@@ -187,7 +192,9 @@ class Stylizer:
                 if isinstance(outcome, Exception):
                     raise outcome
                 data = encode_result(job, outcome, opened.config)
-                files.write(files.join(self.images, job.planned.job.output), data)
+                path = files.join(self.images, job.planned.job.output)
+                files.write(path, data)
+                self._index.note_result(path, data)
             except Exception as error:
                 rows.append(self._lost(opened, job.planned, error))
             else:
@@ -201,6 +208,7 @@ class Stylizer:
         if self.progress:
             self.progress.record(rows)
             self.progress.end([planned.job.output for planned in opened.batch])
+        self._index.flush()
         return rows
 
     def _row(self, opened: Opened, planned: PlannedJob, status: str, **values: Any) -> Row:
@@ -212,13 +220,6 @@ class Stylizer:
         if isinstance(error, Stopped):
             return self._row(opened, planned, "deferred", error_message=str(error))
         return self._row(opened, planned, "failed", **error_columns(error))
-
-    def _done(self, planned: PlannedJob, config: RunConfig) -> str:
-        """The hash of the picture that is there, if there is nothing better to be made here."""
-        found = finished_hash(planned, self.images)
-        # What Adam has made for want of memory is made anew by a run that has it.
-        enough = found == planned.adam_hash and not self._optimiser.has_room_for(planned, config)
-        return found if found == planned.spec_hash or enough else ""
 
     def _read(self, planned: PlannedJob, config: RunConfig) -> Ready:
         photo = _read_planned(
@@ -325,6 +326,7 @@ def _machine(config: RunConfig) -> Row:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
+        "worker": f"{socket.gethostname()}:{os.getpid()}",
         "device": device_name(),
         "precision": resolve_precision(config.precision),
         "threads": tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),

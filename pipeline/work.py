@@ -10,19 +10,21 @@ import secrets
 import threading
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-
 from pipeline import files
 from pipeline.locking import born
-from pipeline.outputs import SCHEMA, STATUSES, Row, work_folder, write_metadata
+from pipeline.outputs import STATUSES, Row, has_metadata, work_folder, write_recovered
 
-# Of this process, among all machines that share the folder.
-_PROCESS = f"{os.getpid()}-{secrets.token_hex(4)}"
+# This process, among all machines that share the folder.
+PROCESS = f"{os.getpid()}-{secrets.token_hex(4)}"
+
+# Of two rows of one line of the manifest, the later here stands: what an attempt found made was
+# made by the one before.
+_RANKS = ("deferred", "cached", "failed", "ok")
 
 
 class Progress:
@@ -30,27 +32,28 @@ class Progress:
 
     def __init__(self, folder: str, run_id: str):
         self._folder, self._run_id = folder, run_id
-        self._path: Path | None = work_folder(folder) / f"{run_id}-{_PROCESS}-{id(self)}.json"
-        self._counts: dict[str, Any] = dict.fromkeys(STATUSES, 0) | {"now": "", "pace": 0.0}
+        base = f"{run_id}-{PROCESS}-{id(self)}"
+        self._now: Path | None = work_folder(folder) / f"{base}.json"
+        self._lines = work_folder(folder) / f"{base}.lines"
+        self._making = work_folder(folder) / f"{base}.making"
         self._suspects: set[str] = set()
-        self._making = work_folder(folder) / f"{run_id}-{_PROCESS}-{id(self)}.making"
         self._written = 0.0
         self._lock = threading.Lock()
 
     def record(self, rows: Sequence[Row]) -> None:
         """Keeps and counts finished rows."""
-        with self._lock:
-            journal(self._folder, self._run_id, rows)
-            for row in rows:
-                self._counts[row["status"]] += 1
-            self._counts["now"] = ""
-            self._write()
+        journal(self._folder, self._run_id, rows)
+        self.count(rows)
+        self.show("", least=0.0)
 
-    def count(self, status: str) -> None:
-        """One more row of this status, which is kept elsewhere or not worth keeping."""
-        with self._lock:
-            self._counts[status] += 1
-            self._write(least=0.5)
+    def count(self, rows: Iterable[Row]) -> None:
+        """Counts rows that are kept elsewhere or not worth keeping."""
+        text = "".join(f"{row['manifest_line']} {row['status']}\n" for row in rows)
+        # Progress is a courtesy: a full disk shows where pictures are written.
+        with self._lock, contextlib.suppress(OSError):
+            self._lines.parent.mkdir(parents=True, exist_ok=True)
+            with self._lines.open("a") as file:
+                file.write(text)
 
     def begin(self, outputs: Collection[str]) -> None:
         """These pictures are about to be made; until `end`, they are suspected if we die."""
@@ -70,53 +73,71 @@ class Progress:
             with files.replacing(str(self._making), sync=False) as file:
                 file.write(json.dumps(sorted(self._suspects)).encode())
 
-    def show(self, text: str, pace: float = 0.0) -> None:
-        """What this worker is doing, and how many seconds one step of it takes."""
+    def show(self, text: str, pace: float = 0.0, *, least: float = 0.5) -> None:
+        """What this worker is doing, and how many seconds one step of it takes; not if the last
+        time is less than `least` seconds ago.
+        """
         with self._lock:
-            self._counts["now"], self._counts["pace"] = text, pace
-            self._write(least=0.5)
+            if self._now is None or time.monotonic() - self._written < least:
+                return
+            self._written = time.monotonic()
+            try:
+                with files.replacing(str(self._now), sync=False) as file:
+                    file.write(json.dumps({"now": text, "pace": pace}).encode())
+            except OSError:
+                self._now = None
 
-    def flush(self) -> None:
-        """Writes what is still unwritten."""
-        with self._lock:
-            self._write()
 
-    def _write(self, least: float = 0.0) -> None:
-        """Unless the last time is less than `least` seconds ago."""
-        if self._path is None or time.monotonic() - self._written < least:
+class Tally:
+    """The launcher's side: what the workers of a run have counted and are doing.
+
+    A line of the manifest counts once, however many workers had it: an engine begins anew what it
+    lost a worker of.
+    """
+
+    def __init__(self, folder: str, run_id: str):
+        self._folder, self._run_id = folder, run_id
+        self._read: dict[Path, int] = {}  # bytes of each file so far
+        self._ranks: dict[int, int] = {}  # of each line of the manifest
+        self._counts = dict.fromkeys(_RANKS, 0)
+
+    def read(self) -> dict[str, Any]:
+        """Counts by status so far, and what the workers are doing: `now`."""
+        for path in _all(self._folder, f"{self._run_id}-*.lines"):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                file.seek(self._read.get(path, 0))
+                data = file.read()
+                whole = data.rpartition(b"\n")[0]  # of the rest, the end is to come
+                self._read[path] = self._read.get(path, 0) + len(whole) + bool(whole)
+                for text in whole.splitlines():
+                    self._add(text.decode())
+        now = [doing["now"] for doing in _doing(self._folder, self._run_id) if doing["now"]]
+        return {status: self._counts[status] for status in STATUSES} | {"now": now}
+
+    def _add(self, text: str) -> None:
+        line, _, status = text.partition(" ")
+        if not line.isdigit() or status not in _RANKS:  # what its writer died in
             return
-        self._written = time.monotonic()
-        try:
-            with files.replacing(str(self._path), sync=False) as file:
-                file.write(json.dumps(self._counts).encode())
-        except OSError:  # progress is a courtesy: a full disk shows where pictures are written
-            self._path = None
-
-
-def read_progress(folder: str, run_id: str) -> dict[str, Any]:
-    """The sum over workers: counts by status, and what they are doing."""
-    total: dict[str, Any] = dict.fromkeys(STATUSES, 0) | {"now": []}
-    for counts in _progress(folder, run_id):
-        for status in STATUSES:
-            total[status] += counts[status]
-        if counts["now"]:
-            total["now"].append(counts["now"])
-    return total
+        rank, before = _RANKS.index(status), self._ranks.get(int(line))
+        if before is None or rank > before:
+            self._ranks[int(line)] = rank
+            self._counts[status] += 1
+            if before is not None:
+                self._counts[_RANKS[before]] -= 1
 
 
 def longest_step(folder: str, run_id: str) -> float:
     """Seconds that a step takes of what workers are at."""
-    found = [counts.get("pace", 0.0) for counts in _progress(folder, run_id)]
-    return max(found, default=0.0)
+    return max((doing.get("pace", 0.0) for doing in _doing(folder, run_id)), default=0.0)
 
 
-def forget_progress(folder: str, run_id: str) -> None:
-    """Of processes that are gone, whose rows others will count again."""
+def forget_doings(folder: str, run_id: str) -> None:
+    """Of processes that are gone."""
     for path in _all(folder, f"{run_id}-*.json"):
         path.unlink(missing_ok=True)
 
 
-def _progress(folder: str, run_id: str) -> Iterator[Mapping[str, Any]]:
+def _doing(folder: str, run_id: str) -> Iterator[Mapping[str, Any]]:
     for path in _all(folder, f"{run_id}-*.json"):
         with contextlib.suppress(OSError, ValueError):
             yield json.loads(path.read_text())
@@ -147,24 +168,73 @@ def _deaths_path(folder: str, run_id: str) -> Path:
     return work_folder(folder) / f"{run_id}.deaths"
 
 
-def finished_rows(folder: str, run_id: str) -> dict[str, Row]:
-    """What earlier processes of this run made or failed at, from their journals: {output: row}."""
-    rows = [row for path in _all(folder, f"{run_id}-*.rows") for row in _journaled(path)]
-    return {row["output"]: row for row in rows if row["status"] in ("ok", "failed")}
+class Journal:
+    """Rows that processes of a run kept, read one by one: a row may hold a long loss curve."""
+
+    def __init__(self, paths: Iterable[Path]):
+        # By line of the manifest: the rank of its row, and where it is.
+        self._places: dict[int, tuple[int, Path, int]] = {}
+        self._lines: dict[str, int] = {}  # by output
+        for path in paths:
+            for row, place in _journaled(path):
+                line, rank = row["manifest_line"], _RANKS.index(row["status"])
+                if line not in self._places or rank >= self._places[line][0]:
+                    self._places[line] = rank, path, place
+                    self._lines[row["output"]] = line
+
+    @classmethod
+    def of_run(cls, folder: str, run_id: str) -> "Journal":
+        """What earlier processes of the run kept."""
+        return cls(_all(folder, f"{run_id}-*.rows"))
+
+    def find(self, output: str) -> Row | None:
+        """The row of a picture that was made, or failed."""
+        place = self._places.get(self._lines.get(output, -1))
+        if place is None or place[0] < _RANKS.index("failed"):
+            return None
+        return _row_at(*place[1:])
+
+    def rows(self) -> Iterator[Row]:
+        """In the manifest's order, one for every line."""
+        for line in sorted(self._places):
+            _, path, place = self._places[line]
+            if row := _row_at(path, place):
+                yield row
+
+    @property
+    def finished(self) -> int:
+        """How many pictures were made or failed."""
+        least = _RANKS.index("failed")
+        return sum(rank >= least for rank, _, _ in self._places.values())
 
 
-def _journaled(path: Path) -> Iterator[Row]:
-    for line in _lines(path):
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # what its writer died in
-            row = json.loads(line)
-            for name in ("started_at", "finished_at"):
-                row[name] = row[name] and datetime.fromisoformat(row[name])
-            yield row
+def _journaled(path: Path) -> Iterator[tuple[Row, int]]:
+    """Rows, and where they begin."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        place = 0
+        for text in file:
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # what its writer died in
+                row = json.loads(text)
+                _RANKS.index(row["status"])
+                yield {name: row[name] for name in ("manifest_line", "status", "output")}, place
+            place += len(text)
+
+
+def _row_at(path: Path, place: int) -> Row | None:
+    try:
+        with path.open("rb") as file:
+            file.seek(place)
+            row = json.loads(file.readline())
+        for name in ("started_at", "finished_at"):
+            row[name] = row[name] and datetime.fromisoformat(row[name])
+        return row
+    except (OSError, ValueError, KeyError, TypeError):  # another run that begins has seen to it
+        return None
 
 
 def journal(folder: str, run_id: str, rows: Sequence[Row]) -> None:
     """Keeps rows at once, in case the run does not live to write its metadata."""
-    path = work_folder(folder) / f"{run_id}-{_PROCESS}.rows"
+    path = work_folder(folder) / f"{run_id}-{PROCESS}.rows"
     if not rows:
         return
     lines = "".join(json.dumps(row, default=datetime.isoformat) + "\n" for row in rows)
@@ -185,29 +255,20 @@ def recover(folder: str, running: Callable[[], Collection[str]]) -> None:
       running: tells the ids of the runs that live; asked after the files were listed, since a run
         takes its lock before it writes any.
     """
-    kinds = ("rows", "json", "stop", "making", "deaths")
+    kinds = ("rows", "json", "lines", "stop", "making", "deaths", "seen")
     found = [path for kind in kinds for path in _all(folder, f"*.{kind}")]
     alive = tuple(running())
     dead = [path for path in found if not path.name.startswith(alive)]
-    rows: dict[str, dict[int, Row]] = {}
+    journals: dict[str, list[Path]] = {}
     for path in dead:
-        for row in _journaled(path) if path.suffix == ".rows" else ():
-            rows.setdefault(row["run_id"], {})[row["manifest_line"]] = row
-    for run_id, by_line in rows.items():
-        if files.listing(folder, f"metadata/run_id={run_id}/part-0*"):
-            continue  # it died after its metadata was written
-        ordered = [by_line[line] for line in sorted(by_line)]
-        # Under Beam's own name for it: a cluster may go on without the launcher, and end later.
-        write_metadata(folder, run_id, pyarrow.Table.from_pylist(ordered, schema=SCHEMA))
+        if path.suffix == ".rows":
+            run_id = path.stem.rsplit("-", 2)[0]  # without its process
+            journals.setdefault(run_id, []).append(path)
+    for run_id, paths in journals.items():
+        if not has_metadata(folder, run_id):  # else it died after it was written
+            write_recovered(folder, run_id, Journal(paths).rows())
     for path in dead:
         path.unlink(missing_ok=True)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except FileNotFoundError:  # another run that begins has seen to it
-        return []
 
 
 def request_stop(folder: str, run_id: str, reason: str) -> None:

@@ -25,8 +25,9 @@ from apache_beam.runners.runner import PipelineResult
 from nst_ops.weights import load_weights
 from pipeline import cli, files
 from pipeline.config import load_config
+from pipeline.job_parts import JobParts
 from pipeline.launching import beam_options, new_spec
-from pipeline.manifest import check_manifest
+from pipeline.manifest import checked_rows
 from pipeline.run import build
 from pipeline.supervision import parse_deadline
 
@@ -59,22 +60,23 @@ def start(given: Sequence[str]) -> PipelineResult:
     options, rest = cli._parser().parse_known_args(arguments(given))
     files.connect((options.manifest, options.output), rest)
     config = load_config(options.config, options.overrides)
-    rows, _ = check_manifest(options.manifest, config)
-    beams = beam_options(rest, config, rows)
+    parts = JobParts(checked_rows(options.manifest, config))
+    beams = beam_options(rest, config, parts.rows)
     spec = new_spec(
         files.absolute(options.manifest),
         files.absolute(options.output),
         config,
-        rows,
+        parts,
         load_weights(config.weights).sha256,
         beams,
         deadline=parse_deadline(None, options.max_hours),
         retry_failed=options.retry_failed,
     )
+    parts.publish(spec.folder, spec.run_id)
     pipeline = beam.Pipeline(options=beams)
     build(pipeline, spec)
     until = "" if math.isinf(spec.deadline) else f", for {options.max_hours:g} hours"
-    print(f"run {spec.run_id}: {rows} rows to {spec.folder}{until}", flush=True)
+    print(f"run {spec.run_id}: {parts.rows} rows to {spec.folder}{until}", flush=True)
     return pipeline.run()
 
 

@@ -6,9 +6,12 @@ import pytest
 
 from nst_ops.weights import load_weights
 from pipeline.config import RunConfig
+from pipeline.job_parts import JobParts
 from pipeline.launching import beam_options, execute, new_spec
-from pipeline.manifest import check_manifest, read_manifest
+from pipeline.manifest import checked_rows, read_manifest
 from pipeline.planning import Planner
+from pipeline.sharding import Shard
+from pipeline.stylizing import Stylizer
 
 from ..conftest import IMAGES
 
@@ -40,10 +43,20 @@ def write_manifest(path, photos, painting="cafe_terrace_at_night", **columns):
     return path
 
 
+_settings = {}  # with which jobs were planned last, by their hash
+
+
 def plans(manifest, config):
     """What a run would hand to its Stylizers."""
-    planner = Planner(config, load_weights().sha256)
-    return [planner.plan(job) for job in read_manifest(str(manifest), config)]
+    planner = Planner(config, load_weights(config.weights).sha256)
+    planned = [planner.plan(job) for job in read_manifest(str(manifest), config)]
+    _settings.update((each.spec_hash, config) for each in planned)
+    return planned
+
+
+def stylizer(folder, batch, **options):
+    """That of a worker of the run that has planned the batch."""
+    return Stylizer(str(folder), "run", _settings[batch[0].spec_hash], **options)
 
 
 @pytest.fixture
@@ -52,11 +65,11 @@ def run_manifest(tmp_path):
 
     def run(manifest, config=None, *, folder=tmp_path / "out", warnings=None, **options):
         config = config or settings()
-        rows, _ = check_manifest(str(manifest), config)
-        beam = beam_options([], config, rows)
+        parts = JobParts(checked_rows(str(manifest), config), options.get("shard", Shard()))
+        beam = beam_options([], config, parts.rows)
         sha256 = load_weights().sha256
-        spec = new_spec(str(manifest), str(folder), config, rows, sha256, beam, **options)
+        spec = new_spec(str(manifest), str(folder), config, parts, sha256, beam, **options)
         said = [] if warnings is None else warnings
-        return execute(spec, beam, lambda progress: None, said.append)
+        return execute(spec, parts, beam, lambda progress: None, said.append)
 
     return run

@@ -13,7 +13,9 @@ import pytest
 from nst_ops.images import decode
 from nst_ops.weights import load_weights
 from pipeline import attempts, outputs, work
+from pipeline.job_parts import JobParts
 from pipeline.launching import beam_options, execute, new_spec
+from pipeline.manifest import checked_rows
 
 from .conftest import settings, write_manifest
 
@@ -51,9 +53,10 @@ def run(manifest, folder, processes=2, **changes):
     config = settings(parallelism=processes, batch_size=1, **changes)
     arguments = []
     beam = beam_options(arguments, config, 10)
-    spec = new_spec(str(manifest), str(folder), config, 10, load_weights().sha256, beam)
+    parts = JobParts(checked_rows(str(manifest), config))
+    spec = new_spec(str(manifest), str(folder), config, parts, load_weights().sha256, beam)
     said = []
-    summary = execute(spec, beam, lambda progress: None, said.append, arguments=arguments)
+    summary = execute(spec, parts, beam, lambda progress: None, said.append, arguments=arguments)
     rows = outputs.read_metadata(str(folder), spec.run_id).to_pylist()
     return summary, {row["job_id"]: row for row in rows}, said
 
@@ -104,10 +107,11 @@ def test_a_worker_that_hangs_does_not_keep_the_deadline(tmp_path, manifest, hook
     beam = beam_options([], config, 10)
     deadline = time.time() + 45.0
     sha256 = load_weights().sha256
+    parts = JobParts(checked_rows(str(manifest), config))
     spec = new_spec(
-        str(manifest), str(tmp_path / "out"), config, 10, sha256, beam, deadline=deadline
+        str(manifest), str(tmp_path / "out"), config, parts, sha256, beam, deadline=deadline
     )
-    summary = execute(spec, beam, lambda progress: None, lambda text: None, arguments=[])
+    summary = execute(spec, parts, beam, lambda progress: None, lambda text: None, arguments=[])
     assert time.time() < deadline + 150.0
     assert summary["deferred"] >= 1 and summary["ok"] >= 1 and summary["stopped"]
     assert summary["ok"] + summary["deferred"] == 4

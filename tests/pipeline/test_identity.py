@@ -16,10 +16,9 @@ from pipeline.config import load_config
 from pipeline.manifest import read_manifest
 from pipeline.outputs import row
 from pipeline.planning import Planner
-from pipeline.stylizing import Stylizer
 
 from ..conftest import IMAGES
-from .conftest import plans, settings, write_manifest
+from .conftest import plans, settings, stylizer, write_manifest
 
 
 @pytest.fixture
@@ -33,17 +32,17 @@ def own_files(tmp_path):
 
 
 def stylize(folder, *batches, **options):
-    return list(Stylizer(str(folder), "run", **options).stylize_batches(batches))
+    return list(stylizer(folder, batches[0], **options).stylize_batches(batches))
 
 
 def test_a_painting_that_changes_gives_no_picture_under_its_old_hash(own_files, tmp_path):
     painting = tmp_path / "cafe_terrace_at_night.jpg"
     before = plans(own_files, settings())
-    stylizer = Stylizer(str(tmp_path / "out"), "run")
-    (first,) = stylizer.stylize_batches([before])
+    worker = stylizer(tmp_path / "out", before)
+    (first,) = worker.stylize_batches([before])
     shutil.copy(tmp_path / "pere_tanguy.jpg", painting)
     after = plans(own_files, settings())
-    (second,) = stylizer.stylize_batches([after])  # which has the old pixels in memory
+    (second,) = worker.stylize_batches([after])  # which has the old pixels in memory
     assert first["spec_hash"] != second["spec_hash"] and second["status"] == "ok"
     assert first["loss_last"] != second["loss_last"]
     (alone,) = stylize(tmp_path / "alone", after)

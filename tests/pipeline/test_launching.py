@@ -10,6 +10,7 @@ from apache_beam.options.pipeline_options import DirectOptions
 from nst_ops.errors import InputError
 from pipeline import outputs, work
 from pipeline.config import ConfigError
+from pipeline.job_parts import JobParts
 from pipeline.launching import beam_options, new_spec
 from pipeline.merging import merge_shards
 from pipeline.sharding import Shard
@@ -207,7 +208,7 @@ def test_beams_own_options_decide(monkeypatch, arguments, processes, mode):
     monkeypatch.setattr("pipeline.parallelism.cores", lambda: 4)
     config = settings(parallelism=3)
     options = beam_options(arguments, config, 100)
-    assert new_spec("m.csv", "out", config, 100, "", options).processes == processes
+    assert new_spec("m.csv", "out", config, JobParts([]), "", options).processes == processes
     direct = options.view_as(DirectOptions)
     assert mode is None or direct.direct_running_mode == mode
 

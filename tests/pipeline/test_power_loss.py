@@ -9,9 +9,8 @@ import pytest
 
 from nst_ops.images import decode
 from pipeline import outputs, work
-from pipeline.stylizing import Stylizer
 
-from .conftest import plans, settings, write_manifest
+from .conftest import plans, settings, stylizer, write_manifest
 
 
 class PowerLoss(BaseException):
@@ -46,7 +45,7 @@ def stylize(folder, batch):
     progress = work.Progress(str(folder), "run")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a checkpoint that is damaged
-        return list(Stylizer(str(folder), "run", progress=progress).stylize_batches([batch]))
+        return list(stylizer(folder, batch, progress=progress).stylize_batches([batch]))
 
 
 def test_power_loss_at_any_write(tmp_path, disk):

@@ -41,10 +41,7 @@ def make_row(folder, run_id, line, status="ok", *, content="rocket.jpg", style="
 def write_run(folder, run_id, rows, summary=None, part="-00000-of-00001", **settings):
     """Leaves a run as the pipeline does."""
     table = pyarrow.Table.from_pylist(rows, schema=outputs.SCHEMA)
-    sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(table, sink, compression="zstd")
-    prefix = outputs.metadata_prefix(str(folder), run_id)
-    files.write(f"{prefix}{part}.parquet", sink.getvalue().to_pybytes())
+    outputs.write_metadata(str(folder), run_id, f"part{part}.parquet", [table])
     if summary is None:
         versions = outputs.versions()
         summary = {"seconds": 3600.0, "manifest": "m.csv", "stopped": "", "versions": versions}

@@ -11,7 +11,7 @@ from nst_ops.memory import predict_bytes
 from pipeline import optimising, parallelism, stylizing, work
 from pipeline.stylizing import Stylizer
 
-from .conftest import plans, settings, write_manifest
+from .conftest import plans, settings, stylizer, write_manifest
 
 TIMES = ("seconds_total", "seconds_optimise", "started_at", "finished_at", "peak_memory_bytes")
 
@@ -41,7 +41,7 @@ def stylize(folder, batch, after=None, end=None):
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        rows = list(Stylizer(str(folder), "run", show=show).stylize_batches([batch]))
+        rows = list(stylizer(folder, batch, show=show).stylize_batches([batch]))
     return rows, [(iterate.scale, iterate.step) for iterate in seen]
 
 
@@ -145,7 +145,7 @@ def test_unusable_checkpoints_are_ignored_with_a_warning(one, tmp_path, fault):
     else:
         one = plans(tmp_path / "one.csv", settings(tv_weight=50, checkpoint_seconds=0))
     with pytest.warns(UserWarning, match=f"ignored: .*{fault}.*begin anew"):
-        rows = list(Stylizer(str(tmp_path), "run").stylize_batches([one]))
+        rows = list(stylizer(tmp_path, one).stylize_batches([one]))
     assert rows[0]["status"] == "ok" and len(rows[0]["loss_curve"]) == 5
 
 
@@ -162,7 +162,7 @@ def test_less_memory_is_taken_seriously(tmp_path, setting, no_caches):
     change = {"memory_limit": whole - 1, "tiling": 64}[setting]
     one = plans(manifest, settings(**large, **{setting: change}))
     with pytest.warns(UserWarning, match=f"ignored: .*{setting}.*begin anew"):
-        rows = list(Stylizer(str(tmp_path), "run").stylize_batches([one]))
+        rows = list(stylizer(tmp_path, one).stylize_batches([one]))
     assert rows[0]["status"] == "ok" and len(rows[0]["loss_curve"]) == 5
     assert rows[0]["tile"] == (64 if setting == "tiling" else None)
 
@@ -246,8 +246,7 @@ def test_a_batch_is_read_while_another_is_optimised(tmp_path, monkeypatch, large
         if not ahead:
             ahead.append(opened.wait(timeout=1.0 if large else 60.0))
 
-    stylizer = Stylizer(str(tmp_path), "run", show=show)
-    rows = list(stylizer.stylize_batches(batches))
+    rows = list(stylizer(tmp_path, batches[0], show=show).stylize_batches(batches))
     assert [(row["status"], row["manifest_line"]) for row in rows] == [
         ("ok", 2),
         ("ok", 3),

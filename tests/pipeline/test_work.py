@@ -1,3 +1,4 @@
+import dataclasses
 import time
 
 import pyarrow.parquet
@@ -40,12 +41,19 @@ def test_two_that_start_together_both_bury_the_dead(tmp_path):
 
 def test_progress_of_several_workers_adds_up(tmp_path):
     workers = [work.Progress(str(tmp_path), "run") for _ in range(3)]
-    for progress, status in zip(workers, ("ok", "ok", "failed"), strict=True):
-        progress.record([outputs.row("run", JOB, status)])
-        progress.show("busy")
-        progress.flush()
-    total = work.read_progress(str(tmp_path), "run")
+    tally = work.Tally(str(tmp_path), "run")
+    for line, (progress, status) in enumerate(zip(workers, ("ok", "ok", "failed"), strict=True)):
+        job = dataclasses.replace(JOB, line=line)
+        progress.record([outputs.row("run", job, status)])
+        progress.show("busy", least=0.0)
+    total = tally.read()
     assert (total["ok"], total["failed"], total["now"]) == (2, 1, ["busy"] * 3)
+    # What an engine does again, since it lost a worker, counts once.
+    again = work.Progress(str(tmp_path), "run")
+    again.record([outputs.row("run", dataclasses.replace(JOB, line=1), "cached")])
+    again.record([outputs.row("run", dataclasses.replace(JOB, line=7), "cached")])
+    total = tally.read()
+    assert (total["ok"], total["failed"], total["cached"]) == (2, 1, 1)
 
 
 def test_supervisor(tmp_path):
