@@ -22,7 +22,14 @@ from nst_ops.errors import InputError, short
 from nst_ops.images import FORMATS
 from nst_ops.settings import INITS, LEAST_SHARE, MOST_SHARE
 from pipeline import files
-from pipeline.config import ROW_SETTINGS, ConfigError, RunConfig, parse_yaml, validate
+from pipeline.config import (
+    ROW_SETTINGS,
+    ConfigError,
+    DuplicateKeyError,
+    RunConfig,
+    parse_yaml,
+    validate,
+)
 from pipeline.originals import Originals
 
 COLUMNS = ("content", "style", "id", "output", *ROW_SETTINGS)
@@ -135,7 +142,12 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, format: str) -> Jo
         raise InputError(f"line {line}: content: {short(given['content'])} is not a path")
     content = files.resolve(given["content"], folder)
     styles = tuple((files.resolve(p, folder), w) for p, w in _styles(given["style"], line))
-    settings = {key: _setting(key, given[key], folder) for key in given if key in ROW_SETTINGS}
+    settings = {}
+    for column in filter(ROW_SETTINGS.__contains__, given):
+        try:
+            settings[column] = _setting(column, given[column], folder)
+        except DuplicateKeyError as error:  # its lines are those of the cell
+            raise InputError(f"line {line}: {column}: {error}") from error
     overrides = tuple(sorted(settings.items()))
     # Without an id, the same pair under other settings must get another name; and the same one
     # from a manifest in another folder, the same.
@@ -372,6 +384,8 @@ def _setting(key: str, value: Any, folder: str) -> str:
 def _text_as_json(text: str) -> str:
     try:
         return json.dumps(parse_yaml(text))
+    except DuplicateKeyError:
+        raise
     except (yaml.YAMLError, TypeError, ValueError):  # text after all; or a date: no JSON either
         return json.dumps(text)
 

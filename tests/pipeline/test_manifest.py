@@ -90,6 +90,10 @@ def test_json_lines_and_parquet(tmp_path):
         ({"content": "a", "style": "s", "output": "../../etc/passwd"}, "relative path"),
         ({"content": "a", "style": "s", "output": "/etc/passwd"}, "relative path"),
         ({"content": "a", "style": "s", "id": "x\ny"}, "control characters"),
+        (
+            {"content": "a", "style": "s", "style_layers": "{block1_conv1: 1, block1_conv1: 2}"},
+            "line 7: style_layers: .* the key 'block1_conv1' stands twice",
+        ),
     ],
 )
 def test_bad_rows(row, message):
@@ -188,6 +192,11 @@ def test_making_manifests(tmp_path, monkeypatch):
         ("batch_size: 0", [], "at least 1"),
         ("parallelism: yes", [], "parallelism: 'yes'"),
         ("checkpoint_seconds: off", [], "checkpoint_seconds: 'off'"),
+        ("size: 64\n\n'size': 32", [], r"c.yaml: line 3: the key 'size' .* first on line 1; keep"),
+        ("scales:\n- {size: 64, steps: 2,\n   size: 32}", [], "c.yaml: line 3: the key 'size'"),
+        ("<<: {seed: 1, seed: 2}", [], "c.yaml: line 1: the key 'seed' stands twice"),
+        ("{}", ["style_layers={block1_conv1: 1, block1_conv1: 2}"], "'block1_conv1' stands twice"),
+        ("style_layers: [block1_conv1, block1_conv1]", [], "style_layers: .* a layer stands twice"),
     ],
 )
 def test_bad_configs(tmp_path, text, overrides, message):
