@@ -37,6 +37,8 @@ _REQUIRED = ("content", "style")
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}  # of CSV, as spreadsheets write it
 _LONGEST = 4096  # bytes of a path, Linux's own limit
 _LONGEST_OUTPUT = 900  # bytes; S3 has 1024 for the folder and the name together
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # what it calls an index without a name
+_MOST_ANEW = 10  # times that a CSV is read again at most, behind quotes that are wrong
 _DIGITS = 12  # hexadecimal, of a name of our own: with 6, two of 5000 `main.jpg` may share one
 
 
@@ -48,7 +50,7 @@ class ManifestError(ValueError):
 class Job:
     """One row of a manifest: plain values only."""
 
-    line: int  # in the manifest, from 1; a Parquet file's rows count from 1
+    line: int  # in the manifest, where the row begins, from 1; a Parquet file's rows count from 1
     id: str
     content: str  # a path or URL
     styles: tuple[tuple[str, float], ...]  # (path or URL, weight)
@@ -234,33 +236,88 @@ def _rows(path: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 def _csv_rows(text: str, path: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Cells are divided by whatever divides the header: comma, semicolon or tab."""
-    stream, before = io.StringIO(text, newline=""), 0
+    stream, line = io.StringIO(text, newline=""), 1
     header_line = stream.readline()
     named = re.fullmatch(r"sep=(.)\s*", header_line)  # a first line for Excel alone
     if named:
-        before = 1
+        line = 2
     else:
         stream.seek(0)
     delimiter = named[1] if named else max(_DELIMITERS, key=header_line.count)
-    reader = csv.DictReader(stream, delimiter=delimiter, strict=True)
     try:
-        header = reader.fieldnames or []
-        _check_header(header, path)
-        for row in reader:
-            line = before + reader.line_num
-            if not any(row.values()):  # as tables have below their end
-                continue
-            if None in row:
-                yield (
-                    line,
-                    f"line {line}: more cells than the header has columns; quote cells that hold "
-                    f"a {_DELIMITERS.get(delimiter, delimiter)}",
-                )
-            else:
-                yield line, row
+        records = _csv_records(stream, line, delimiter)
+        line, header = next(records, (line, []))
+        if isinstance(header, str):
+            raise ManifestError(f"{path}: {header}")
+        _check_header([column for column in header if column], path)
+        for line, cells in records:
+            if isinstance(cells, str):
+                yield line, cells
+            elif any(cells):  # as they are not below a table's end
+                yield line, _csv_row(header, cells, line, delimiter)
     except csv.Error as error:
-        line = before + reader.line_num
-        raise ManifestError(f"{path}: line {line}: {error}; check the quotes") from error
+        raise ManifestError(f"{path}: {error}") from error
+
+
+def _csv_row(
+    header: Sequence[str], cells: Sequence[str], line: int, delimiter: str
+) -> dict[str, Any] | str:
+    """Spreadsheets write columns that have no name, which are to be empty."""
+    if any(cells[len(header) :]):
+        return (
+            f"line {line}: more cells than the header has columns; quote cells that hold a "
+            f"{_DELIMITERS.get(delimiter, delimiter)}"
+        )
+    for column, cell in zip(header, cells, strict=False):
+        if cell and not column:
+            return (
+                f"line {line}: {short(cell)} is in a column without a name; name the column in the "
+                "header, or empty the cell"
+            )
+    return {column: cell for column, cell in zip(header, cells, strict=False) if column}
+
+
+def _csv_records(
+    stream: io.StringIO, line: int, delimiter: str
+) -> Iterator[tuple[int, list[str] | str]]:
+    """(first line, cells), or (first line, message) for a row whose quotes are wrong; what follows
+    its first line is read anew, as the quotes may have swallowed other rows.
+
+    Args:
+      line: the number of the line that the stream is at.
+
+    Raises:
+      csv.Error: so many quotes are wrong that it would take for ever to look behind each.
+    """
+    reader = csv.reader(stream, delimiter=delimiter, strict=True)
+    start, again = stream.tell(), 0  # characters that were read more than once
+    most = _MOST_ANEW * stream.seek(0, io.SEEK_END)
+    stream.seek(start)
+    while True:
+        start, before = stream.tell(), reader.line_num
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            last = line + reader.line_num - before - 1
+            if "field limit" in str(error):
+                reason = f"a cell of more than {csv.field_size_limit():,} characters"
+            else:
+                reason = str(error) if last == line else f"{error} on line {last}"
+            message = f"line {line}: {reason}; check the quotes"
+            end = stream.tell()
+            stream.seek(start)
+            stream.readline()
+            again += end - stream.tell()
+            if again > most:
+                raise csv.Error(f"{message} of this row and those behind it") from error
+            yield line, message
+            line += 1
+            continue
+        if cells:  # no empty line
+            yield line, cells
+        line += reader.line_num - before
 
 
 def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -281,10 +338,12 @@ def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
 def _parquet_rows(data: bytes, path: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
     try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
-        _check_header(file.schema_arrow.names, path)
+        names = file.schema_arrow.names
+        columns = [name for name in names if not _PANDAS_INDEX.fullmatch(name)]
+        _check_header(columns, path)
         line = 0
         for batch in file.iter_batches(batch_size=1024):
-            for row in _batch_rows(batch):
+            for row in _batch_rows(batch.select(columns)):
                 line += 1
                 yield line, row if isinstance(row, dict) else f"line {line}: {row}"
     except ManifestError:

@@ -108,8 +108,8 @@ def test_csv_oddities(tmp_path):
     ("text", "message"),
     [
         (b"", "no column 'content'"),
-        (b'content,style\n"a,b\n', "check the quotes"),
-        (b"content,style\n" + b"x" * 200_000 + b",s\n", "field larger than field limit"),
+        (b'content,"style\na,b\n', "m.csv: line 1: .* check the quotes"),
+        (b'content,style\nx","y' + b'\nx","y' * 5000, "line .* check the quotes of this row and"),
         (b"content,style\n\xff\xfe,s\n", "not UTF-8 at byte 14"),
         ("content,style\na,s\n".encode("utf-16")[:-1], "not UTF-16 at byte"),
         (b"content,style,style\na,s,t\n", "stands twice"),
@@ -118,6 +118,41 @@ def test_csv_oddities(tmp_path):
 def test_unusable_csv(tmp_path, text, message):
     with pytest.raises(ManifestError, match=message):
         rows_of(tmp_path, "m.csv", text)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ('"a,s\nb,s\nc,s\n', "line 3: unexpected end of data on line 5; check the quotes"),
+        ('"a"x,s\nb,s\nc,s\n', "line 3: .* expected after .*; check the quotes"),
+        ('"a,s\nb,s\n"c",s\n', "line 3: .* expected after .* on line 5; check the quotes"),
+        ("x" * 200_000 + ",s\nb,s\nc,s\n", "line 3: a cell of more than 131,072 characters"),
+    ],
+)
+def test_wrong_quotes_cost_their_row(tmp_path, rows, message):
+    text = "content,style\n0,s\n" + rows
+    first, bad, *others = rows_of(tmp_path, "m.csv", text)
+    assert isinstance(first, Job) and re.match(message, bad.message)
+    assert [(row.line, os.path.basename(row.content)) for row in others] == [(4, "b"), (5, "c")]
+
+
+def test_rows_are_named_by_the_line_where_they_begin(tmp_path):
+    text = 'sep=,\r\ncontent,style\r\n\r\n"a\r\n\r\nb",s\r\nc,s\r\nd\r\n"e\r\n'
+    rows = rows_of(tmp_path, "m.csv", text)
+    assert [row.line for row in rows] == [4, 7, 8, 9]
+    assert [row.message[:7] for row in rows[2:]] == ["line 8:", "line 9:"]
+
+
+def test_columns_without_a_name(tmp_path):
+    """As spreadsheets write them, and pandas' index."""
+    text = "content,,style,\na,,s,\nb,,s,,,\nc,,s,x\n"
+    first, second, third = rows_of(tmp_path, "m.csv", text)
+    assert isinstance(first, Job) and isinstance(second, Job)
+    assert third.message.startswith("line 4: 'x' is in a column without a name; name the column")
+    table = pyarrow.table({"__index_level_0__": [7], "content": ["a"], "style": ["s"]})
+    pyarrow.parquet.write_table(table, tmp_path / "m.parquet")
+    (row,) = read_manifest(str(tmp_path / "m.parquet"), RUN)
+    assert isinstance(row, Job)
 
 
 def test_more_cells_than_columns_is_one_bad_row(tmp_path):
