@@ -102,7 +102,8 @@ def read_manifest(path: str, run: RunConfig) -> Iterator[Job | BadRow]:
         except (InputError, ConfigError) as error:
             content = row.get("content")
             content = content[:_LONGEST] if isinstance(content, str) else ""
-            yield BadRow(line, str(error), content=content.encode(errors="replace").decode())
+            message = "; ".join(map(str, error.args))  # a row is one line of a log
+            yield BadRow(line, message, content=content.encode(errors="replace").decode())
         except RecursionError:
             yield BadRow(line, f"line {line}: lists within lists, too deep to be read")
 
