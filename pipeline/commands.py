@@ -214,6 +214,7 @@ def manifest(options: argparse.Namespace, rest: list[str], console: Console) -> 
         seed=options.seed,
         name=options.name,
         folder=os.path.dirname(os.path.abspath(options.output)),
+        warn=lambda text: print(f"warning: {printable(text)}", file=sys.stderr),
     )
     write_manifest(rows, options.output)
     console.print(f"{printable(options.output)}: {len(rows)} rows")

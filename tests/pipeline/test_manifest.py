@@ -1,4 +1,5 @@
 import json
+import os
 
 import pyarrow
 import pyarrow.parquet
@@ -174,6 +175,62 @@ def test_making_manifests(tmp_path, monkeypatch):
         make_manifest(photos, paintings, name="{photo}")
     write_manifest(rows, str(tmp_path / "m.csv"))
     assert check_manifest(str(tmp_path / "m.csv"), RUN) == (6, [])
+
+
+def test_manifests_of_odd_names_can_be_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    odd = ["a\rb.jpg", "c\nd.jpg", 'e",f.jpg', "g\th.jpg", " i;j.jpg "]
+    (tmp_path / "p").mkdir()
+    for name in [*(f"p/{name}" for name in odd), "s.png"]:
+        (tmp_path / name).touch()
+    rows = make_manifest("p/*", "s.png", name="{content_stem}")
+    for manifest in ("m.csv", "m.tsv", "m.jsonl"):
+        write_manifest(rows, manifest)
+        jobs = list(read_manifest(manifest, RUN))
+        assert [job.content for job in jobs] == sorted(str(tmp_path / "p" / name) for name in odd)
+    assert jobs[1].output == "a_b.png"
+
+
+def test_names_that_are_no_text_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir(b"p\xff")
+    for name in (
+        b"p\xff/1.jpg",
+        b"2.jpg",
+        b"3\xfe.jpg",
+        b"4.jpg",
+        *(b"%d.png" % i for i in range(4)),
+    ):
+        open(name, "w").close()
+    for pair, left in (
+        ("product", [("2.jpg", f"{i}.png") for i in range(4)]),
+        ("zip", [("2.jpg", "0.png"), ("4.jpg", "2.png")]),
+    ):
+        said = []
+        rows = make_manifest("**/*.jpg", "*.png", pair=pair, warn=said.append)
+        assert [(row["content"], row["style"]) for row in rows][: len(left)] == left
+        assert [text.partition(":")[0] for text in said] == [
+            r"left out 3\xfe.jpg",
+            r"left out p\xff/1.jpg",
+        ]
+    with pytest.raises(InputError, match="no pair is left"):
+        make_manifest("*/*.jpg", "*.png", warn=said.append)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["{photo}", "{", "}", "{}", "{0}", "{content_stem:>1000000000}", "{content_stem!r}"]
+    + ["{content_stem.x}", "{content_stem[0]}", "{content_stem:{style_stem}}"],
+)
+def test_templates_that_are_none(name):
+    with pytest.raises(InputError, match="--name .* fields are {content_dir}, {content_stem}"):
+        make_manifest("configs/demo.yaml", "configs/demo.yaml", name=name)
+
+
+@pytest.mark.parametrize("pair", ["random:²", "random:0", "random:" + "9" * 5000, "random:", "all"])
+def test_pairings_that_are_none(pair):
+    with pytest.raises(InputError, match="expected product, zip or random:N"):
+        make_manifest("configs/demo.yaml", "configs/demo.yaml", pair=pair)
 
 
 @pytest.mark.parametrize(
