@@ -167,15 +167,15 @@ def test_fatal_errors_are_json_too(tmp_path, extra, message):
 def test_a_run_that_most_rows_fail_of_ends_with_its_end(tmp_path):
     (tmp_path / "m.csv").write_text("content,style\na\u2028.jpg,b.jpg\n")
     command = ["run", "--manifest", "m.csv", "--output", "o", "--set", "max_failure_ratio=0.1"]
-    damaged = tmp_path / "o/runs/20200101T000000Z-abcdef/summary.json"
+    damaged = tmp_path / "o/runs/20200101T000000Z-abcdef/run.json"
     damaged.parent.mkdir(parents=True)
     damaged.write_text("{")
-    done = nst(*command, "--log_format", "json", "--no-retry_failed", cwd=tmp_path)
+    done = nst(*command, "--log_format", "json", cwd=tmp_path)
     assert done.returncode == 1
     events = [json.loads(line) for line in done.stderr.splitlines()]
     kinds = [event["event"] for event in events if event["event"] not in ("progress", "warning")]
     assert kinds == ["begin", "failed", "error", "end"]
-    assert any("summary.json.damaged" in event.get("text", "") for event in events)
+    assert any("run.json.damaged" in event.get("text", "") for event in events)
     (error,) = (event for event in events if event["event"] == "error")
     assert error["exit_code"] == 1 and "max_failure_ratio" in error["message"]
 
