@@ -79,7 +79,7 @@ class BadRow:
 
 
 def read_manifest(path: str, run: RunConfig) -> Iterator[Job | BadRow]:
-    """Parses a manifest row by row.
+    """Parses a manifest row by row; `checked_rows` also compares rows.
 
     Raises:
       ManifestError: the file cannot be read, or its header lacks a column or has an unknown one.
@@ -166,46 +166,70 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, format: str) -> Jo
     return Job(line, identity, content, styles, output, overrides)
 
 
+def checked_rows(
+    path: str, run: RunConfig, originals: Originals | None = None
+) -> Iterator[Job | BadRow]:
+    """The rows of `read_manifest`, each once; but a row that would write where one before it does
+    is a bad one.
+
+    Args:
+      originals: is shown what the good rows read and write.
+
+    Raises:
+      ManifestError: as `read_manifest`, or there is no row.
+    """
+    outputs: dict[str, int] = {}  # the line that writes a file
+    folders: dict[str, int] = {}  # and the first that needs a folder
+    row = None
+    for row in read_manifest(path, run):
+        if isinstance(row, Job):
+            if clash := _clash(row, outputs, folders):
+                yield BadRow(row.line, f"line {row.line}: {clash}", row.content)
+                continue
+            if originals:
+                originals.writes(row.output)
+                originals.reads([row.content, *(style for style, _ in row.styles)])
+        yield row
+    if row is None:
+        raise ManifestError(f"{path}: no rows; add one with content and style")
+
+
+def _clash(job: Job, outputs: dict[str, int], folders: dict[str, int]) -> str:
+    """Why a job cannot have its output; if it can, "", and its line is entered into both."""
+    # Some file systems do not tell A from a, or an é of one code point from one of two.
+    name = unicodedata.normalize("NFC", job.output.casefold())
+    remedy = "give them different `output` or `id` values"
+    if name in outputs:
+        return f"{short(job.output)} is written by line {outputs[name]} already; {remedy}"
+    if name in folders:
+        return f"{short(job.output)} is a folder to line {folders[name]}; {remedy}"
+    parents = []
+    parent = name.rpartition("/")[0]
+    while parent and parent not in folders:  # whose own parents are known to be folders
+        if parent in outputs:
+            return (
+                f"{short(job.output)} needs a folder where line {outputs[parent]} writes a "
+                f"picture; {remedy}"
+            )
+        parents.append(parent)
+        parent = parent.rpartition("/")[0]
+    outputs[name] = job.line
+    folders.update(dict.fromkeys(parents, job.line))
+    return ""
+
+
 def check_manifest(
     path: str, run: RunConfig, originals: Originals | None = None
 ) -> tuple[int, list[BadRow]]:
-    """Reads all rows once: the number of rows and the bad ones.
-
-    Args:
-      originals: is shown what the rows read and write.
-
-    Raises:
-      ManifestError: as `read_manifest`, or two rows would write one picture, or there is no row.
+    """Reads all rows once: the number of rows and the bad ones. Arguments and errors are those of
+    `checked_rows`.
     """
-    outputs: dict[str, int] = {}  # the first line that writes a file
-    folders: dict[str, int] = {}  # and the first that needs a folder
     bad = []
     count = 0
-    for row in read_manifest(path, run):
+    for row in checked_rows(path, run, originals):
         count += 1
         if isinstance(row, BadRow):
             bad.append(row)
-            continue
-        if originals:
-            originals.writes(row.output)
-            originals.reads([row.content, *(style for style, _ in row.styles)])
-        # Some file systems do not tell A from a, or an é of one code point from one of two.
-        name = unicodedata.normalize("NFC", row.output.casefold())
-        if name in outputs:
-            raise ManifestError(
-                f"{path}: lines {outputs[name]} and {row.line} both write {row.output!r}; "
-                "give them different `output` or `id` values"
-            )
-        outputs[name] = row.line
-        while name := name.rpartition("/")[0]:
-            folders.setdefault(name, row.line)
-    for name in folders.keys() & outputs.keys():
-        raise ManifestError(
-            f"{path}: line {outputs[name]} writes {name!r}, of which line {folders[name]} makes a "
-            "folder; give them different `output` or `id` values"
-        )
-    if not count:
-        raise ManifestError(f"{path}: no rows; add one with content and style")
     return count, bad
 
 

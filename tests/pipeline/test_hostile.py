@@ -17,6 +17,7 @@ from pipeline.manifest import (
     Job,
     ManifestError,
     check_manifest,
+    checked_rows,
     parse_row,
     read_manifest,
 )
@@ -75,19 +76,36 @@ def test_odd_names_that_stay(output, name):
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ("A", "a", "lines 2 and 3 both write"),
-        ("\u00e9", "e\u0301", "lines 2 and 3 both write"),
-        ("a/b", "a//b", "lines 2 and 3 both write"),
-        ("x", "X.PNG", "lines 2 and 3 both write"),
-        ("a.png", "A.png/b", "line 2 writes 'a.png', of which line 3 makes a folder"),
-        ("a.png/b/c", "a.png", "line 3 writes 'a.png', of which line 2 makes a folder"),
+        ("A", "a", "'a.png' is written by line 2 already"),
+        ("\u00e9", "e\u0301", ".* is written by line 2 already"),
+        ("a/b", "a//b", "'a/b.png' is written by line 2 already"),
+        ("x", "X.PNG", "'X.PNG' is written by line 2 already"),
+        ("a.png", "A.png/b", "'A.png/b.png' needs a folder where line 2 writes a picture"),
+        ("a.png", "A.png/b/c", "'A.png/b/c.png' needs a folder where line 2 writes a picture"),
+        ("a.png/b/c", "a.png", "'a.png' is a folder to line 2"),
     ],
 )
 def test_outputs_that_are_one_file(tmp_path, first, second, message):
+    """The later row is bad, whatever stands between; what a bad row would write is free."""
     path = tmp_path / "m.csv"
-    path.write_text(f"content,style,output\na,s,{first}\na,s,{second}\n")
-    with pytest.raises(ManifestError, match=re.escape(message)):
-        check_manifest(str(path), RUN)
+    outputs = [first, "other", second, "other/file", second]
+    path.write_text("content,style,output\n" + "".join(f"a,s,{name}\n" for name in outputs))
+    rows = list(checked_rows(str(path), RUN))
+    assert [row.line for row in rows] == [2, 3, 4, 5, 6]
+    assert [type(row) for row in rows] == [Job, Job, BadRow, Job, BadRow]
+    remedy = "; give them different `output` or `id` values"
+    assert re.fullmatch(f"line 4: {message}{remedy}", rows[2].message)
+    assert rows[2].content == rows[0].content
+    assert check_manifest(str(path), RUN) == (5, [rows[2], rows[4]])
+
+
+def test_a_bad_row_claims_nothing(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text(
+        "content,style,output\na,s,x.png\na,s,x.png/y/z\na,s,x.png/y\na,s,y\n,s,v\na,s,v\n"
+    )
+    kinds = [type(row) for row in checked_rows(str(path), RUN)]
+    assert kinds == [Job, BadRow, BadRow, Job, BadRow, Job]
 
 
 def test_a_folder_beside_a_file_of_its_name(tmp_path):

@@ -123,7 +123,6 @@ def test_bad_rows_do_not_stop_the_rest(tmp_path):
         ("m.csv", "content,stile\na,b\n", "no column 'style'"),
         ("m.csv", "content,style,wieght\na,b,1\n", "unknown column 'wieght'"),
         ("m.csv", "content,style\n", "no rows"),
-        ("m.csv", "content,style\na.jpg,s\na.jpg,s\n", "lines 2 and 3 both write"),
         ("m.doc", "a", "unknown kind"),
         ("m.csv", "a b", "no column 'content'"),
         ("m.parquet", "nonsense", "not a Parquet file"),
