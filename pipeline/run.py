@@ -14,7 +14,7 @@ from nst_ops import __version__
 from nst_ops.errors import InputError
 from pipeline import outputs, work
 from pipeline.config import ConfigError, RunConfig
-from pipeline.manifest import BadRow, Job, read_manifest
+from pipeline.manifest import BadRow, Job, checked_rows
 from pipeline.outputs import Row, error_columns, row
 from pipeline.planning import PlannedJob, Planner, bucket_key, cut_batches
 from pipeline.sharding import Shard
@@ -76,7 +76,7 @@ class ReadManifest(beam.PTransform):
         return (
             root
             | beam.Create([self.spec.manifest])
-            | beam.FlatMap(read_manifest, self.spec.config)
+            | beam.FlatMap(checked_rows, self.spec.config)
             | beam.Filter(lambda element: shard.has(element.line))
             | beam.Reshuffle()
         )

@@ -193,6 +193,19 @@ def test_names_forge_no_lines(tmp_path):
     assert done.returncode == 2 and r"arguments: --a\nb" in done.stderr
 
 
+def test_validate_names_all_rows_that_would_write_one_file(collection):
+    row = "cat.jpg,cafe_terrace_at_night.jpg,"
+    manifest = collection / "twice.csv"
+    manifest.write_text("content,style,output\n" + "".join(f"{row}{name}\n" for name in "aaba"))
+    done = nst("validate", "--manifest", manifest, *SMALL, "--speed", "none")
+    assert done.returncode == 2 and "4 rows, 2 problems" in done.stdout, done.stderr
+    assert "rows that cannot be used: 2\n  line 3: 'a.png' is written by line 2" in done.stdout
+    assert "\n  line 5: 'a.png' is written by line 2" in done.stdout
+    manifest.write_text("content,style\n")
+    done = nst("validate", "--manifest", manifest)
+    assert done.returncode == 2 and "no rows" in done.stderr
+
+
 def test_validate_and_doctor(collection):
     done = nst("validate", "--manifest", collection / "manifest.csv", *SMALL, "--speed", "0.5")
     assert done.returncode == 2 and "8 rows, 5 problems" in done.stdout, done.stderr
