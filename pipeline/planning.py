@@ -225,7 +225,8 @@ def finished_hash(planned: PlannedJob, images: str) -> str:
         header = probe(data, path=path, max_pixels=sys.maxsize)
     except InputError:
         return ""  # not there, or damaged: it will be made
-    if not is_whole(data) or header.size != planned.size:
+    # In this order: a picture of another size may be too large to be decoded.
+    if header.size != planned.size or not is_whole(data):
         return ""
     return str((header.provenance or {}).get("spec_hash", ""))
 
