@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from nst_ops import __version__
 from nst_ops.errors import InputError
@@ -182,15 +182,22 @@ def encode(
         )  # ASCII, as EXIF asks
     options: dict[str, Any] = {
         "png": {"compress_level": 6},
-        "jpeg": {"quality": quality, "subsampling": 0 if quality >= 90 else 2, "optimize": True},
+        "jpeg": {"quality": quality, "subsampling": 0 if quality >= 90 else 2},
         "webp": {"quality": quality, "lossless": quality == 100, "method": 4},
         "tiff": {"compression": "tiff_adobe_deflate"},
     }[format]
-    file = io.BytesIO()
-    Image.fromarray(levels).save(
-        file, format=format, exif=exif, icc_profile=_srgb_profile(), **options
-    )
-    return file.getvalue()
+    image = Image.fromarray(levels)
+
+    def save(**more: Any) -> bytes:
+        file = io.BytesIO()
+        image.save(file, format, exif=exif, icc_profile=_srgb_profile(), **options, **more)
+        return file.getvalue()
+
+    data = save()
+    # Pillow optimises a JPEG only if it fits into a buffer of a byte a pixel, and fails if not.
+    if format == "jpeg" and len(data) < max(ImageFile.MAXBLOCK, levels.shape[0] * levels.shape[1]):
+        data = save(optimize=True)
+    return data
 
 
 def is_whole(data: bytes) -> bool:

@@ -198,6 +198,13 @@ def test_a_cut_file_is_not_whole(format):
     assert is_whole(data) and not is_whole(data[:-30])
 
 
+@pytest.mark.parametrize("quality", [50, 90, 94, 95, 100])
+def test_a_jpeg_of_noise(quality, capfd):
+    """More than a byte a pixel."""
+    noise = np.random.default_rng(0).random((200, 300, 3), np.float32)
+    assert is_whole(encode(noise, "jpeg", quality=quality)) and capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_damaged_file_is_not_whole(format, capfd):
     """One byte is another, in the middle of the pixels; of JPEG and WebP decoders find few."""
