@@ -14,7 +14,7 @@ from rich.console import Console
 from nst_ops import __version__
 from nst_ops.errors import InputError
 from pipeline import commands
-from pipeline.commands import BAD_INPUT, INTERRUPTED, RUN_FAILED
+from pipeline.commands import BAD_INPUT, INTERRUPTED, OK, RUN_FAILED
 from pipeline.config import ConfigError
 from pipeline.display import indented, json_line, log_as_json, printable, tell_warnings
 from pipeline.locking import LockedError
@@ -197,6 +197,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("merge", "make one run of the last runs of all shards", config=False)
     sub.add_argument("folder", metavar="DIR", help="the --output of nst run --shard")
 
+    sub = add("completion", "print a script by which a shell completes nst's words", config=False)
+    sub.add_argument("shell", choices=("bash", "zsh", "fish"), help="of the script")
+
     add("doctor", "print versions, devices, threads, memory and the weights' hash", config=False)
     return parser
 
@@ -214,6 +217,14 @@ class _AsOverride(argparse.Action):
 
     def __call__(self, parser, namespace, value, option_string=None):
         namespace.overrides = [*namespace.overrides, f"{self.dest}={value}"]
+
+
+def _completion(options: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """`nst completion`: what this very parser knows."""
+    from pipeline.completing import completion_script
+
+    print(completion_script(_parser(), options.shell))
+    return OK
 
 
 def _hours(text: str) -> float:
@@ -246,6 +257,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, list[str], Console], int]] = 
     "report": commands.report,
     "runs": commands.runs,
     "merge": commands.merge,
+    "completion": _completion,
     "doctor": commands.doctor,
 }
 
