@@ -27,6 +27,7 @@ setup(
         "pydantic>=2.8",  # settings and their errors
         "PyYAML>=6",
         "rich>=13",  # progress on a terminal
+        "shtab>=1.13",  # completion in shells, from the parser; fish since 1.13
         "tensorflow>=2.21,<2.22",
     ],
     extras_require={

@@ -9,12 +9,13 @@ import functools
 import io
 import json
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from nst_ops import __version__
 from nst_ops.errors import InputError
@@ -181,38 +182,92 @@ def encode(
         )  # ASCII, as EXIF asks
     options: dict[str, Any] = {
         "png": {"compress_level": 6},
-        "jpeg": {"quality": quality, "subsampling": 0 if quality >= 90 else 2, "optimize": True},
+        "jpeg": {"quality": quality, "subsampling": 0 if quality >= 90 else 2},
         "webp": {"quality": quality, "lossless": quality == 100, "method": 4},
         "tiff": {"compression": "tiff_adobe_deflate"},
     }[format]
-    file = io.BytesIO()
-    Image.fromarray(levels).save(
-        file, format=format, exif=exif, icc_profile=_srgb_profile(), **options
-    )
-    return file.getvalue()
+    image = Image.fromarray(levels)
+
+    def save(**more: Any) -> bytes:
+        file = io.BytesIO()
+        image.save(file, format, exif=exif, icc_profile=_srgb_profile(), **options, **more)
+        return file.getvalue()
+
+    data = save()
+    # Pillow optimises a JPEG only if it fits into a buffer of a byte a pixel, and fails if not.
+    if format == "jpeg" and len(data) < max(ImageFile.MAXBLOCK, levels.shape[0] * levels.shape[1]):
+        data = save(optimize=True)
+    return data
 
 
 def is_whole(data: bytes) -> bool:
-    """Whether a file that `encode` wrote has its end, told without decoding it."""
-    if data[:4] == b"RIFF":
-        return len(data) == 8 + int.from_bytes(data[4:8], "little")
-    if data[:2] == b"\xff\xd8":
-        return data.endswith(b"\xff\xd9")
-    if data[:4] == b"\x89PNG":
-        return data.endswith(b"IEND\xaeB`\x82")
+    """Whether a file that `encode` wrote can be decoded to its end.
+
+    A changed byte is always found in a PNG, which has checksums of all that it holds, and in a
+    TIFF's pixels. JPEG and WebP have none: they are decoded, which finds what is cut and what makes
+    no sense to the decoder, such as a JPEG with a hole. Most changes of a single byte, and a hole
+    in a WebP, only change what is seen, and those are not found; neither are changes of a profile
+    or of EXIF in any format but PNG.
+    """
+    try:
+        if data[:4] == b"\x89PNG":
+            return _is_whole_png(data)
+        if data[:2] == b"\xff\xd8":
+            return data.endswith(b"\xff\xd9") and _can_be_decoded(data)
+        if data[:4] == b"RIFF":
+            whole = len(data) == 8 + int.from_bytes(data[4:8], "little")
+            return whole and _can_be_decoded(data)
+        return _is_whole_tiff(data)
+    except Exception:  # decoders raise of all kinds
+        return False
+
+
+def _can_be_decoded(data: bytes) -> bool:
+    """True; else it raises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata; pixels decide
+        with Image.open(io.BytesIO(data), formats=READABLE) as image:
+            image.load()
+    return True
+
+
+def _is_whole_png(data: bytes) -> bool:
+    view, kind, at = memoryview(data), b"", 8
+    seen = set()
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(view[at : at + 4])
+        kind = bytes(view[at + 4 : at + 8])
+        if zlib.crc32(view[at + 4 : end]).to_bytes(4) != view[end : end + 4]:
+            return False
+        seen.add(kind)
+        at = end + 4
+    return at == len(data) and kind == b"IEND" and seen >= {b"IHDR", b"IDAT"}
+
+
+def _is_whole_tiff(data: bytes) -> bool:
+    """Strips are unpacked here: libtiff tells standard error of damage, and misses some."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tags beyond the end: they are missed below
-        try:
-            tags = getattr(Image.open(io.BytesIO(data)), "tag_v2", {})  # a TIFF's
-        except Exception:
-            return False
-    strips = zip(
-        tags.get(ExifTags.Base.StripOffsets, ()),
-        tags.get(ExifTags.Base.StripByteCounts, ()),
-        strict=False,
-    )
-    ends = [start + length for start, length in strips]
-    return ExifTags.Base.InterColorProfile in tags and 0 < max(ends, default=0) <= len(data)
+        tags = Image.open(io.BytesIO(data), formats=("TIFF",)).tag_v2
+    if ExifTags.Base.InterColorProfile not in tags:
+        return False
+    names = (ExifTags.Base.StripOffsets, ExifTags.Base.StripByteCounts)
+    strips = zip(*(tags[name] for name in names), strict=True)
+    lengths = [_inflated_length(data[start : start + length]) for start, length in strips]
+    row = tags[ExifTags.Base.ImageWidth] * tags[ExifTags.Base.SamplesPerPixel]
+    return sum(lengths) == row * tags[ExifTags.Base.ImageLength]
+
+
+def _inflated_length(data: bytes) -> int:
+    """Of what zlib packed; raises zlib.error if it is damaged or cut."""
+    packed, length = zlib.decompressobj(), 0
+    while not packed.eof:
+        part = packed.decompress(data, 1 << 20)  # however much it would be
+        data = packed.unconsumed_tail
+        if not part:
+            raise zlib.error("cut")
+        length += len(part)
+    return length
 
 
 def check_format(size: Size, format: str) -> None:

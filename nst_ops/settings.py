@@ -58,6 +58,8 @@ class StyleScale(_Strict):
 def _layers(value: object) -> object:
     """A list of names means equal weights."""
     names = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    if names and len(set(value)) < len(value):
+        raise ValueError("a layer stands twice; weigh it as {layer: 2.0}")
     return dict.fromkeys(value, 1.0) if names else value
 
 

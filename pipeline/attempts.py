@@ -130,9 +130,11 @@ def main() -> None:
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":  # as `nst --verbose` sets it
         quiet_logs()
     spec, arguments = pickle.load(sys.stdin.buffer)
+    from pipeline.display import tell_warnings
     from pipeline.launching import beam_options, make_pipeline
     from pipeline.run import build
 
+    tell_warnings()
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     threading.excepthook = lambda caught: _thread_failed(spec, caught)
     try:

@@ -5,15 +5,18 @@ import logging
 import math
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from rich.console import Console
 
 from nst_ops import __version__
 from nst_ops.errors import InputError
 from pipeline import commands
-from pipeline.commands import BAD_INPUT, INTERRUPTED, RUN_FAILED
+from pipeline.commands import BAD_INPUT, INTERRUPTED, OK, RUN_FAILED
 from pipeline.config import ConfigError
+from pipeline.display import indented, json_line, log_as_json, printable, tell_warnings
 from pipeline.locking import LockedError
 from pipeline.manifest import ManifestError
 from pipeline.starting import quiet_logs
@@ -46,38 +49,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
         emoji=False,
     )
 
-    def complain(message: object) -> None:
-        print(f"nst {options.command}: {message}", file=sys.stderr)
+    as_json = getattr(options, "log_format", "text") == "json"
+    if as_json:
+        log_as_json()
+    tell_warnings()
+
+    def fail(code: int, *messages: object, show: Callable[[object], str] = printable) -> int:
+        """Says why; returns the exit code."""
+        if as_json:
+            text = "\n".join(map(str, messages))
+            print(json_line("error", {"message": text, "exit_code": code}), file=sys.stderr)
+            return code
+        for message in messages:
+            print(f"nst {options.command}: {show(message)}", file=sys.stderr)
+        return code
 
     interrupted = "interrupted"
     if options.command == "run":
         interrupted += "; run the same command again to go on"
     try:
         return _COMMANDS[options.command](options, rest, console)
-    except (ConfigError, ManifestError, InputError, LockedError) as error:
-        complain(error)
-        return BAD_INPUT
+    except ConfigError as error:
+        return fail(BAD_INPUT, *error.args)
+    except (ManifestError, InputError, LockedError) as error:
+        return fail(BAD_INPUT, error)
     except KeyboardInterrupt:
-        complain(interrupted)
-        return INTERRUPTED
+        return fail(INTERRUPTED, interrupted)
     except Exception as error:
         if options.verbose:
-            raise
+            return fail(RUN_FAILED, traceback.format_exc().rstrip(), show=indented)
         if "KeyboardInterrupt" in str(error):  # as Beam passes it on
-            complain(interrupted)
-            return INTERRUPTED
+            return fail(INTERRUPTED, interrupted)
         if isinstance(error, OSError):
-            complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
-        else:
-            complain(f"failed: {type(error).__name__}: {error}\n--verbose shows where")
-        return RUN_FAILED
+            where = error.filename or "input or output"
+            return fail(RUN_FAILED, f"{where}: {error.strerror or error}")
+        failed = f"failed: {type(error).__name__}: {error}"
+        return fail(RUN_FAILED, failed, "--verbose shows where", show=indented)
 
 
 def _parser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "nst", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=formatter
-    )
+    parser = _Parser("nst", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=formatter)
     parser.add_argument("--version", action="version", version=f"nst {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -192,8 +204,19 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("merge", "make one run of the last runs of all shards", config=False)
     sub.add_argument("folder", metavar="DIR", help="the --output of nst run --shard")
 
+    sub = add("completion", "print a script by which a shell completes nst's words", config=False)
+    sub.add_argument("shell", choices=("bash", "zsh", "fish"), help="of the script")
+
     add("doctor", "print versions, devices, threads, memory and the weights' hash", config=False)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its subparsers are of this class too."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with 2; the message holds what was given."""
+        super().error(printable(message))
 
 
 class _AsOverride(argparse.Action):
@@ -201,6 +224,14 @@ class _AsOverride(argparse.Action):
 
     def __call__(self, parser, namespace, value, option_string=None):
         namespace.overrides = [*namespace.overrides, f"{self.dest}={value}"]
+
+
+def _completion(options: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """`nst completion`: what this very parser knows."""
+    from pipeline.completing import completion_script
+
+    print(completion_script(_parser(), options.shell))
+    return OK
 
 
 def _hours(text: str) -> float:
@@ -233,6 +264,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, list[str], Console], int]] = 
     "report": commands.report,
     "runs": commands.runs,
     "merge": commands.merge,
+    "completion": _completion,
     "doctor": commands.doctor,
 }
 

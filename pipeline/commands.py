@@ -16,9 +16,9 @@ from nst_ops.errors import InputError
 from nst_ops.sizes import pixel_steps
 from pipeline import files
 from pipeline.config import RunConfig, load_config
-from pipeline.display import PairDisplay, RunDisplay, count_words
+from pipeline.display import PairDisplay, RunDisplay, count_words, printable
 from pipeline.job_parts import JobParts
-from pipeline.manifest import check_manifest, checked_rows
+from pipeline.manifest import checked_rows
 from pipeline.originals import Originals
 from pipeline.outputs import STATUSES, images_folder
 from pipeline.pairing import make_manifest, write_manifest
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
     )
     with RunDisplay(console, shard.share(rows), as_json=options.log_format == "json") as show:
         text = f"run {spec.run_id}: {rows} rows"
-        text += f", {parts.unreadable} of them unreadable" if parts.unreadable else ""
+        text += f", {parts.unreadable} of them of no use" if parts.unreadable else ""
         text += f"; shard {shard} of them" if shard.count > 1 else ""
         show.note(
             text,
@@ -94,16 +94,17 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
                 lambda text: show.note(f"warning: {text}"),
                 arguments=beam_arguments,
             )
-        record = os.path.join(options.output, "runs", spec.run_id, "report.html")
-        show.note(
-            f"{count_words(summary)} in {summary['seconds']:.0f} s; pictures in "
-            f"{os.path.join(options.output, 'images')}, report in {record}",
-            "end",
-            **summary,
-        )
-        if summary["deferred"]:
-            show.note("run the same command again to make the deferred pictures")
-    return _explain(options.command, summary, show.complain)
+    code = _explain(options.command, summary, show.complain)
+    if summary["deferred"]:
+        show.note("run the same command again to make the deferred pictures")
+    record = os.path.join(options.output, "runs", spec.run_id, "report.html")
+    show.note(
+        f"{count_words(summary)} in {summary['seconds']:.0f} s; pictures in "
+        f"{os.path.join(options.output, 'images')}, report in {record}",
+        "end",
+        **summary,
+    )
+    return code
 
 
 def _check_originals(originals: Originals, config_file: str | None, config: RunConfig) -> None:
@@ -128,7 +129,8 @@ def _explain(command: str, summary: dict, complain: Callable[..., None]) -> int:
     if summary["failed"]:
         _tell_failures(summary["folder"], summary["run_id"], complain)
     if "max_failure_ratio" in summary["stopped"]:
-        complain(f"nst {command}: {summary['stopped']}")
+        facts = {"message": summary["stopped"], "exit_code": RUN_FAILED}
+        complain(f"nst {command}: {summary['stopped']}", "error", **facts)
         return RUN_FAILED
     if summary["deferred"]:
         return DEFERRED
@@ -185,14 +187,15 @@ def stylize(options: argparse.Namespace, rest: list[str], console: Console) -> i
             config,
             single=True,
             show=display.show,
-            announce=lambda plan: console.print(f"computed {plan}"),
+            announce=lambda plan: console.print(printable(f"computed {plan}")),
         )
         (row,) = stylizer.stylize_batches([[planned]])
     if row["status"] == "failed":
-        print(f"nst stylize: {row['error_message']}", file=sys.stderr)
+        print(f"nst stylize: {printable(row['error_message'])}", file=sys.stderr)
         return RUN_FAILED
+    name = printable(options.output)
     console.print(
-        f"{options.output}: {row['width']}x{row['height']} px, loss {row['loss_last']:.4g}, "
+        f"{name}: {row['width']}x{row['height']} px, loss {row['loss_last']:.4g}, "
         f"{row['seconds_total']:.1f} s on {row['device']} in {row['precision']}"
     )
     return OK
@@ -221,9 +224,10 @@ def manifest(options: argparse.Namespace, rest: list[str], console: Console) -> 
         seed=options.seed,
         name=options.name,
         folder=os.path.dirname(os.path.abspath(options.output)),
+        warn=lambda text: print(f"warning: {printable(text)}", file=sys.stderr),
     )
     write_manifest(rows, options.output)
-    console.print(f"{options.output}: {len(rows)} rows")
+    console.print(f"{printable(options.output)}: {len(rows)} rows")
     return OK
 
 
@@ -231,7 +235,6 @@ def validate(options: argparse.Namespace, rest: list[str], console: Console) -> 
     """`nst validate`: what a run would meet, from headers."""
     config = load_config(options.config, options.overrides)
     files.connect([options.manifest])
-    check_manifest(options.manifest, config)
     from pipeline.estimating import examine, measure_speed
 
     _weights_sha256(config)
@@ -239,7 +242,8 @@ def validate(options: argparse.Namespace, rest: list[str], console: Console) -> 
     for kind, problems in sorted(found.problems.items()):
         print(f"{kind}: {len(problems)}")
         for line, message in problems[: options.show]:
-            print(f"  {message if message.startswith('line ') else f'line {line}: {message}'}")
+            named = message if message.startswith("line ") else f"line {line}: {message}"
+            print(f"  {printable(named)}")
         if len(problems) > options.show:
             lines = ", ".join(str(line) for line, _ in problems[options.show :][:100])
             print(f"  and on lines {lines}{' ...' if len(problems) > options.show + 100 else ''}")
@@ -267,7 +271,7 @@ def report(options: argparse.Namespace, rest: list[str], console: Console) -> in
             else "no run has ended here; give the DIR that was nst run's --output",
             path=folder,
         )
-    console.print(write_report(folder, chosen))
+    console.print(printable(write_report(folder, chosen)))
     return OK
 
 
@@ -284,7 +288,7 @@ def runs(options: argparse.Namespace, rest: list[str], console: Console) -> int:
         facts = [counts or "no rows", f"{seconds:.0f} s" if seconds is not None else ""]
         shard = summary["shard"]
         facts += [f"shard {shard}" if shard != "1/1" else "", summary["stopped"]]
-        print(f"{summary['run_id']}  {'; '.join(fact for fact in facts if fact)}")
+        print(printable(f"{summary['run_id']}  {'; '.join(fact for fact in facts if fact)}"))
     return OK
 
 

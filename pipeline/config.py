@@ -26,7 +26,16 @@ from pipeline import files
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; nothing was started."""
+    """A configuration that cannot be used; nothing was started. Its arguments are the problems, one
+    a line of its text.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
+
+
+class DuplicateKeyError(yaml.YAMLError):
+    """A key that stands twice in one mapping, of which YAML would silently take the last."""
 
 
 class RunConfig(Settings):
@@ -168,8 +177,10 @@ def load_config(path: str | None, overrides: Iterable[str] = ()) -> RunConfig:
             values = parse_yaml(Path(path).read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}; give an existing YAML file") from error
+        except DuplicateKeyError as error:
+            raise ConfigError(f"{path}: {error}") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not valid YAML: {error}") from error
+            raise ConfigError(f"{path}: not valid YAML: {_reason(error)}") from error
         values = {} if values is None else values
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: expected `key: value` lines, got a {type(values).__name__}")
@@ -190,13 +201,14 @@ def validate(values: Mapping[str, Any], where: str) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except pydantic.ValidationError as error:
-        raise ConfigError("\n".join(f"{where}: {_explain(p)}" for p in error.errors())) from error
+        raise ConfigError(*(f"{where}: {_explain(p)}" for p in error.errors())) from error
 
 
 def parse_yaml(text: str) -> Any:
     """Plain values from YAML.
 
     Raises:
+      DuplicateKeyError: a key stands twice, naming both lines.
       yaml.YAMLError: not YAML, other values, or aliases.
     """
     try:
@@ -220,6 +232,21 @@ class _PlainLoader(yaml.SafeLoader):
             # Ten lines of them can stand for a billion values.
             raise yaml.YAMLError("aliases are not supported; write the value out")
         return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}  # of each key
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # a list or mapping, which is no key of ours
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in lines:
+                raise DuplicateKeyError(
+                    f"line {line}: the key {short(key.value)} stands twice, first on line "
+                    f"{lines[name]}; keep one of them"
+                )
+            lines[name] = line
+        return node
 
 
 _PlainLoader.add_implicit_resolver(
@@ -245,7 +272,8 @@ def _override(values: dict[str, Any], override: str) -> None:
     try:
         value = parse_yaml(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error
+        reason = _reason(error)
+        raise ConfigError(f"--set {override}: the value is not valid YAML: {reason}") from error
     *parents, last = key.split(".")
     target: Any = values
     try:
@@ -268,6 +296,13 @@ def _override(values: dict[str, Any], override: str) -> None:
             "in the config "
             "(`scales: auto` has none: list the scales, or set `steps`)"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Why a text is no YAML, on one line: PyYAML says it on several, with a drawing."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}: {error.problem or error.context}"
+    return " ".join(str(error).split())
 
 
 def _explain(problem: Mapping[str, Any]) -> str:

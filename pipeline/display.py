@@ -4,8 +4,11 @@ JSON.
 
 import datetime
 import json
+import os
+import re
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,24 @@ if TYPE_CHECKING:
 
 _LINE_SECONDS = 10.0  # between two lines of a log
 _PAIR_LINE_SECONDS = 60.0  # the same for one picture, which may take hours
+_LOG_FORMAT = "NST_LOG_FORMAT"  # the environment's word to other processes of a run
+
+# Control characters, line ends, those that turn the direction of writing, and bytes that are no
+# text: a file's name may hold them, and what is printed may not begin a line with them, colour it
+# or hide it.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+
+
+def printable(text: object) -> str:
+    """A text as one line of a terminal or log, with `\\n` or `\\x1b` for what would be none."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def indented(text: object) -> str:
+    """The same of an error of many lines, such as a trace: none but the first begins a line."""
+    return "\n  ".join(printable(line.rstrip("\r")) for line in str(text).split("\n"))
 
 
 class RunDisplay:
@@ -59,20 +80,20 @@ class RunDisplay:
           event, values: for machines.
         """
         if self.as_json:
-            self.console.print(_json_line(event, values or {"text": text}))
+            self.console.print(json_line(event, values or {"text": text}))
         else:
-            self.console.print(text)
+            self.console.print(printable(text))
 
     def complain(self, text: str, event: str = "problem", **values: Any) -> None:
         """Something that went wrong, which is said even to who wants quiet."""
-        line = _json_line(event, values or {"text": text}) if self.as_json else text
+        line = json_line(event, values or {"text": text}) if self.as_json else printable(text)
         print(line, file=sys.stderr)
 
     def show(self, progress: dict[str, Any]) -> None:
         """How far it is, from `work.read_progress`."""
         # A part that is begun again, as clusters do, is counted again.
         done = min(self.rows, sum(progress[status] for status in STATUSES))
-        now = "; ".join(progress["now"])
+        now = printable("; ".join(progress["now"]))
         speed = self._speed(progress["ok"], self.rows - done)
         if self.bar and self.task is not None:
             failed = f", {progress['failed']} failed" if progress["failed"] else ""
@@ -83,7 +104,7 @@ class RunDisplay:
             if self.as_json:
                 counts = {status: progress[status] for status in STATUSES}
                 values = {"rows": self.rows, **counts, **speed, "now": progress["now"]}
-                self.console.print(_json_line("progress", values))
+                self.console.print(json_line("progress", values))
                 return
             counts = count_words(progress)
             tail = f"; {now}" if now else ""
@@ -100,9 +121,29 @@ class RunDisplay:
         }
 
 
-def _json_line(event: str, values: dict[str, Any]) -> str:
+def json_line(event: str, values: dict[str, Any]) -> str:
+    """An event as an object on one line; JSON escapes all that is not ASCII."""
     moment = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    return json.dumps({"time": moment, "event": event, **values})
+    line = json.dumps({"time": moment, "event": event, **values})
+    return line.replace("\x7f", "\\u007f")  # which is ASCII, and deletes all the same
+
+
+def log_as_json() -> None:
+    """From now on, in this process and those that it starts."""
+    os.environ[_LOG_FORMAT] = "json"
+
+
+def tell_warnings() -> None:
+    """Prints Python's own warnings as all else that is printed, rather than with a line of code."""
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        text = str(message) if category is UserWarning else f"{category.__name__}: {message}"
+        if os.environ.get(_LOG_FORMAT) == "json":
+            print(json_line("warning", {"text": text}), file=sys.stderr)
+        else:
+            print(f"warning: {printable(text)}", file=sys.stderr)
+
+    warnings.showwarning = show
 
 
 def count_words(counts: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from nst_ops.memory import MemoryPlan, Sources, plan_memory
 from nst_ops.sizes import Size, pixel_steps
 from pipeline import parallelism
 from pipeline.config import ConfigError, RunConfig
-from pipeline.manifest import BadRow, Job, read_manifest
+from pipeline.manifest import BadRow, Job, checked_rows
 from pipeline.planning import Planner
 
 _PROBE_SIZE, _PROBE_STEPS = 256, 4
@@ -115,10 +115,10 @@ def examine(manifest: str, config: RunConfig) -> Findings:
     """Reads the manifest and the headers of all images."""
     found = Findings(config)
     planner = Planner(config, "")
-    for row in read_manifest(manifest, config):
+    for row in checked_rows(manifest, config):
         found.rows += 1
         if isinstance(row, BadRow):
-            found.problems["unreadable rows"].append((row.line, row.message))
+            found.problems["rows that cannot be used"].append((row.line, row.message))
             continue
         try:
             own, (size, sources) = row.config(config), planner.probe(row)

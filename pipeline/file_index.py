@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sqlite3
+import sys
 import threading
 import time
 import urllib.parse
@@ -111,13 +112,15 @@ class FileIndex:
         if known and known.spec_hash is not None:
             return known
         self._before_reading()
-        facts = result_facts(files.read(path), path)
+        facts = _result_facts(files.read(path), path)
         self._note(path, stamp, facts)
         return facts
 
     def note_result(self, path: str, data: bytes) -> None:
         """This is what we wrote."""
-        self._note(path, files.stamp(path), result_facts(data, path), settled=True)
+        self._note(
+            path, files.stamp(path), _result_facts(data, path, known_whole=True), settled=True
+        )
 
     def flush(self) -> None:
         """Writes what is still unwritten; what cannot be written is read again some night."""
@@ -157,15 +160,10 @@ class FileIndex:
             self.flush()
 
 
-def result_facts(data: bytes, path: str) -> Facts:
-    """Of a picture that may be ours, from its bytes.
-
-    Raises:
-      InputError: it is no image.
-    """
-    header = probe(data, path=path, max_pixels=2**63)
+def _result_facts(data: bytes, path: str, *, known_whole: bool = False) -> Facts:
+    header = probe(data, path=path, max_pixels=sys.maxsize)
     ours = str((header.provenance or {}).get("spec_hash", ""))
-    spec_hash = ours if ours and is_whole(data) else ""
+    spec_hash = ours if ours and (known_whole or is_whole(data)) else ""
     return Facts(_sha256(data), len(data), header.size, header.format, spec_hash)
 
 

@@ -22,7 +22,14 @@ from nst_ops.errors import InputError, short
 from nst_ops.images import FORMATS
 from nst_ops.settings import INITS, LEAST_SHARE, MOST_SHARE
 from pipeline import files
-from pipeline.config import ROW_SETTINGS, ConfigError, RunConfig, parse_yaml, validate
+from pipeline.config import (
+    ROW_SETTINGS,
+    ConfigError,
+    DuplicateKeyError,
+    RunConfig,
+    parse_yaml,
+    validate,
+)
 from pipeline.originals import Originals
 
 COLUMNS = ("content", "style", "id", "output", *ROW_SETTINGS)
@@ -30,6 +37,8 @@ _REQUIRED = ("content", "style")
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}  # of CSV, as spreadsheets write it
 _LONGEST = 4096  # bytes of a path, Linux's own limit
 _LONGEST_OUTPUT = 900  # bytes; S3 has 1024 for the folder and the name together
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # what it calls an index without a name
+_MOST_ANEW = 10  # times that a CSV is read again at most, behind quotes that are wrong
 _DIGITS = 12  # hexadecimal, of a name of our own: with 6, two of 5000 `main.jpg` may share one
 
 
@@ -41,7 +50,7 @@ class ManifestError(ValueError):
 class Job:
     """One row of a manifest: plain values only."""
 
-    line: int  # in the manifest, from 1; a Parquet file's rows count from 1
+    line: int  # in the manifest, where the row begins, from 1; a Parquet file's rows count from 1
     id: str
     content: str  # a path or URL
     styles: tuple[tuple[str, float], ...]  # (path or URL, weight)
@@ -70,7 +79,7 @@ class BadRow:
 
 
 def read_manifest(path: str, run: RunConfig) -> Iterator[Job | BadRow]:
-    """Parses a manifest row by row.
+    """Parses a manifest row by row; `checked_rows` also compares rows.
 
     Raises:
       ManifestError: the file cannot be read, or its header lacks a column or has an unknown one.
@@ -93,7 +102,8 @@ def read_manifest(path: str, run: RunConfig) -> Iterator[Job | BadRow]:
         except (InputError, ConfigError) as error:
             content = row.get("content")
             content = content[:_LONGEST] if isinstance(content, str) else ""
-            yield BadRow(line, str(error), content=content.encode(errors="replace").decode())
+            message = "; ".join(map(str, error.args))  # a row is one line of a log
+            yield BadRow(line, message, content=content.encode(errors="replace").decode())
         except RecursionError:
             yield BadRow(line, f"line {line}: lists within lists, too deep to be read")
 
@@ -135,7 +145,12 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, format: str) -> Jo
         raise InputError(f"line {line}: content: {short(given['content'])} is not a path")
     content = files.resolve(given["content"], folder)
     styles = tuple((files.resolve(p, folder), w) for p, w in _styles(given["style"], line))
-    settings = {key: _setting(key, given[key], folder) for key in given if key in ROW_SETTINGS}
+    settings = {}
+    for column in filter(ROW_SETTINGS.__contains__, given):
+        try:
+            settings[column] = _setting(column, given[column], folder)
+        except DuplicateKeyError as error:  # its lines are those of the cell
+            raise InputError(f"line {line}: {column}: {error}") from error
     overrides = tuple(sorted(settings.items()))
     # Without an id, the same pair under other settings must get another name; and the same one
     # from a manifest in another folder, the same.
@@ -154,58 +169,53 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, format: str) -> Jo
 def checked_rows(
     path: str, run: RunConfig, originals: Originals | None = None
 ) -> Iterator[Job | BadRow]:
-    """As `read_manifest`, and checks what the rows write.
+    """The rows of `read_manifest`, each once; but a row that would write where one before it does
+    is a bad one.
 
     Args:
-      originals: is shown what the rows read and write.
+      originals: is shown what the good rows read and write.
 
     Raises:
-      ManifestError: as `read_manifest`, or two rows would write one picture, or there is no row.
+      ManifestError: as `read_manifest`, or there is no row.
     """
-    outputs: dict[str, int] = {}  # the first line that writes a file
+    outputs: dict[str, int] = {}  # the line that writes a file
     folders: dict[str, int] = {}  # and the first that needs a folder
-    count = 0
+    row = None
     for row in read_manifest(path, run):
-        count += 1
+        if isinstance(row, Job):
+            if clash := _clash(row, outputs, folders):
+                yield BadRow(row.line, f"line {row.line}: {clash}", row.content)
+                continue
+            if originals:
+                originals.writes(row.output)
+                originals.reads([row.content, *(style for style, _ in row.styles)])
         yield row
-        if isinstance(row, BadRow):
-            continue
-        if originals:
-            originals.writes(row.output)
-            originals.reads([row.content, *(style for style, _ in row.styles)])
-        # Some file systems do not tell A from a, or an é of one code point from one of two.
-        name = unicodedata.normalize("NFC", row.output.casefold())
-        if name in outputs:
-            raise ManifestError(
-                f"{path}: lines {outputs[name]} and {row.line} both write {row.output!r}; "
-                "give them different `output` or `id` values"
-            )
-        outputs[name] = row.line
-        while name := name.rpartition("/")[0]:
-            folders.setdefault(name, row.line)
-    for name in folders.keys() & outputs.keys():
-        raise ManifestError(
-            f"{path}: line {outputs[name]} writes {name!r}, of which line {folders[name]} makes a "
-            "folder; give them different `output` or `id` values"
-        )
-    if not count:
+    if row is None:
         raise ManifestError(f"{path}: no rows; add one with content and style")
 
 
-def check_manifest(
-    path: str, run: RunConfig, originals: Originals | None = None
-) -> tuple[int, list[BadRow]]:
-    """Reads all rows once: the number of rows and the bad ones.
-
-    Raises:
-      ManifestError: as `checked_rows`.
-    """
-    count, bad = 0, []
-    for row in checked_rows(path, run, originals):
-        count += 1
-        if isinstance(row, BadRow):
-            bad.append(row)
-    return count, bad
+def _clash(job: Job, outputs: dict[str, int], folders: dict[str, int]) -> str:
+    """Why a job cannot have its output; if it can, "", and its line is entered into both."""
+    # Some file systems do not tell A from a, or an é of one code point from one of two.
+    name = unicodedata.normalize("NFC", job.output.casefold())
+    remedy = "give them different `output` or `id` values"
+    if name in outputs:
+        return f"{short(job.output)} is written by line {outputs[name]} already; {remedy}"
+    if name in folders:
+        return f"{short(job.output)} is a folder to line {folders[name]}; {remedy}"
+    parents = []
+    parent = name.rpartition("/")[0]
+    while parent and parent not in folders:  # whose own parents are known to be folders
+        if parent in outputs:
+            return (
+                f"{short(job.output)} needs a folder where line {outputs[parent]} writes a "
+                f"picture; {remedy}"
+            )
+        parents.append(parent)
+        parent = parent.rpartition("/")[0]
+    outputs[name] = job.line
+    folders.update(dict.fromkeys(parents, job.line))
+    return ""
 
 
 def _rows(path: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -236,33 +246,88 @@ def _rows(path: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 def _csv_rows(text: str, path: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Cells are divided by whatever divides the header: comma, semicolon or tab."""
-    stream, before = io.StringIO(text, newline=""), 0
+    stream, line = io.StringIO(text, newline=""), 1
     header_line = stream.readline()
     named = re.fullmatch(r"sep=(.)\s*", header_line)  # a first line for Excel alone
     if named:
-        before = 1
+        line = 2
     else:
         stream.seek(0)
     delimiter = named[1] if named else max(_DELIMITERS, key=header_line.count)
-    reader = csv.DictReader(stream, delimiter=delimiter, strict=True)
     try:
-        header = reader.fieldnames or []
-        _check_header(header, path)
-        for row in reader:
-            line = before + reader.line_num
-            if not any(row.values()):  # as tables have below their end
-                continue
-            if None in row:
-                yield (
-                    line,
-                    f"line {line}: more cells than the header has columns; quote cells that hold "
-                    f"a {_DELIMITERS.get(delimiter, delimiter)}",
-                )
-            else:
-                yield line, row
+        records = _csv_records(stream, line, delimiter)
+        line, header = next(records, (line, []))
+        if isinstance(header, str):
+            raise ManifestError(f"{path}: {header}")
+        _check_header([column for column in header if column], path)
+        for line, cells in records:
+            if isinstance(cells, str):
+                yield line, cells
+            elif any(cells):  # as they are not below a table's end
+                yield line, _csv_row(header, cells, line, delimiter)
     except csv.Error as error:
-        line = before + reader.line_num
-        raise ManifestError(f"{path}: line {line}: {error}; check the quotes") from error
+        raise ManifestError(f"{path}: {error}") from error
+
+
+def _csv_row(
+    header: Sequence[str], cells: Sequence[str], line: int, delimiter: str
+) -> dict[str, Any] | str:
+    """Spreadsheets write columns that have no name, which are to be empty."""
+    if any(cells[len(header) :]):
+        return (
+            f"line {line}: more cells than the header has columns; quote cells that hold a "
+            f"{_DELIMITERS.get(delimiter, delimiter)}"
+        )
+    for column, cell in zip(header, cells, strict=False):
+        if cell and not column:
+            return (
+                f"line {line}: {short(cell)} is in a column without a name; name the column in the "
+                "header, or empty the cell"
+            )
+    return {column: cell for column, cell in zip(header, cells, strict=False) if column}
+
+
+def _csv_records(
+    stream: io.StringIO, line: int, delimiter: str
+) -> Iterator[tuple[int, list[str] | str]]:
+    """(first line, cells), or (first line, message) for a row whose quotes are wrong; what follows
+    its first line is read anew, as the quotes may have swallowed other rows.
+
+    Args:
+      line: the number of the line that the stream is at.
+
+    Raises:
+      csv.Error: so many quotes are wrong that it would take for ever to look behind each.
+    """
+    reader = csv.reader(stream, delimiter=delimiter, strict=True)
+    start, again = stream.tell(), 0  # characters that were read more than once
+    most = _MOST_ANEW * stream.seek(0, io.SEEK_END)
+    stream.seek(start)
+    while True:
+        start, before = stream.tell(), reader.line_num
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            last = line + reader.line_num - before - 1
+            if "field limit" in str(error):
+                reason = f"a cell of more than {csv.field_size_limit():,} characters"
+            else:
+                reason = str(error) if last == line else f"{error} on line {last}"
+            message = f"line {line}: {reason}; check the quotes"
+            end = stream.tell()
+            stream.seek(start)
+            stream.readline()
+            again += end - stream.tell()
+            if again > most:
+                raise csv.Error(f"{message} of this row and those behind it") from error
+            yield line, message
+            line += 1
+            continue
+        if cells:  # no empty line
+            yield line, cells
+        line += reader.line_num - before
 
 
 def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -283,10 +348,12 @@ def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
 def _parquet_rows(data: bytes, path: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
     try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
-        _check_header(file.schema_arrow.names, path)
+        names = file.schema_arrow.names
+        columns = [name for name in names if not _PANDAS_INDEX.fullmatch(name)]
+        _check_header(columns, path)
         line = 0
         for batch in file.iter_batches(batch_size=1024):
-            for row in _batch_rows(batch):
+            for row in _batch_rows(batch.select(columns)):
                 line += 1
                 yield line, row if isinstance(row, dict) else f"line {line}: {row}"
     except ManifestError:
@@ -386,6 +453,8 @@ def _setting(key: str, value: Any, folder: str) -> str:
 def _text_as_json(text: str) -> str:
     try:
         return json.dumps(parse_yaml(text))
+    except DuplicateKeyError:
+        raise
     except (yaml.YAMLError, TypeError, ValueError):  # text after all; or a date: no JSON either
         return json.dumps(text)
 

@@ -8,12 +8,14 @@ import os
 import sys
 import threading
 
+from pipeline.display import tell_warnings
 from pipeline.interrupting import ignore_signals
 
 
 def main() -> None:
     """Works for the launcher that the environment names."""
     ignore_signals()
+    tell_warnings()
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":  # as `nst --verbose` sets it
         # What fails in here is the launcher's to tell; what is left is Beam's surprise that the
         # launcher has died.

@@ -198,6 +198,50 @@ def test_a_cut_file_is_not_whole(format):
     assert is_whole(data) and not is_whole(data[:-30])
 
 
+@pytest.mark.parametrize("quality", [50, 90, 94, 95, 100])
+def test_a_jpeg_of_noise(quality, capfd):
+    """More than a byte a pixel."""
+    noise = np.random.default_rng(0).random((200, 300, 3), np.float32)
+    assert is_whole(encode(noise, "jpeg", quality=quality)) and capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_damaged_file_is_not_whole(format, capfd):
+    """One byte is another, in the middle of the pixels; of JPEG and WebP decoders find few."""
+    noise = np.random.default_rng(0).random((90, 120, 1), np.float32) * 0.2
+    data = encode(noise + np.linspace(0.1, 0.7, 120 * 3).reshape(1, 120, 3), format, quality=80)
+    assert is_whole(data)
+    found = []
+    for at in range(len(data) // 3, len(data) * 4 // 5, 1 if format == "jpeg" else 41):
+        damaged = bytearray(data)
+        damaged[at] ^= 0xFF
+        found.append(not is_whole(bytes(damaged)))
+    assert all(found) if format in ("png", "tiff") else any(found)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_hole_is_found(format):
+    """A block of zeros, as a disk leaves that lost its power."""
+    noise = np.random.default_rng(0).random((150, 200, 3), np.float32) * 0.2 + 0.4
+    data = bytearray(encode(noise, format, quality=80))
+    data[len(data) // 2 : len(data) // 2 + 4096] = bytes(4096)
+    assert is_whole(bytes(data)) is (format == "webp")  # whose decoder sees a picture in it
+
+
+@pytest.mark.parametrize("part", [b"IHDR", b"IDAT", b"IEND"])
+def test_a_png_of_sound_parts_lacks_one(part):
+    data = encode(PIXELS)
+    at = data.index(part) - 4
+    lacking = data[:at] + data[at + 12 + int.from_bytes(data[at : at + 4]) :]
+    assert not is_whole(lacking) and not is_whole(data + b"\0") and not is_whole(b"")
+
+
+def test_alpha_is_whole():
+    for format in ("png", "webp", "tiff"):
+        assert is_whole(encode(PIXELS, format, alpha=PIXELS[..., 0]))
+
+
 @pytest.mark.parametrize(("format", "longest"), [("jpeg", 65_500), ("webp", 16_383)])
 def test_what_a_format_cannot_hold(format, longest):
     assert probe(encode(np.zeros((1, longest, 3), np.float32), format)).size == (1, longest)

@@ -8,7 +8,7 @@ from nst_ops.weights import load_weights
 from pipeline.config import RunConfig
 from pipeline.job_parts import JobParts
 from pipeline.launching import beam_options, execute, new_spec
-from pipeline.manifest import checked_rows, read_manifest
+from pipeline.manifest import BadRow, checked_rows, read_manifest
 from pipeline.planning import Planner
 from pipeline.sharding import Shard
 from pipeline.stylizing import Stylizer
@@ -43,20 +43,27 @@ def write_manifest(path, photos, painting="cafe_terrace_at_night", **columns):
     return path
 
 
-_settings = {}  # with which jobs were planned last, by their hash
+def count_rows(path, config, originals=None):
+    """How many rows a manifest has, and the bad ones."""
+    rows = list(checked_rows(str(path), config, originals))
+    return len(rows), [row for row in rows if isinstance(row, BadRow)]
+
+
+_planned = []  # jobs, and with which settings
 
 
 def plans(manifest, config):
     """What a run would hand to its Stylizers."""
     planner = Planner(config, load_weights(config.weights).sha256)
     planned = [planner.plan(job) for job in read_manifest(str(manifest), config)]
-    _settings.update((each.spec_hash, config) for each in planned)
+    _planned.extend((each, config) for each in planned)
     return planned
 
 
 def stylizer(folder, batch, **options):
     """That of a worker of the run that has planned the batch."""
-    return Stylizer(str(folder), "run", _settings[batch[0].spec_hash], **options)
+    config = next(config for planned, config in _planned if planned is batch[0])
+    return Stylizer(str(folder), "run", config, **options)
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def test_a_photo_that_kills_its_worker_fails_alone(tmp_path, manifest, hooked, p
         if row["status"] == "ok":
             decode((tmp_path / "out/images" / row["output"]).read_bytes())
     assert (tmp_path / "out/runs" / summary["run_id"] / "summary.json").exists()
-    assert not list((tmp_path / "out/work").glob("*.*"))
+    assert [path.name for path in (tmp_path / "out/work").glob("*.*")] == ["files.sqlite"]
 
 
 def test_a_worker_that_dies_once_costs_nothing(tmp_path, manifest, hooked):

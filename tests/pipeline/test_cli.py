@@ -142,6 +142,70 @@ def test_bad_arguments_exit_2_and_start_nothing(tmp_path, arguments, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--manifest", "gone.csv"], "gone.csv: cannot be read"),
+        (
+            ["--manifest", "m.csv", "--set", "sise=3", "--set", "seed=x"],
+            "\n--set: unknown key 'sise'",
+        ),
+        (["--manifest", "m.csv", "--config", "a\nb.yaml"], "a\nb.yaml: No such file"),
+        (["--manifest", "m.csv", "--runner=Nonsense"], "Nonsense"),
+    ],
+)
+def test_fatal_errors_are_json_too(tmp_path, extra, message):
+    (tmp_path / "m.csv").write_text("content,style\na.jpg,b.jpg\n")
+    done = nst("run", "--output", "o", "--log_format", "json", *extra, cwd=tmp_path)
+    assert done.returncode == 2
+    *begin, error = map(json.loads, done.stderr.splitlines())
+    assert [event["event"] for event in begin] == ["begin"] * ("--runner" in extra[-1])
+    assert error["event"] == "error" and message in error["message"] and error["time"]
+    assert error["exit_code"] == 2
+
+
+def test_a_run_that_most_rows_fail_of_ends_with_its_end(tmp_path):
+    (tmp_path / "m.csv").write_text("content,style\na\u2028.jpg,b.jpg\n")
+    command = ["run", "--manifest", "m.csv", "--output", "o", "--set", "max_failure_ratio=0.1"]
+    damaged = tmp_path / "o/runs/20200101T000000Z-abcdef/run.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    done = nst(*command, "--log_format", "json", cwd=tmp_path)
+    assert done.returncode == 1
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    kinds = [event["event"] for event in events if event["event"] not in ("progress", "warning")]
+    assert kinds == ["begin", "failed", "error", "end"]
+    assert any("run.json.damaged" in event.get("text", "") for event in events)
+    (error,) = (event for event in events if event["event"] == "error")
+    assert error["exit_code"] == 1 and "max_failure_ratio" in error["message"]
+
+
+def test_names_forge_no_lines(tmp_path):
+    (tmp_path / "m.csv").write_text("style,content\n" + '"a\nok \x1b[31m.jpg",' * 2 + "\n")
+    done = nst("validate", "--manifest", "m.csv", cwd=tmp_path)
+    assert r"/a\nok \x1b[31m.jpg: cannot be read" in done.stdout
+    done = nst("run", "--manifest", "m.csv", "--output", "o", cwd=tmp_path)
+    assert done.returncode == 3 and r"/a\nok \x1b[31m.jpg: cannot be read" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("0 ok, 0 cached, 1 failed")
+    done = nst("report", "x\nnst: y\x9b", cwd=tmp_path)
+    assert done.returncode == 2 and r"/x\nnst: y\x9b: no run" in done.stderr
+    done = nst("report", "x", "--a\nb", cwd=tmp_path)
+    assert done.returncode == 2 and r"arguments: --a\nb" in done.stderr
+
+
+def test_validate_names_all_rows_that_would_write_one_file(collection):
+    row = "cat.jpg,cafe_terrace_at_night.jpg,"
+    manifest = collection / "twice.csv"
+    manifest.write_text("content,style,output\n" + "".join(f"{row}{name}\n" for name in "aaba"))
+    done = nst("validate", "--manifest", manifest, *SMALL, "--speed", "none")
+    assert done.returncode == 2 and "4 rows, 2 problems" in done.stdout, done.stderr
+    assert "rows that cannot be used: 2\n  line 3: 'a.png' is written by line 2" in done.stdout
+    assert "\n  line 5: 'a.png' is written by line 2" in done.stdout
+    manifest.write_text("content,style\n")
+    done = nst("validate", "--manifest", manifest)
+    assert done.returncode == 2 and "no rows" in done.stderr
+
+
 def test_validate_and_doctor(collection):
     done = nst("validate", "--manifest", collection / "manifest.csv", *SMALL, "--speed", "0.5")
     assert done.returncode == 2 and "8 rows, 5 problems" in done.stdout, done.stderr
@@ -208,8 +272,8 @@ def test_ctrl_c_reaches_all_processes_and_stops_them_in_order(collection, tmp_pa
     assert process.returncode == 4, log
     events = [json.loads(line) for line in log.splitlines()]  # and there is nothing else
     kinds = [event["event"] for event in events if event["event"] not in ("progress", "failed")]
-    assert kinds == ["begin", "stopping", "end", "note"]
-    (end,) = (event for event in events if event["event"] == "end")
+    assert kinds == ["begin", "stopping", "note", "end"]
+    end = events[-1]
     assert end["deferred"] == 2 and "SIGINT" in end["stopped"]
     failed = [event["line"] for event in events if event["event"] == "failed"]
     assert len(failed) == end["failed"] and failed == sorted(failed)

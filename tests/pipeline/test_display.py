@@ -1,5 +1,6 @@
 import io
 import json
+import warnings
 
 import pytest
 from rich.console import Console
@@ -74,6 +75,47 @@ def test_json_lines(clock, capsys):
     )
     assert (line["pictures_per_hour"], line["seconds_left"]) == (144.0, 0)
     assert (note["event"], note["text"]) == ("note", "[bold]text")
+
+
+FORGED = "a\nfailed: \x1b[2K\x9b1m\r\u202eb\x85\u2028\x7f\udcff"
+SHOWN = r"a\nfailed: \x1b[2K\x9b1m\r\u202eb\x85\u2028\x7f\udcff"
+
+
+def test_names_forge_no_lines(clock, capsys):
+    text = io.StringIO()
+    with RunDisplay(plain(text), 8) as shown:
+        shown.note(FORGED)
+        clock.now += 100.0
+        shown.show(progress(now=[FORGED]))
+        shown.complain(f"failed: {FORGED}")
+    note, line = text.getvalue().splitlines()
+    assert note == SHOWN and line.endswith(f"; {SHOWN}")
+    assert capsys.readouterr().err == f"failed: {SHOWN}\n"
+    terminal = Console(file=io.StringIO(), force_terminal=True, markup=False, width=500)
+    with RunDisplay(terminal, 8) as shown:
+        shown.show(progress(now=[FORGED]))
+        assert shown.bar.tasks[0].description == SHOWN
+
+
+def test_errors_of_many_lines_are_indented():
+    assert display.indented("a\r\nfailed: b\x1b") == "a\n  failed: b\\x1b"
+
+
+def test_json_escapes_all_that_is_not_printed():
+    (line,) = display.json_line("note", {"text": FORGED}).splitlines()
+    assert line.isascii() and line.isprintable() and json.loads(line)["text"] == FORGED
+
+
+def test_warnings_are_printed_as_all_else(monkeypatch, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        display.tell_warnings()
+        warnings.warn(f"{FORGED}; set aside", stacklevel=1)
+        assert capsys.readouterr().err == f"warning: {SHOWN}; set aside\n"
+        monkeypatch.setenv("NST_LOG_FORMAT", "json")
+        warnings.warn(FORGED, stacklevel=1)
+    said = json.loads(capsys.readouterr().err)
+    assert (said["event"], said["text"]) == ("warning", FORGED)
 
 
 def test_a_picture_of_hours_is_heard_of(clock):

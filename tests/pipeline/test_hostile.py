@@ -16,7 +16,7 @@ from pipeline.manifest import (
     BadRow,
     Job,
     ManifestError,
-    check_manifest,
+    checked_rows,
     parse_row,
     read_manifest,
 )
@@ -24,6 +24,7 @@ from pipeline.planning import Planner
 
 from ..conftest import IMAGES
 from ..nst_ops.test_images import HEADERS
+from .conftest import count_rows
 
 RUN = RunConfig()
 PAIR = {"content": "a.jpg", "style": "s.jpg"}
@@ -75,25 +76,42 @@ def test_odd_names_that_stay(output, name):
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ("A", "a", "lines 2 and 3 both write"),
-        ("\u00e9", "e\u0301", "lines 2 and 3 both write"),
-        ("a/b", "a//b", "lines 2 and 3 both write"),
-        ("x", "X.PNG", "lines 2 and 3 both write"),
-        ("a.png", "A.png/b", "line 2 writes 'a.png', of which line 3 makes a folder"),
-        ("a.png/b/c", "a.png", "line 3 writes 'a.png', of which line 2 makes a folder"),
+        ("A", "a", "'a.png' is written by line 2 already"),
+        ("\u00e9", "e\u0301", ".* is written by line 2 already"),
+        ("a/b", "a//b", "'a/b.png' is written by line 2 already"),
+        ("x", "X.PNG", "'X.PNG' is written by line 2 already"),
+        ("a.png", "A.png/b", "'A.png/b.png' needs a folder where line 2 writes a picture"),
+        ("a.png", "A.png/b/c", "'A.png/b/c.png' needs a folder where line 2 writes a picture"),
+        ("a.png/b/c", "a.png", "'a.png' is a folder to line 2"),
     ],
 )
 def test_outputs_that_are_one_file(tmp_path, first, second, message):
+    """The later row is bad, whatever stands between; what a bad row would write is free."""
     path = tmp_path / "m.csv"
-    path.write_text(f"content,style,output\na,s,{first}\na,s,{second}\n")
-    with pytest.raises(ManifestError, match=re.escape(message)):
-        check_manifest(str(path), RUN)
+    outputs = [first, "other", second, "other/file", second]
+    path.write_text("content,style,output\n" + "".join(f"a,s,{name}\n" for name in outputs))
+    rows = list(checked_rows(str(path), RUN))
+    assert [row.line for row in rows] == [2, 3, 4, 5, 6]
+    assert [type(row) for row in rows] == [Job, Job, BadRow, Job, BadRow]
+    remedy = "; give them different `output` or `id` values"
+    assert re.fullmatch(f"line 4: {message}{remedy}", rows[2].message)
+    assert rows[2].content == rows[0].content
+    assert count_rows(str(path), RUN) == (5, [rows[2], rows[4]])
+
+
+def test_a_bad_row_claims_nothing(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text(
+        "content,style,output\na,s,x.png\na,s,x.png/y/z\na,s,x.png/y\na,s,y\n,s,v\na,s,v\n"
+    )
+    kinds = [type(row) for row in checked_rows(str(path), RUN)]
+    assert kinds == [Job, BadRow, BadRow, Job, BadRow, Job]
 
 
 def test_a_folder_beside_a_file_of_its_name(tmp_path):
     path = tmp_path / "m.csv"
     path.write_text("content,style,output\na,s,a\na,s,a/b\n")  # a.png and a/b.png
-    assert check_manifest(str(path), RUN) == (2, [])
+    assert count_rows(str(path), RUN) == (2, [])
 
 
 def test_csv_oddities(tmp_path):
@@ -108,8 +126,8 @@ def test_csv_oddities(tmp_path):
     ("text", "message"),
     [
         (b"", "no column 'content'"),
-        (b'content,style\n"a,b\n', "check the quotes"),
-        (b"content,style\n" + b"x" * 200_000 + b",s\n", "field larger than field limit"),
+        (b'content,"style\na,b\n', "m.csv: line 1: .* check the quotes"),
+        (b'content,style\nx","y' + b'\nx","y' * 5000, "line .* check the quotes of this row and"),
         (b"content,style\n\xff\xfe,s\n", "not UTF-8 at byte 14"),
         ("content,style\na,s\n".encode("utf-16")[:-1], "not UTF-16 at byte"),
         (b"content,style,style\na,s,t\n", "stands twice"),
@@ -118,6 +136,41 @@ def test_csv_oddities(tmp_path):
 def test_unusable_csv(tmp_path, text, message):
     with pytest.raises(ManifestError, match=message):
         rows_of(tmp_path, "m.csv", text)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ('"a,s\nb,s\nc,s\n', "line 3: unexpected end of data on line 5; check the quotes"),
+        ('"a"x,s\nb,s\nc,s\n', "line 3: .* expected after .*; check the quotes"),
+        ('"a,s\nb,s\n"c",s\n', "line 3: .* expected after .* on line 5; check the quotes"),
+        ("x" * 200_000 + ",s\nb,s\nc,s\n", "line 3: a cell of more than 131,072 characters"),
+    ],
+)
+def test_wrong_quotes_cost_their_row(tmp_path, rows, message):
+    text = "content,style\n0,s\n" + rows
+    first, bad, *others = rows_of(tmp_path, "m.csv", text)
+    assert isinstance(first, Job) and re.match(message, bad.message)
+    assert [(row.line, os.path.basename(row.content)) for row in others] == [(4, "b"), (5, "c")]
+
+
+def test_rows_are_named_by_the_line_where_they_begin(tmp_path):
+    text = 'sep=,\r\ncontent,style\r\n\r\n"a\r\n\r\nb",s\r\nc,s\r\nd\r\n"e\r\n'
+    rows = rows_of(tmp_path, "m.csv", text)
+    assert [row.line for row in rows] == [4, 7, 8, 9]
+    assert [row.message[:7] for row in rows[2:]] == ["line 8:", "line 9:"]
+
+
+def test_columns_without_a_name(tmp_path):
+    """As spreadsheets write them, and pandas' index."""
+    text = "content,,style,\na,,s,\nb,,s,,,\nc,,s,x\n"
+    first, second, third = rows_of(tmp_path, "m.csv", text)
+    assert isinstance(first, Job) and isinstance(second, Job)
+    assert third.message.startswith("line 4: 'x' is in a column without a name; name the column")
+    table = pyarrow.table({"__index_level_0__": [7], "content": ["a"], "style": ["s"]})
+    pyarrow.parquet.write_table(table, tmp_path / "m.parquet")
+    (row,) = read_manifest(str(tmp_path / "m.parquet"), RUN)
+    assert isinstance(row, Job)
 
 
 def test_more_cells_than_columns_is_one_bad_row(tmp_path):
@@ -282,4 +335,4 @@ def test_a_million_rows(tmp_path, kind):
             row["output"] = f"{i // 1000}/{i}"
             line = json.dumps(row) if kind == "jsonl" else ",".join(map(str, row.values()))
             file.write(line + "\n")
-    assert check_manifest(str(path), RUN) == (1_000_000, [])
+    assert count_rows(str(path), RUN) == (1_000_000, [])

@@ -58,8 +58,7 @@ def test_a_first_picture_or_network_that_changes_is_noticed(own_files, tmp_path,
     network = tmp_path / "network.npz"
     shutil.copy(weights.EMBEDDED, network)
     config = settings(init=str(first), weights=str(network))
-    planner = Planner(config, weights.load_weights(str(network)).sha256)
-    batch = [planner.plan(job) for job in read_manifest(str(own_files), config)]
+    batch = plans(own_files, config)
     assert stylize(tmp_path / "a", batch)[0]["status"] == "ok"
     Image.new("RGB", (40, 30), "blue").save(first)
     (failed,) = stylize(tmp_path / "b", batch)

@@ -51,6 +51,19 @@ def test_record_of_a_run(run_manifest, manifest, tmp_path):
     assert outputs.summaries(str(tmp_path / "out"))[0]["run_id"] == summary["run_id"]
 
 
+def test_rows_that_would_write_one_picture(run_manifest, tmp_path):
+    """The first has it, whoever is done first, and in whichever shard."""
+    manifest = write_manifest(tmp_path / "m.csv", ["rocket", "cat", "coffee"], id=["a", "a", "b"])
+    for shard, expected in ((Shard(1, 2), ["failed"]), (Shard(2, 2), ["ok", "ok"])):
+        summary = run_manifest(manifest, shard=shard)
+        rows = lines(tmp_path / "out", summary["run_id"], "status", "output", "error_message")
+        assert [status for _, status, *_ in rows] == expected
+        for line, status, output, message in rows:
+            if status == "failed":
+                assert (line, output) == (3, "")
+                assert message.startswith("line 3: 'a.png' is written by line 2 already; give")
+
+
 def test_shards_together_are_the_whole(run_manifest, manifest, tmp_path):
     folder = tmp_path / "out"
     with pytest.raises(InputError, match="nothing to merge"):

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pyarrow
 import pyarrow.parquet
@@ -9,11 +10,12 @@ from pipeline.config import ConfigError, RunConfig, load_config
 from pipeline.manifest import (
     BadRow,
     ManifestError,
-    check_manifest,
     parse_row,
     read_manifest,
 )
 from pipeline.pairing import make_manifest, write_manifest
+
+from .conftest import count_rows
 
 RUN = RunConfig()
 
@@ -90,6 +92,10 @@ def test_json_lines_and_parquet(tmp_path):
         ({"content": "a", "style": "s", "output": "../../etc/passwd"}, "relative path"),
         ({"content": "a", "style": "s", "output": "/etc/passwd"}, "relative path"),
         ({"content": "a", "style": "s", "id": "x\ny"}, "control characters"),
+        (
+            {"content": "a", "style": "s", "style_layers": "{block1_conv1: 1, block1_conv1: 2}"},
+            "line 7: style_layers: .* the key 'block1_conv1' stands twice",
+        ),
     ],
 )
 def test_bad_rows(row, message):
@@ -118,7 +124,6 @@ def test_bad_rows_do_not_stop_the_rest(tmp_path):
         ("m.csv", "content,stile\na,b\n", "no column 'style'"),
         ("m.csv", "content,style,wieght\na,b,1\n", "unknown column 'wieght'"),
         ("m.csv", "content,style\n", "no rows"),
-        ("m.csv", "content,style\na.jpg,s\na.jpg,s\n", "lines 2 and 3 both write"),
         ("m.doc", "a", "unknown kind"),
         ("m.csv", "a b", "no column 'content'"),
         ("m.parquet", "nonsense", "not a Parquet file"),
@@ -127,17 +132,17 @@ def test_bad_rows_do_not_stop_the_rest(tmp_path):
 def test_unusable_manifests(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(ManifestError, match=message):
-        check_manifest(str(tmp_path / name), RUN)
+        count_rows(str(tmp_path / name), RUN)
 
 
 def test_ten_thousand_rows(tmp_path):
     path = tmp_path / "m.csv"
     lines = "".join(f"photos/{i}.jpg,s.png,{i % 5 + 1}000\n" for i in range(10_000))
     path.write_text("content,style,content_weight\n" + lines)
-    assert check_manifest(str(path), RUN) == (10_000, [])
+    assert count_rows(str(path), RUN) == (10_000, [])
     # Photos of one name in folders of their own.
     path.write_text("content,style\n" + "".join(f"{i}/main.jpg,s.png\n" for i in range(50_000)))
-    assert check_manifest(str(path), RUN) == (50_000, [])
+    assert count_rows(str(path), RUN) == (50_000, [])
 
 
 def test_making_manifests(tmp_path, monkeypatch):
@@ -169,7 +174,63 @@ def test_making_manifests(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="fields are"):
         make_manifest(photos, paintings, name="{photo}")
     write_manifest(rows, str(tmp_path / "m.csv"))
-    assert check_manifest(str(tmp_path / "m.csv"), RUN) == (6, [])
+    assert count_rows(str(tmp_path / "m.csv"), RUN) == (6, [])
+
+
+def test_manifests_of_odd_names_can_be_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    odd = ["a\rb.jpg", "c\nd.jpg", 'e",f.jpg', "g\th.jpg", " i;j.jpg "]
+    (tmp_path / "p").mkdir()
+    for name in [*(f"p/{name}" for name in odd), "s.png"]:
+        (tmp_path / name).touch()
+    rows = make_manifest("p/*", "s.png", name="{content_stem}")
+    for manifest in ("m.csv", "m.tsv", "m.jsonl"):
+        write_manifest(rows, manifest)
+        jobs = list(read_manifest(manifest, RUN))
+        assert [job.content for job in jobs] == sorted(str(tmp_path / "p" / name) for name in odd)
+    assert jobs[1].output == "a_b.png"
+
+
+def test_names_that_are_no_text_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir(b"p\xff")
+    for name in (
+        b"p\xff/1.jpg",
+        b"2.jpg",
+        b"3\xfe.jpg",
+        b"4.jpg",
+        *(b"%d.png" % i for i in range(4)),
+    ):
+        open(name, "w").close()
+    for pair, left in (
+        ("product", [("2.jpg", f"{i}.png") for i in range(4)]),
+        ("zip", [("2.jpg", "0.png"), ("4.jpg", "2.png")]),
+    ):
+        said = []
+        rows = make_manifest("**/*.jpg", "*.png", pair=pair, warn=said.append)
+        assert [(row["content"], row["style"]) for row in rows][: len(left)] == left
+        assert [text.partition(":")[0] for text in said] == [
+            r"left out 3\xfe.jpg",
+            r"left out p\xff/1.jpg",
+        ]
+    with pytest.raises(InputError, match="no pair is left"):
+        make_manifest("*/*.jpg", "*.png", warn=said.append)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["{photo}", "{", "}", "{}", "{0}", "{content_stem:>1000000000}", "{content_stem!r}"]
+    + ["{content_stem.x}", "{content_stem[0]}", "{content_stem:{style_stem}}"],
+)
+def test_templates_that_are_none(name):
+    with pytest.raises(InputError, match="--name .* fields are {content_dir}, {content_stem}"):
+        make_manifest("configs/demo.yaml", "configs/demo.yaml", name=name)
+
+
+@pytest.mark.parametrize("pair", ["random:²", "random:0", "random:" + "9" * 5000, "random:", "all"])
+def test_pairings_that_are_none(pair):
+    with pytest.raises(InputError, match="expected product, zip or random:N"):
+        make_manifest("configs/demo.yaml", "configs/demo.yaml", pair=pair)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +249,11 @@ def test_making_manifests(tmp_path, monkeypatch):
         ("batch_size: 0", [], "at least 1"),
         ("parallelism: yes", [], "parallelism: 'yes'"),
         ("checkpoint_seconds: off", [], "checkpoint_seconds: 'off'"),
+        ("size: 64\n\n'size': 32", [], r"c.yaml: line 3: the key 'size' .* first on line 1; keep"),
+        ("scales:\n- {size: 64, steps: 2,\n   size: 32}", [], "c.yaml: line 3: the key 'size'"),
+        ("<<: {seed: 1, seed: 2}", [], "c.yaml: line 1: the key 'seed' stands twice"),
+        ("{}", ["style_layers={block1_conv1: 1, block1_conv1: 2}"], "'block1_conv1' stands twice"),
+        ("style_layers: [block1_conv1, block1_conv1]", [], "style_layers: .* a layer stands twice"),
     ],
 )
 def test_bad_configs(tmp_path, text, overrides, message):

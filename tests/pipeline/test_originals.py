@@ -15,7 +15,7 @@ from pipeline.locking import LockedError, lock
 from pipeline.originals import Originals
 
 from ..conftest import IMAGES
-from .conftest import settings, write_manifest
+from .conftest import count_rows, settings, write_manifest
 
 
 @pytest.fixture
@@ -75,11 +75,11 @@ def test_another_rows_painting_is_an_original_too(folder):
     text = "content,style,output\nimages/cat.jpg,painting.jpg,rocket.jpg\n"
     text += "images/cat.jpg,images/rocket.jpg,other.jpg\n"
     (folder / "m.csv").write_text(text)
-    manifest.check_manifest(str(folder / "m.csv"), settings(format="jpeg"), originals)
+    count_rows(str(folder / "m.csv"), settings(format="jpeg"), originals)
     with pytest.raises(InputError, match="images/rocket.jpg: would replace"):
         originals.check()
     alone = Originals(str(folder / "out"))
-    manifest.check_manifest(str(folder / "m.csv"), settings(format="jpeg"), alone)
+    count_rows(str(folder / "m.csv"), settings(format="jpeg"), alone)
     alone.check()
 
 
@@ -137,8 +137,8 @@ def test_damaged_records_of_old_runs_are_set_aside(run_manifest, tmp_path, damag
 def test_damaged_metadata_and_journals_do_not_stop_the_next_run(run_manifest, tmp_path):
     bad = write_manifest(tmp_path / "bad.csv", ["rocket", tmp_path / "gone.jpg"])
     first = run_manifest(bad)
-    (part,) = (tmp_path / f"out/metadata/run_id={first['run_id']}").glob("*.parquet")
-    part.write_bytes(part.read_bytes()[:200])
+    for part in (tmp_path / f"out/metadata/run_id={first['run_id']}").glob("*.parquet"):
+        part.write_bytes(part.read_bytes()[:200])
     (tmp_path / "out/work/20200101T000000Z-1-x.rows").write_text('{"run_id": "x"}\n[1]\n{"a"\n')
     with pytest.warns(UserWarning, match="parquet: is damaged"):
         second = run_manifest(bad, retry_failed=False)
