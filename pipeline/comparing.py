@@ -2,9 +2,10 @@
 
 import re
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.outputs import STATUSES, Row
 from pipeline.records import Record
@@ -21,35 +22,48 @@ def group_failures(rows: Iterable[Row]) -> list[dict[str, Any]]:
     return _largest_first(groups)
 
 
+class _Outcome(NamedTuple):
+    line: int
+    status: str
+    seconds: float | None  # the picture's own share
+
+
 def compare(run: Record, previous: Record) -> dict[str, Any]:
     """What differs from the run before: settings, versions, counts, statuses and seconds.
 
     Rows are the same if they make the same picture, or, where a bad row makes none, if they have
     the same line. From ok to cached is no change: the picture is there.
     """
-    before = {_identity(row): row for row in previous.rows}
-    now = {_identity(row): row for row in run.rows}
+    before, now = _outcomes(previous), _outcomes(run)
     changes: dict[str, list[int]] = {}
-    for key, row in now.items():
-        was = before[key]["status"] if key in before else "new"
-        if was != row["status"] and not {was, row["status"]} <= {"ok", "cached"}:
-            changes.setdefault(f"{was} → {row['status']}", []).append(row["manifest_line"])
-    slower = [
-        (row, was, took)
-        for key, row in now.items()
-        if key in before and (was := share_seconds(before[key])) and (took := share_seconds(row))
-        if row["status"] == before[key]["status"] == "ok"
-        if took >= max(_SLOWER * was, was + 1.0)
-    ]
+    slower = []
+    for key, is_now in now.items():
+        was = before.get(key)
+        status = was.status if was else "new"
+        if status != is_now.status and not {status, is_now.status} <= {"ok", "cached"}:
+            changes.setdefault(f"{status} → {is_now.status}", []).append(is_now.line)
+        if was and was.status == is_now.status == "ok" and was.seconds and is_now.seconds:
+            if is_now.seconds >= max(_SLOWER * was.seconds, was.seconds + 1.0):
+                slower.append((key, is_now.line, was.seconds, is_now.seconds))
     old, new = _choices(previous), _choices(run)
     return {
         "run_id": previous.run_id,
-        "counts": count_statuses(previous.rows),
-        "seconds": median_seconds(previous.rows),
+        "counts": count_statuses(previous.each_outcome()),
+        "seconds": median_seconds(previous.each_outcome()),
         "settings": [(k, old[k], new[k]) for k in new if k in old and old[k] != new[k]],
         "changes": _largest_first(changes),
         "gone": len(before.keys() - now.keys()),
-        "slower": sorted(slower, key=lambda each: each[1] / each[2]),
+        "slower": sorted(slower, key=lambda each: each[2] / each[3]),
+    }
+
+
+def _outcomes(run: Record) -> dict[str | int, _Outcome]:
+    """By picture, or by line where there is none."""
+    return {
+        row["output"] or row["manifest_line"]: _Outcome(
+            row["manifest_line"], sys.intern(row["status"]), share_seconds(row)
+        )
+        for row in run.each_outcome()
     }
 
 
@@ -89,7 +103,3 @@ def _reason(row: Row) -> str:
 def _largest_first(groups: dict[str, list[int]]) -> list[dict[str, Any]]:
     ordered = sorted(groups.items(), key=lambda each: -len(each[1]))
     return [{"label": label, "lines": lines} for label, lines in ordered]
-
-
-def _identity(row: Row) -> str | int:
-    return row["output"] or row["manifest_line"]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 
 from nst_ops.errors import InputError
@@ -273,8 +274,18 @@ def remove_leftovers(folder: str, run_id: str) -> None:
                 path.rmdir()
 
 
-def read_metadata(folder: str, run_id: str, columns: Sequence[str] | None = None) -> pyarrow.Table:
+def read_metadata(
+    folder: str,
+    run_id: str,
+    columns: Sequence[str] | None = None,
+    *,
+    lines: pyarrow.Array | None = None,
+) -> pyarrow.Table:
     """The rows of a run; none, if it has not ended.
+
+    Args:
+      columns: of SCHEMA, or all.
+      lines: of the manifest, or all.
 
     Raises:
       InputError: a file is damaged.
@@ -285,13 +296,26 @@ def read_metadata(folder: str, run_id: str, columns: Sequence[str] | None = None
         try:
             file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(files.read(path)))
             names = [name for name in columns or SCHEMA.names if name in file.schema_arrow.names]
-            table = file.read([name for name in names if name != "run_id"])
+            names = [name for name in names if name != "run_id"]
+            table = file.read(names) if lines is None else _read_lines(file, names, lines)
         except (pyarrow.ArrowException, OSError) as error:
             raise InputError(f"is damaged ({error})", path=path) from error
         tables.append(table.append_column("run_id", pyarrow.repeat(run_id, len(table))))
     # Columns that the run's version did not have yet are null.
     table = pyarrow.concat_tables([SCHEMA.empty_table(), *tables], promote_options="default")
     return table if columns is None else table.select(list(columns))
+
+
+def _read_lines(
+    file: pyarrow.parquet.ParquetFile, names: Sequence[str], lines: pyarrow.Array
+) -> pyarrow.Table:
+    """Without more in memory than that and some thousand rows."""
+    wanted = [
+        batch.filter(pyarrow.compute.is_in(batch["manifest_line"], lines)).select(names)
+        for batch in file.iter_batches(8192, columns={*names, "manifest_line"})
+    ]
+    schema = pyarrow.schema([file.schema_arrow.field(name) for name in names])
+    return pyarrow.Table.from_batches(wanted, schema)
 
 
 def counts(table: pyarrow.Table) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,11 +13,15 @@ import yaml
 from nst_ops.errors import InputError
 from nst_ops.iterates import LOSSES
 from pipeline import files
-from pipeline.outputs import SCHEMA, Row, read_metadata, read_summary, record_folder
+from pipeline.outputs import Row, read_metadata, read_summary, record_folder
 
 _CURVE_POINTS = 60  # of a loss curve
 _LEAST_LOSS = 1e-9  # drawn as zero
-_COMPARED = ("output", "manifest_line", "status", "seconds_total", "batch_size")
+_OUTCOME = (
+    *("output", "manifest_line", "status", "seconds_total", "batch_size"),
+    *("error_type", "error_message", "error_path", "device", "precision"),
+)
+_MOST_ROWS = 10_000  # that a report shows
 
 
 class Record(NamedTuple):
@@ -26,11 +30,17 @@ class Record(NamedTuple):
     run_id: str
     summary: dict[str, Any]
     settings: dict[str, str]  # values as JSON
-    rows: list[Row]  # in the manifest's order, their curves as `loss_curves` gives them
+    outcomes: pyarrow.Table  # what became of each row, in the manifest's order
+    rows: list[Row]  # all or, of many, some; their curves as `loss_curves` gives them
+
+    def each_outcome(self) -> Iterator[Row]:
+        """One after the other: a million at once take gigabytes."""
+        for batch in self.outcomes.to_batches(max_chunksize=8192):
+            yield from batch.to_pylist()
 
 
-def read_run(folder: str, run_id: str, columns: Sequence[str] = SCHEMA.names) -> Record:
-    """The record of a run that has ended, with these columns of its rows.
+def read_run(folder: str, run_id: str, *, most_rows: int = _MOST_ROWS) -> Record:
+    """The record of a run that has ended, with so many of its rows in full.
 
     Raises:
       InputError: it is damaged.
@@ -39,14 +49,17 @@ def read_run(folder: str, run_id: str, columns: Sequence[str] = SCHEMA.names) ->
     try:
         summary = read_summary(folder, run_id)
         settings = yaml.safe_load(files.read(files.join(record, "config.yaml")))
-        table = read_metadata(folder, run_id, columns)
+        outcomes = _one_a_line(read_metadata(folder, run_id, _OUTCOME))
+        lines = _choose_lines(outcomes, most_rows)
+        table = _one_a_line(read_metadata(folder, run_id, lines=lines)) if len(lines) else None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"the record of run {run_id} is damaged: {error}", path=record) from error
-    curves = loss_curves(table) if "loss_curve" in columns else [None] * len(table)
-    rows = table.select([name for name in columns if name != "loss_curve"]).to_pylist()
-    # By line: a run that died after its metadata, but before its end, has its rows twice.
-    once = {r["manifest_line"]: r | {"curve": c} for r, c in zip(rows, curves, strict=True)}
-    return Record(run_id, summary, as_json(settings), [once[line] for line in sorted(once)])
+    rows: list[Row] = []
+    if table is not None:
+        plain = table.select([name for name in table.column_names if name != "loss_curve"])
+        curves = loss_curves(table)
+        rows = [r | {"curve": c} for r, c in zip(plain.to_pylist(), curves, strict=True)]
+    return Record(run_id, summary, as_json(settings), outcomes, rows)
 
 
 def read_previous(folder: str, run: Record, earlier: Sequence[str]) -> Record | None:
@@ -54,8 +67,34 @@ def read_previous(folder: str, run: Record, earlier: Sequence[str]) -> Record | 
     for run_id in reversed(earlier):
         with contextlib.suppress(InputError, ValueError):  # damaged: nothing to compare with
             if read_summary(folder, run_id)["shard"] == run.summary["shard"]:
-                return read_run(folder, run_id, _COMPARED)
+                return read_run(folder, run_id, most_rows=0)
     return None
+
+
+def _one_a_line(table: pyarrow.Table) -> pyarrow.Table:
+    """In the manifest's order: a run that died after its metadata, but before its end, has its rows
+    twice.
+    """
+    lines = table["manifest_line"].to_numpy()
+    _, last = np.unique(lines[::-1], return_index=True)
+    return table.take(pyarrow.array(len(lines) - 1 - last))
+
+
+def _choose_lines(outcomes: pyarrow.Table, most: int) -> pyarrow.Array:
+    """Of the rows to show in full: all, or of too many the same number of those that have no
+    picture and of the others, evenly spaced.
+    """
+    lines = outcomes["manifest_line"].to_numpy()
+    if len(lines) <= most:
+        return pyarrow.array(lines)
+    made = np.isin(outcomes["status"].to_numpy(zero_copy_only=False), ["ok", "cached"])
+    without = _evenly(lines[~made], max(most // 2, most - made.sum()))
+    return pyarrow.array(np.concatenate([without, _evenly(lines[made], most - len(without))]))
+
+
+def _evenly(lines: np.ndarray, most: int) -> np.ndarray:
+    count = min(len(lines), most)
+    return lines[np.linspace(0, len(lines) - 1, count).round().astype(int)]
 
 
 def loss_curves(table: pyarrow.Table) -> list[dict[str, Any] | None]:

@@ -86,10 +86,15 @@ def write_report(folder: str, run_id: str) -> str:
 
 def render(folder: str, run: Record, previous: Record | None) -> str:
     """The report as HTML; everything that users named is escaped in it."""
-    failures = group_failures(run.rows)
+    failures = group_failures(run.each_outcome())
     comparison = compare(run, previous) if previous else None
     changes = comparison["changes"] if comparison else []
-    data = table_data(folder, run) | {"groups": {"failures": failures, "changes": changes}}
+    shown = {row["manifest_line"] for row in run.rows}
+    groups = {
+        kind: [{**group, "lines": [n for n in group["lines"] if n in shown]} for group in found]
+        for kind, found in (("failures", failures), ("changes", changes))
+    }
+    data = table_data(folder, run) | {"groups": groups}
     script = _TEMPLATES.get_template("report.js").render()
     return _TEMPLATES.get_template("report.html").render(
         run=run,
@@ -163,15 +168,17 @@ def link(path: str, folder: str) -> str | None:
 
 def _facts(run: Record) -> dict[str, Any]:
     """The figures at the head of the report."""
-    seconds, counts = run.summary["seconds"], count_statuses(run.rows)
+    seconds, counts = run.summary["seconds"], count_statuses(run.each_outcome())
     started = datetime.strptime(run.run_id.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    devices = Counter((row["device"], row["precision"]) for row in run.rows if row["device"])
+    devices = Counter(
+        (row["device"], row["precision"]) for row in run.each_outcome() if row["device"]
+    )
     return {
         "counts": counts,
         "started": started,
         "wall": str(timedelta(seconds=round(seconds))) if seconds else "unknown",
         "per_hour": f"{3600.0 * counts['ok'] / seconds:,.0f}" if seconds else "unknown",
-        "seconds": median_seconds(run.rows),
+        "seconds": median_seconds(run.each_outcome()),
         "devices": [f"{device}, {precision}" for (device, precision), _ in devices.most_common()],
     }
 

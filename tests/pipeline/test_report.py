@@ -20,8 +20,8 @@ from pipeline import files, outputs, report, thumbnails
 from pipeline.comparing import group_failures
 from pipeline.config import RunConfig
 from pipeline.manifest import Job
-from pipeline.records import loss_curves
-from pipeline.report import write_report
+from pipeline.records import loss_curves, read_run
+from pipeline.report import render, write_report
 from pipeline.thumbnails import thumbnail
 
 from ..conftest import IMAGES
@@ -219,6 +219,22 @@ def test_rows_kept_twice_count_once(folder):
     write_report(str(folder), FIRST)
     text, data = read_report(folder)
     assert data["columns"]["manifest_line"] == [2, 3] and "<dt>ok</dt><dd>2</dd>" in text
+
+
+def test_of_too_many_rows_some_are_shown_and_all_are_counted(folder, monkeypatch):
+    statuses = ["cached"] * 60 + ["failed"] * 40
+    rows = rows_beside(folder, FIRST, statuses)
+    for row in rows[60:]:
+        row |= {"error_type": "E", "error_message": "too small"}
+    write_run(folder, FIRST, rows)
+    run, before = (read_run(str(folder), FIRST, most_rows=most) for most in (30, 0))
+    shown = [row["status"] for row in run.rows]
+    assert (shown.count("cached"), shown.count("failed"), before.rows) == (15, 15, [])
+    assert len({row["manifest_line"] for row in run.rows}) == 30
+    text = re.sub(r"\s+", " ", render(str(folder), run, before))
+    assert "Shown are 30 rows of 100 rows" in text and "<dt>failed</dt><dd>40</dd>" in text
+    assert '"lines":[' in text and "40 rows, reasons: 1" in text
+    assert read_run(str(folder), FIRST).rows[-1]["manifest_line"] == 101  # few: all
 
 
 def test_loss_curves_are_thinned_and_true(folder):
