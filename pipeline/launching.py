@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import sys
 import threading
 import time
@@ -47,6 +48,8 @@ from pipeline.run import RunSpec, build
 from pipeline.sharding import Shard
 
 _NOTIFY_SECONDS = 10.0
+# Of a stylized picture, which is full of strokes: what PNG and WebP made of the examples.
+_BYTES_PER_PIXEL = {"png": 2.0, "tiff": 3.0, "jpeg": 0.6, "webp": 0.5}
 
 
 def new_spec(
@@ -214,6 +217,7 @@ def execute(
     with locking.lock(spec.folder, spec.run_id, spec.shard):
         _bury_the_dead(spec)
         begun = _begin_record(spec, parts)
+        _warn_of_little_space(spec, warn)
         tally = work.Tally(spec.folder, spec.run_id)
         try:
             with _watched(spec, tally, show, warn):
@@ -261,12 +265,32 @@ def _begin_record(spec: RunSpec, parts: JobParts) -> dict[str, Any]:
     return begun
 
 
+def _warn_of_little_space(spec: RunSpec, warn: Callable[[str], None]) -> None:
+    """A disk that will be full should be known of before the night."""
+    if files.is_url(spec.folder):
+        return
+    config, images = spec.config, outputs.images_folder(spec.folder)
+    there = sum(len(names) for _, _, names in os.walk(images))
+    left = max(0, spec.shard.share(spec.rows) - there)
+    expected = left * config.final_size**2 * _BYTES_PER_PIXEL[config.format]
+    free = shutil.disk_usage(images if os.path.isdir(images) else spec.folder).free
+    if expected > free:
+        warn(
+            f"{left} pictures of up to {config.final_size} px may take {expected / 1e9:.1f} GB, "
+            f"and {free / 1e9:.1f} GB are free at {spec.folder}; free some, or lower size"
+        )
+
+
 def _outcome(spec: RunSpec, started: float) -> dict[str, Any]:
     """How the run ended."""
     outputs.remove_leftovers(spec.folder, spec.run_id)
-    counts = outputs.counts(
-        outputs.read_metadata(spec.folder, spec.run_id, ["status", "error_type"])
-    )
+    table = outputs.read_metadata(spec.folder, spec.run_id, ["status", "error_type", "output"])
+    counts = outputs.counts(table)
+    if missing := outputs.count_missing(spec.folder, table):
+        raise RuntimeError(
+            f"{missing} pictures that were there are gone from {outputs.images_folder(spec.folder)}"
+            "; was it deleted or replaced? run the same command again to make them anew"
+        )
     stopped = work.stop_requested(spec.folder, spec.run_id) or _most_fail(spec, counts)
     if counts["deferred"] and not stopped:
         stopped = "the deadline has come"

@@ -6,6 +6,8 @@ import pyarrow
 
 from nst_ops.errors import InputError
 from pipeline import files, outputs
+from pipeline.config import ROW_SETTINGS
+from pipeline.records import read_settings
 from pipeline.report import write_report
 from pipeline.sharding import Shard
 
@@ -72,11 +74,33 @@ def _last_of_each(folder: str) -> list[dict[str, Any]]:
             f"the last run of --shard {', '.join(unfinished)} did not end; run it again",
             path=folder,
         )
-    manifests = {f"{last[shard]['manifest']} of {last[shard]['rows']} rows" for shard in wanted}
+    parts = [last[shard] for shard in wanted]
+    # By what the rows say: a manifest may have been rewritten under the same name.
+    manifests = {
+        part.get("manifest_sha256"): f"{part['manifest']} of {part['rows']} rows" for part in parts
+    }
     if len(manifests) > 1:
+        names = ", ".join(sorted(set(manifests.values())))
         raise InputError(
-            f"the shards' last runs were of different manifests: {', '.join(sorted(manifests))}; "
-            "run all of them with one",
+            f"the shards' last runs were of different manifests, or of one that was changed in "
+            f"between: {names}; run all of them with one",
             path=folder,
         )
-    return [last[shard] for shard in wanted]
+    _check_settings(folder, parts)
+    return parts
+
+
+def _check_settings(folder: str, parts: list[dict[str, Any]]) -> None:
+    """What changes the pictures must be the same; what is fitted to each machine need not."""
+    first: dict[str, str] = {}
+    for part in parts:
+        found = read_settings(folder, part["run_id"])
+        first = first or found
+        for name in (*ROW_SETTINGS, "weights"):
+            if first.get(name) != found.get(name):
+                raise InputError(
+                    f"the last runs of --shard {parts[0]['shard']} and {part['shard']} had "
+                    f"different settings: {name} was {first.get(name)} and {found.get(name)}; run "
+                    "one of them again",
+                    path=folder,
+                )

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import itertools
 import json
+import os
 import platform
 import secrets
 import tempfile
@@ -328,6 +329,19 @@ def counts(table: pyarrow.Table) -> dict[str, Any]:
 
 def _value_counts(column: pyarrow.ChunkedArray) -> dict[Any, int]:
     return {found["values"]: found["counts"] for found in column.value_counts().to_pylist()}
+
+
+def count_missing(folder: str, table: pyarrow.Table) -> int:
+    """How many pictures that rows tell of are not there."""
+    made = pyarrow.compute.is_in(table["status"], pyarrow.array(["ok", "cached"]))
+    images, names = images_folder(folder), table.filter(made)["output"]
+    if not files.is_url(folder):
+        return sum(not os.path.exists(files.join(images, str(name))) for name in names)
+    there = pyarrow.array(files.listing(images, "**"), pyarrow.string())
+    return (
+        pyarrow.compute.sum(pyarrow.compute.invert(pyarrow.compute.is_in(names, there))).as_py()
+        or 0
+    )
 
 
 def run_ids(folder: str) -> list[str]:

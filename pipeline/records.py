@@ -48,7 +48,7 @@ def read_run(folder: str, run_id: str, *, most_rows: int = _MOST_ROWS) -> Record
     record = record_folder(folder, run_id)
     try:
         summary = read_summary(folder, run_id)
-        settings = yaml.safe_load(files.read(files.join(record, "config.yaml")))
+        settings = read_settings(folder, run_id)
         outcomes = _one_a_line(read_metadata(folder, run_id, _OUTCOME))
         lines = _choose_lines(outcomes, most_rows)
         table = _one_a_line(read_metadata(folder, run_id, lines=lines)) if len(lines) else None
@@ -59,7 +59,13 @@ def read_run(folder: str, run_id: str, *, most_rows: int = _MOST_ROWS) -> Record
         plain = table.select([name for name in table.column_names if name != "loss_curve"])
         curves = loss_curves(table)
         rows = [r | {"curve": c} for r, c in zip(plain.to_pylist(), curves, strict=True)]
-    return Record(run_id, summary, as_json(settings), outcomes, rows)
+    return Record(run_id, summary, settings, outcomes, rows)
+
+
+def read_settings(folder: str, run_id: str) -> dict[str, str]:
+    """A run's settings, as JSON."""
+    path = files.join(record_folder(folder, run_id), "config.yaml")
+    return as_json(yaml.safe_load(files.read(path)))
 
 
 def read_previous(folder: str, run: Record, earlier: Sequence[str]) -> Record | None:

@@ -47,7 +47,8 @@ def test_record_of_a_run(run_manifest, manifest, tmp_path):
     }
     text = (record / "summary.json").read_text()
     assert "Infinity" not in text and json.loads(text) == json.loads(json.dumps(summary))
-    assert not list((tmp_path / "out/work").rglob("*.*"))
+    assert [path.name for path in (tmp_path / "out/work").rglob("*.*")] == ["files.sqlite"]
+    assert not list((tmp_path / "out/runs").rglob("*.gz"))  # the rows on their way to the workers
     assert outputs.summaries(str(tmp_path / "out"))[0]["run_id"] == summary["run_id"]
 
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from nst_ops.errors import InputError
-from pipeline import cli, config, launching, locking, manifest, outputs
+from pipeline import cli, config, files, launching, locking, manifest, outputs
 from pipeline.locking import LockedError, lock
 from pipeline.originals import Originals
 
@@ -223,3 +223,32 @@ def test_what_processes_tell_each_other_takes_no_proxy(monkeypatch):
     launching.beam_options([], settings(), 1)
     assert os.environ["no_grpc_proxy"] == "example.org,localhost,127.0.0.1,::1"
     monkeypatch.delenv("no_grpc_proxy")
+
+
+def test_pictures_that_vanish_in_mid_run_are_not_ok(run_manifest, tmp_path, monkeypatch):
+    two = write_manifest(tmp_path / "two.csv", ["rocket", "cat"])
+    real, written = files.write, []
+
+    def write(path, data):
+        real(path, data)
+        if "/images/" in path and not path.endswith("trial"):
+            written.append(path)
+            if len(written) == 1:
+                shutil.rmtree(tmp_path / "out/images")
+
+    monkeypatch.setattr(files, "write", write)
+    with pytest.raises(RuntimeError, match="1 pictures that were there are gone"):
+        run_manifest(two, settings(batch_size=1))
+    (summary,) = outputs.summaries(str(tmp_path / "out"))
+    assert "are gone" in summary["stopped"]
+    again = run_manifest(two, settings(batch_size=1))
+    assert (again["ok"], again["cached"]) == (1, 1)
+
+
+def test_a_disk_that_is_too_small_is_told_at_the_start(run_manifest, tmp_path, monkeypatch):
+    one = write_manifest(tmp_path / "one.csv", ["rocket"])
+    little = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: little)
+    said = []
+    run_manifest(one, warnings=said)
+    assert any("1 pictures of up to 64 px may take" in text for text in said)
