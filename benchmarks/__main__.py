@@ -16,6 +16,7 @@ NAMES = (
     "memory",
     "throughput",
     "collection",
+    "rows",
     "scaling",
     "time_to_quality",
 )
@@ -24,7 +25,7 @@ NAMES = (
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=NAMES)
-    name = parser.parse_args().name
+    name = parser.parse_known_args()[0].name
     text = table.markdown(importlib.import_module(f"benchmarks.{name}").main())
     print(text)
     print(f"kept as {table.write(name, text).relative_to(table.RESULTS.parents[1])}")

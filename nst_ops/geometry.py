@@ -2,6 +2,7 @@
 from. VGG19's is known by arithmetic, without TensorFlow; any other model is asked.
 """
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +26,7 @@ class LayerGeometry(NamedTuple):
     cut: int = 0  # px that convolutions without padding take off, of both borders together
 
 
+@functools.cache
 def vgg19_geometry(layer: str) -> LayerGeometry:
     """Of a layer such as `block4_conv2`: each block but the first begins with a pooling of 2 x 2,
     and convolutions are of 3 x 3.

@@ -1,5 +1,6 @@
 """No picture may take the place of a file that the run reads."""
 
+import functools
 import os
 from collections.abc import Iterable
 
@@ -21,6 +22,7 @@ class Originals:
         self._images = images
         self._outputs: dict[object, str] = {}
         self._inputs: dict[object, str] = {}
+        self._known = functools.lru_cache(10_000)(_identity)  # rows share paintings
 
     def writes(self, output: str) -> None:
         """A picture will have this name in the folder."""
@@ -31,7 +33,7 @@ class Originals:
     def reads(self, paths: Iterable[str]) -> None:
         """The run depends on these files."""
         for path in paths:
-            if key := _identity(path):
+            if key := self._known(path):
                 self._inputs.setdefault(key, path)
 
     def check(self) -> None:

@@ -74,6 +74,8 @@ class Planner:
         self._index = index or FileIndex()
         self._paintings: OrderedDict[tuple[str, int], Facts] = OrderedDict()
         self._headers: OrderedDict[tuple[str, int], Header] = OrderedDict()
+        self._configs: OrderedDict[Any, RunConfig] = OrderedDict()
+        self._known_recipes: OrderedDict[Any, tuple[Any, Any]] = OrderedDict()
         self._lock = threading.Lock()
 
     def plan(self, job: Job) -> PlannedJob:
@@ -83,7 +85,7 @@ class Planner:
           InputError, ConfigError: a file is missing, no image or too small or large; a setting is
             out of range.
         """
-        config = job.config(self.run)
+        config = self._config(job)
         content = self._index.facts(
             job.content, max_bytes=config.max_file_bytes, max_pixels=config.max_pixels
         )
@@ -96,6 +98,7 @@ class Planner:
             [style.header for style in styles],
             init and init.header,
         )
+        recipe, with_adam = self._recipes(job, config, size)
         hashed: dict[str, Any] = {
             "content": content.sha256,
             "styles": [
@@ -108,12 +111,12 @@ class Planner:
         return PlannedJob(
             job,
             size,
-            spec_hash(config.recipe(size), hashed),
+            spec_hash(recipe, hashed),
             content.sha256,
             tuple(style.sha256 for style in styles),
             init.sha256 if init else "",
             self.weights_sha256,
-            spec_hash(config.with_adam().recipe(size), hashed),
+            spec_hash(with_adam, hashed),
             sides,
             sources,
             (config.seed + int(content.sha256[:7], 16)) % 2**31,
@@ -131,6 +134,17 @@ class Planner:
         init = self._header(config.init_file, config) if config.init_file else None
         size, _, sources = _fit(job, config, _header(job.content, config), styles, init)
         return size, sources
+
+    def _config(self, job: Job) -> RunConfig:
+        return _remembered(self._configs, job.overrides, lambda: job.config(self.run))
+
+    def _recipes(self, job: Job, config: RunConfig, size: Size) -> tuple[Any, Any]:
+        """With the optimiser that is asked for, and with Adam."""
+
+        def make() -> tuple[Any, Any]:
+            return config.recipe(size), config.with_adam().recipe(size)
+
+        return _remembered(self._known_recipes, (job.overrides, size), make)
 
     def _init(self, config: RunConfig) -> Facts | None:
         if not config.init_file:
@@ -153,11 +167,13 @@ class Planner:
 
 
 def _remembered(known: OrderedDict[Any, Any], key: Any, read: Callable[[], Any]) -> Any:
-    if key not in known:
-        known[key] = read()
+    found = known.get(key)
+    if found is None:
+        found = known[key] = read()
         if len(known) > _REMEMBERED:
-            known.popitem(last=False)
-    return known[key]
+            with contextlib.suppress(KeyError):  # another thread was faster
+                known.popitem(last=False)
+    return found
 
 
 def _fit(

@@ -109,14 +109,11 @@ class PlanPart(beam.DoFn):
         """One part."""
         spec = self.spec
         elements = read_part(spec.folder, spec.run_id, part)
-        # Files are waited for, and hashed without Python's lock.
-        with ThreadPoolExecutor(_READERS) as readers:
-            results = list(readers.map(self._plan, elements))
+        results = _side_by_side(self._plan, elements)
         planned = [result for result in results if isinstance(result, PlannedJob)]
         # Cut before anyone looks at what is done: so that neighbours stay the same.
         batches = list(cut_batches(planned, spec.config, spec.workers))
-        with ThreadPoolExecutor(_READERS) as readers:
-            found = list(readers.map(self._finished_row, (p for batch in batches for p in batch)))
+        found = _side_by_side(self._finished_row, [p for batch in batches for p in batch])
         done = {row["manifest_line"] for row in found if row}
         rows = [result for result in results if not isinstance(result, PlannedJob)]
         rows += [row for row in found if row]
@@ -153,6 +150,14 @@ class PlanPart(beam.DoFn):
         return self.finished.earlier_row(job.output) or row(
             self.spec.run_id, job, "deferred", error_message=str(stopped)
         )
+
+
+def _side_by_side(function: Callable[[Any], Any], elements: Sequence[Any]) -> list[Any]:
+    """The results in some order: files are waited for, and hashed without Python's lock."""
+    parts = [elements[start::_READERS] for start in range(_READERS)]
+    with ThreadPoolExecutor(_READERS) as readers:
+        done = readers.map(lambda part: [function(element) for element in part], parts)
+        return [result for part in done for result in part]
 
 
 class StylizeHandler(ModelHandler[tuple[PlannedJob, ...], Row, Stylizer]):

@@ -54,6 +54,13 @@ def collection(tmp_path_factory):
         "cat.jpg,gone.jpg,,\n"
         "cat.jpg,cafe_terrace_at_night.jpg,purple,purple\n"
     )
+    # A batch for each of two workers, and a row that needs none.
+    (folder / "two.csv").write_text(
+        "content,style,output\n"
+        "rocket.jpg,cafe_terrace_at_night.jpg,\n"
+        "cat.jpg,cafe_terrace_at_night.jpg,\n"
+        "gone.jpg,cafe_terrace_at_night.jpg,\n"
+    )
     return folder
 
 
@@ -255,7 +262,7 @@ def test_stopped_in_order_and_taken_up_again(collection, tmp_path):
 
 
 def test_ctrl_c_reaches_all_processes_and_stops_them_in_order(collection, tmp_path):
-    arguments = ["run", "--manifest", str(collection / "manifest.csv"), "--output", str(tmp_path)]
+    arguments = ["run", "--manifest", str(collection / "two.csv"), "--output", str(tmp_path)]
     slow = ["--set", "steps=5000", "--set", "tolerance=0", "--set", "size=64"]
     command = [sys.executable, "-m", "pipeline.cli", *arguments, *slow, "--set", "parallelism=2"]
     with subprocess.Popen(
@@ -282,7 +289,7 @@ def test_ctrl_c_reaches_all_processes_and_stops_them_in_order(collection, tmp_pa
 
 def test_a_run_goes_on_without_a_lost_worker(collection, tmp_path):
     """Beam alone would wait for it for ever."""
-    arguments = ["run", "--manifest", str(collection / "manifest.csv"), "--output", str(tmp_path)]
+    arguments = ["run", "--manifest", str(collection / "two.csv"), "--output", str(tmp_path)]
     slow = ["--set", "steps=5000", "--set", "tolerance=0", "--set", "size=64"]
     command = [sys.executable, "-m", "pipeline.cli", *arguments, *slow, "--set", "parallelism=2"]
 
