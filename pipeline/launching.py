@@ -18,6 +18,7 @@ import apache_beam as beam
 import yaml
 from apache_beam.options.pipeline_options import (
     DirectOptions,
+    FlinkRunnerOptions,
     PipelineOptions,
     StandardOptions,
     _BeamArgumentParser,
@@ -48,6 +49,7 @@ from pipeline.run import RunSpec, build
 from pipeline.sharding import Shard
 
 _NOTIFY_SECONDS = 10.0
+_FLINK_SECONDS = 10.0
 # Of a stylized picture, which is full of strokes: what PNG and WebP made of the examples.
 _BYTES_PER_PIXEL = {"png": 2.0, "tiff": 3.0, "jpeg": 0.6, "webp": 0.5}
 
@@ -107,6 +109,8 @@ def beam_options(arguments: list[str], config: RunConfig, rows: int) -> Pipeline
     if standard.runner is None:
         # Beam's own default would fetch another runner, or choose by what the graph contains.
         standard.runner = "FnApiRunner"
+    if standard.runner == "FlinkRunner" and "--parallelism" not in _names(arguments):
+        _fill_flink(options, rows)
     direct = options.view_as(DirectOptions)
     if _runs_here(options):
         _reach_this_machine()
@@ -117,6 +121,19 @@ def beam_options(arguments: list[str], config: RunConfig, rows: int) -> Pipeline
             if direct.direct_num_workers != 1:
                 direct.direct_running_mode = "multi_processing"
     return options
+
+
+def _fill_flink(options: PipelineOptions, rows: int) -> None:
+    """Takes all task slots of the cluster: by default Flink takes one."""
+    flink = options.view_as(FlinkRunnerOptions)
+    master = flink.flink_master
+    address = master if "://" in master else f"http://{master}"
+    try:
+        with urllib.request.urlopen(f"{address}/overview", timeout=_FLINK_SECONDS) as answer:
+            slots = json.load(answer)["slots-total"]
+    except (OSError, ValueError, KeyError):  # `[auto]`, `[local]`, or Beam will say what is wrong
+        return
+    flink.parallelism = max(1, min(slots, rows))
 
 
 def _runs_here(options: PipelineOptions) -> bool:
@@ -227,16 +244,24 @@ def execute(
                     run_attempts(spec, _with_processes(arguments, spec.processes), warn)
             summary = begun | _outcome(spec, started)
         except Exception as error:
-            summary = begun | {"stopped": f"failed: {type(error).__name__}: {error}"}
+            reason = _in_short(error)
+            summary = begun | {"stopped": f"failed: {type(error).__name__}: {reason}"}
             # The rows become metadata when the next run finds them.
             done = tally.read()
             summary |= {status: done[status] for status in outputs.STATUSES} | {"errors": {}}
             outputs.write_record(spec.folder, spec.run_id, "summary.json", summary)
             _notify(spec.config.notify_url, summary, warn)
-            raise RuntimeError(str(error)) from error
+            raise RuntimeError(reason) from error
         _end_record(spec, summary, warn)
     _notify(spec.config.notify_url, summary, warn)
     return summary
+
+
+def _in_short(error: Exception) -> str:
+    """Without the traces that engines of Java add: a message's beginning, and the first cause."""
+    beginning, *others = str(error).splitlines() or [""]
+    causes = [line for line in others if line.startswith("Caused by: ")]
+    return "; ".join([beginning, *causes[-1:]]) if causes else str(error)
 
 
 def _with_processes(arguments: list[str], processes: int) -> list[str]:

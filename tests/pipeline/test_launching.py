@@ -234,3 +234,42 @@ def test_wrong_mount_does_not_burn_a_night(run_manifest, tmp_path):
     summary = run_manifest(manifest, settings(max_failure_ratio=0.5, scales=long))
     assert "max_failure_ratio" in summary["stopped"]
     assert counts(summary) == {"failed": 40, "deferred": 2}
+
+
+def test_all_slots_of_a_flink_cluster_are_taken():
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802  # http.server's name
+            self.send_response(200 if self.path == "/overview" else 404)
+            self.end_headers()
+            self.wfile.write(b'{"taskmanagers": 2, "slots-total": 6}')
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        flink = ["--runner=FlinkRunner", f"--flink_master=127.0.0.1:{server.server_port}"]
+
+        def workers(rows, *arguments):
+            options = beam_options([*flink, *arguments], settings(), rows)
+            return new_spec("m.csv", "out", settings(), JobParts([]), "", options).workers
+
+        assert (workers(100), workers(4), workers(100, "--parallelism=3")) == (6, 4, 3)
+        server.shutdown()
+    assert workers(100) == 1  # nobody answers: Flink's default
+
+
+def test_traces_of_java_are_left_out(run_manifest, tmp_path, monkeypatch):
+    java = "job-1 failed: JobException: suppressed\n\tat a.B.c(B.java:1)\nCaused by: java.X: a\n"
+    java += "\tat d.E\nCaused by: java.io.IOException: lost it\n\t... 7 more"
+    manifest = write_manifest(tmp_path / "one.csv", ["rocket"])
+
+    def fail(self):
+        raise RuntimeError(java)
+
+    monkeypatch.setattr("apache_beam.Pipeline.run", fail)
+    expected = "job-1 failed: JobException: suppressed; Caused by: java.io.IOException: lost it"
+    with pytest.raises(RuntimeError, match=f"^{expected}$"):
+        run_manifest(manifest)
+    (summary,) = outputs.summaries(str(tmp_path / "out"))
+    assert summary["stopped"].endswith(expected)
