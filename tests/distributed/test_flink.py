@@ -1,9 +1,9 @@
-"""`nst run` on a real Flink cluster."""
+"""`nst run` on a real Flink cluster that loses machines, worker pools and launchers."""
 
 import pytest
 
-from .checks import SECONDS, check, command, pictures_of_workers
-from .cluster import process
+from .checks import SECONDS, check, command, lines, pictures_of_workers
+from .cluster import kill, process
 from .conftest import print_ends
 from .flink import flink, missing
 
@@ -37,3 +37,39 @@ def test_a_night_in_peace(cluster, manifest, tmp_path, logs):
         assert nst.wait(SECONDS) == 0
     assert not cluster.failures()
     check(out, {})
+
+
+def test_a_machine_dies(cluster, manifest, tmp_path, logs):
+    out = tmp_path / "out"
+    with process(command(manifest, out, cluster), logs / "nst.log") as nst:
+        before = pictures_of_workers(2, nst, out)
+        cluster.lose(cluster.machines[0])
+        cluster.replace(cluster.machines[0])
+        assert nst.wait(SECONDS) == 0
+    assert cluster.failures(), "the job was not begun again"
+    # Of the same run, whose journal has their rows: with their figures.
+    check(out, before, status="ok")
+
+
+def test_a_worker_pool_dies(cluster, manifest, tmp_path, logs):
+    out = tmp_path / "out"
+    with process(command(manifest, out, cluster), logs / "nst.log") as nst:
+        before = pictures_of_workers(2, nst, out)
+        kill(cluster.machines[1].pool)
+        cluster.start_pool(cluster.machines[1])
+        assert nst.wait(SECONDS) == 0
+    assert cluster.failures(), "the job was not begun again"
+    check(out, before, status="ok")
+
+
+def test_the_launcher_dies(cluster, manifest, tmp_path, logs):
+    out = tmp_path / "out"
+    with process(command(manifest, out, cluster), logs / "nst.log") as nst:
+        before = pictures_of_workers(2, nst, out)
+        kill(nst)
+    with process(command(manifest, out, cluster), logs / "nst-again.log") as nst:
+        assert nst.wait(SECONDS) == 0
+    cluster.wait(SECONDS)  # for the first job, which nobody waits for
+    check(out, before)
+    orphan, _ = sorted((out / "metadata").iterdir())
+    assert lines(orphan) == list(range(2, 22))
