@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import signal
 
 import pytest
 
@@ -9,6 +10,14 @@ from ..conftest import IMAGES
 
 PHOTOS = ("rocket", "cat", "coffee", "astronaut")
 PAINTINGS = ("cafe_terrace_at_night", "church_at_auvers", "pere_tanguy", "langlois_bridge", "cat")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ended_in_order():
+    """SIGTERM ends the session as Ctrl-C does, and with it the clusters' processes."""
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", 143))
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

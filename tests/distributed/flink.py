@@ -15,7 +15,9 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -287,6 +289,7 @@ def _network(stack: contextlib.ExitStack, names: Sequence[str]) -> list[Machine]
     Returns:
       A machine for each name, where nothing runs yet.
     """
+    _sweep()
     # Several sessions at once have different ones.
     number = os.getpid()
     subnet, bridge = f"10.{200 + number // 250 % 50}.{number % 250}", f"nst{number}"
@@ -300,14 +303,30 @@ def _network(stack: contextlib.ExitStack, names: Sequence[str]) -> list[Machine]
         cable = f"nst{number}.{index}"
         _ip("netns", "add", machine.namespace)
         stack.callback(_ip, "netns", "del", machine.namespace)
-        # With the namespace its end of the cable goes, and so the cable.
         _ip("link", "add", cable, "type", "veth", "peer", "eth0", "netns", machine.namespace)
+        # With the namespace it would go, too, but later, when the next cluster may need the name.
+        stack.callback(_ip, "link", "del", cable)
         _ip("link", "set", cable, "master", bridge, "up")
         _ip("-n", machine.namespace, "addr", "add", f"{machine.address}/24", "dev", "eth0")
         _ip("-n", machine.namespace, "link", "set", "eth0", "up")
         _ip("-n", machine.namespace, "link", "set", "lo", "up")
         machines.append(machine)
     return machines
+
+
+def _sweep() -> None:
+    """Ends what sessions left that were killed: their processes and networks."""
+    told = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True)
+    for name, number in re.findall(r"^(nst-(\d+)-\S+)", told.stdout, re.MULTILINE):
+        if Path(f"/proc/{number}").exists():
+            continue
+        inside = ["ip", "netns", "pids", name]
+        for pid in subprocess.run(inside, capture_output=True, text=True).stdout.split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        _ip("netns", "del", name)
+        # The first of them takes the bridge along.
+        subprocess.run(["ip", "link", "del", f"nst{number}"], capture_output=True)
 
 
 def _inside(namespace: str, command: Sequence[str]) -> list[str]:
