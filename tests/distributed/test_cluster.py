@@ -1,17 +1,9 @@
 """`nst run` on a cluster that loses machines in the middle of a run."""
 
-import csv
-import hashlib
-import itertools
-import sys
-import time
-
 import pyarrow.parquet
 import pytest
 
-from nst_ops.images import decode
-
-from ..conftest import IMAGES
+from .checks import SECONDS, check, command, lines, pictures_of_workers
 from .cluster import cluster, kill, process
 
 pytestmark = [
@@ -19,34 +11,6 @@ pytestmark = [
     # So Beam's runner takes note that a worker's stream broke.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]
-
-PHOTOS = ("rocket", "cat", "coffee", "astronaut")
-PAINTINGS = ("cafe_terrace_at_night", "church_at_auvers", "pere_tanguy", "langlois_bridge", "cat")
-# A picture takes about a second; each is a batch, so that workers share them out.
-SETTINGS = ("size=96", "steps=6", "precision=float32", "batch_size=1")
-SECONDS = 240  # after which something hangs
-
-
-@pytest.fixture
-def logs(tmp_path):
-    """A folder for logs, whose ends are printed: pytest shows them if the test fails."""
-    folder = tmp_path / "logs"
-    folder.mkdir()
-    yield folder
-    for log in sorted(folder.glob("*.log")):
-        print(f"--- {log.name}", *log.read_text(errors="replace").splitlines()[-20:], sep="\n")
-
-
-@pytest.fixture
-def manifest(tmp_path):
-    """Twenty pairs, on lines 2 to 21."""
-    path = tmp_path / "manifest.csv"
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["content", "style", "output"])
-        for photo, painting in itertools.product(PHOTOS, PAINTINGS):
-            rows.writerow([IMAGES / f"{photo}.jpg", IMAGES / f"{painting}.jpg", photo + painting])
-    return path
 
 
 def test_a_machine_dies(manifest, tmp_path, logs):
@@ -90,56 +54,3 @@ def test_the_launcher_dies(manifest, tmp_path, logs):
     check(out, before)
     orphan, _ = sorted((out / "metadata").iterdir())
     assert lines(orphan) == list(range(2, 22))
-
-
-def command(manifest, out, machines):
-    """What the run's operator types."""
-    words = [sys.executable, "-m", "pipeline.cli", "run", "--verbose", *machines.options]
-    words += ["--manifest", str(manifest), "--output", str(out)]
-    return words + [word for setting in SETTINGS for word in ("--set", setting)]
-
-
-def pictures_of_workers(count, nst, out):
-    """What is there when so many workers have written rows, and they some pictures."""
-    for _ in range(SECONDS):
-        done = digests(out)
-        if len(list((out / "work").glob("*.rows"))) == count and len(done) >= 5:
-            assert len(done) < 20, "too late to kill a machine in the middle of the run"
-            return done
-        assert nst.poll() is None, "nst ended before a machine died"
-        time.sleep(1)
-    raise AssertionError(f"{count} workers did not make five pictures")
-
-
-def digests(out):
-    """Time and digest of the pictures' files, by name."""
-    return {
-        path.name: (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
-        for path in (out / "images").glob("*.png")
-    }
-
-
-def check(out, before, status="cached"):
-    """Every picture is there and whole, what was done has not been touched, and the last run's
-    metadata has every line of the manifest once.
-
-    Args:
-      status: of the rows of what was done.
-    """
-    pictures = digests(out)
-    assert len(pictures) == 20
-    assert before.items() <= pictures.items(), "a picture that was done was written again"
-    for name in pictures:
-        data = (out / "images" / name).read_bytes()
-        assert max(decode(data, path=name).pixels.shape) == 96
-    last = max((out / "metadata").iterdir())
-    assert lines(last) == list(range(2, 22))
-    rows = pyarrow.parquet.read_table(last).to_pylist()
-    assert {row["status"] for row in rows} <= {"ok", "cached"}
-    assert {row["output"] for row in rows if row["status"] == status} >= before.keys()
-    assert all(row["loss_last"] is not None for row in rows if row["status"] == "ok")
-
-
-def lines(metadata):
-    """Of the manifest, as one run's metadata has them."""
-    return sorted(pyarrow.parquet.read_table(metadata)["manifest_line"].to_pylist())
