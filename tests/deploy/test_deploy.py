@@ -366,13 +366,13 @@ def test_graph_has_its_stages(graph):
     (root,) = [transforms[name] for name in graph.root_transform_ids]
     names = [transforms[name].unique_name for name in root.subtransforms] or [root.unique_name]
     assert [name.partition("(")[0] for name in names] == [
-        "ReadManifest",
-        "PlanJobs",
-        "PlanBatches",
+        "JobParts",
+        "SpreadParts",
+        "PlanParts",
+        "SpreadBatches",
         "Stylize",
-        "Flatten",
-        "CountRows",
-        "WriteMetadata",
+        "WriteFinished",
+        "WriteMade",
     ]
 
 

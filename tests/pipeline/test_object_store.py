@@ -125,8 +125,9 @@ def test_run_from_and_to_a_store_and_again(server, store):
     pictures = keys(store, "out/images/")
     assert pictures == ["out/images/deep/er/rocket.png", "out/images/größe 1.png"]
     parts = keys(store, f"out/metadata/run_id={summary['run_id']}/")
-    assert len(parts) == 1  # and none of Beam's temporary files
-    rows = pyarrow.parquet.ParquetFile(io.BytesIO(body(store, parts[0]))).read().to_pylist()
+    assert len(parts) == 2  # and none of Beam's temporary files
+    files = [pyarrow.parquet.ParquetFile(io.BytesIO(body(store, part))) for part in parts]
+    rows = [row for file in files for row in file.read().to_pylist()]
     assert [row["status"] for row in rows] == ["ok", "ok"]
     for row in rows:
         header = probe(body(store, f"out/images/{row['output']}"))
