@@ -77,12 +77,40 @@ class RunSpec:
 
 def build(root: beam.Pipeline, spec: RunSpec) -> None:
     """The whole graph."""
-    parts = root | "JobParts" >> beam.Create(range(spec.parts)) | "SpreadParts" >> beam.Reshuffle()
+    parts = root | "JobParts" >> beam.Create(range(spec.parts)) | "SpreadParts" >> Spread(str)
     planned = parts | "PlanParts" >> beam.ParDo(PlanPart(spec)).with_outputs("rows", main="batches")
-    made = planned.batches | "SpreadBatches" >> beam.Reshuffle() | "Stylize" >> StylizeBatches(spec)
+    made = (
+        planned.batches
+        | "SpreadBatches" >> Spread(_first_output)
+        | "Stylize" >> StylizeBatches(spec)
+    )
     # Each where its rows arise: no process holds those of a million.
     planned.rows | "WriteFinished" >> WriteMetadata(spec, "finished")
     made | "WriteMade" >> WriteMetadata(spec, "made")
+
+
+class Spread(beam.PTransform):
+    """Elements to all workers. By their keys, since Flink's reshuffle leaves what one worker made
+    with it; and reshuffled, since keys alone may leave few elements with one worker.
+    """
+
+    def __init__(self, key: Callable[[Any], str]):
+        super().__init__()
+        self.key = key
+
+    def expand(self, elements: beam.PCollection) -> beam.PCollection:
+        """The same elements."""
+        return (
+            elements
+            | beam.Map(lambda element, key: (key(element), element), self.key)
+            | beam.GroupByKey()
+            | beam.FlatMap(lambda group: group[1])
+            | beam.Reshuffle()
+        )
+
+
+def _first_output(batch: Sequence[PlannedJob]) -> str:
+    return batch[0].job.output
 
 
 class PlanPart(beam.DoFn):
