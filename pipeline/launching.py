@@ -50,7 +50,7 @@ from pipeline.sharding import Shard
 
 _NOTIFY_SECONDS = 10.0
 _FLINK_SECONDS = 10.0
-# Of a stylized picture, which is full of strokes: what PNG and WebP made of the examples.
+# Of a stylized picture, which is full of strokes; a rough guess, not measured.
 _BYTES_PER_PIXEL = {"png": 2.0, "tiff": 3.0, "jpeg": 0.6, "webp": 0.5}
 
 
