@@ -25,8 +25,12 @@ NAMES = (
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=NAMES)
-    name = parser.parse_known_args()[0].name
-    text = table.markdown(importlib.import_module(f"benchmarks.{name}").main())
+    parser.add_argument("counts", nargs="*", type=int, help="of rows, for `rows`")
+    given = parser.parse_args()
+    name, counts = given.name, given.counts
+    if counts and name != "rows":
+        parser.error(f"{name} takes no numbers")
+    text = table.markdown(importlib.import_module(f"benchmarks.{name}").main(*counts))
     print(text)
     print(f"kept as {table.write(name, text).relative_to(table.RESULTS.parents[1])}")
 

@@ -14,6 +14,7 @@ import pyarrow.dataset
 from PIL import Image
 
 from benchmarks import pairs
+from benchmarks.resident import resident
 from benchmarks.table import Table
 from nst_ops.images import decode, encode
 
@@ -60,22 +61,8 @@ def _watch(process: subprocess.Popen, images: Path) -> dict[int, float]:
         time.sleep(2.0)
         made = len(list(images.glob("*"))) if images.exists() else 0
         tenth = made * 10 // ROWS
-        memory[tenth] = max(memory.get(tenth, 0.0), _resident(process.pid) / 1e9)
+        memory[tenth] = max(memory.get(tenth, 0.0), sum(resident(process.pid)) / 1e9)
     return memory
-
-
-def _resident(pid: int) -> int:
-    """Bytes of a process and all that it has started."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        threads = Path(f"/proc/{pid}/task").iterdir()
-        for thread in threads:
-            children += (thread / "children").read_text().split()
-    except OSError:  # it has ended
-        return 0
-    line = next((line for line in status.splitlines() if line.startswith("VmRSS")), "VmRSS: 0 kB")
-    return int(line.split()[1]) * 1024 + sum(_resident(int(child)) for child in set(children))
 
 
 def _table(found: list[dict], memory: dict[int, float], seconds: float, code: int) -> Table:

@@ -16,6 +16,7 @@ import pyarrow
 import pyarrow.parquet
 
 from benchmarks import pairs
+from benchmarks.resident import resident
 from benchmarks.table import Table
 from nst_ops.images import decode, encode
 
@@ -24,9 +25,9 @@ _LINKS = 10_000  # that one file may have on most file systems, and more
 _SETTINGS = ("scales=[{size: 48, steps: 1}]", "octaves=[1]", "precision=float32")
 
 
-def main() -> Table:
+def main(*counts: int) -> Table:
     rows = []
-    for count in [int(text) for text in sys.argv[2:]] or ROWS:
+    for count in counts or ROWS:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
             rows += [
@@ -56,12 +57,11 @@ def _cached(root: Path, count: int) -> list[dict[str, object]]:
     (first,) = images.iterdir()
     manifest = _manifest(root, count, "photo.png")
     for row in range(count):
-        if row % _LINKS == 0:
-            source = images / f"{row}.png"
-            if row:
-                shutil.copy(first, source)
+        path, source = (images / f"{number}.png" for number in (row, row - row % _LINKS))
         if row % _LINKS:
-            os.link(source, images / f"{row}.png")
+            os.link(source, path)
+        elif row:  # the first is there
+            shutil.copy(first, path)
     kinds = ("pictures that are there: read", "pictures that are there: known")
     return [_run(kind, manifest, root / "out") for kind in kinds]
 
@@ -90,7 +90,7 @@ def _run(kind: str, manifest: Path, out: Path) -> dict[str, object]:
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
             time.sleep(0.2)
-            peak = max(peak, *_peaks(process.pid))
+            peak = max(peak, *resident(process.pid, "VmHWM"), 0)
     seconds = time.perf_counter() - started
     report = max((out / "runs").iterdir()) / "report.html"
     count = pyarrow.parquet.read_metadata(manifest).num_rows
@@ -103,15 +103,3 @@ def _run(kind: str, manifest: Path, out: Path) -> dict[str, object]:
         "GB": peak / 1e9,
         "report MB": report.stat().st_size / 1e6,
     }
-
-
-def _peaks(pid: int) -> list[int]:
-    """The largest resident bytes so far of a process and of each that it has started."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-        tasks = [path / "children" for path in Path(f"/proc/{pid}/task").iterdir()]
-        children = {child for path in tasks for child in path.read_text().split()}
-    except OSError:  # it has ended
-        return [0]
-    line = next((line for line in status.splitlines() if line.startswith("VmHWM")), "VmHWM: 0 kB")
-    return [int(line.split()[1]) * 1024, *(n for child in children for n in _peaks(int(child)))]

@@ -58,7 +58,7 @@ def run_attempts(spec: "RunSpec", arguments: Sequence[str], warn: Callable[[str]
         attempt.kill()
         work.forget_doings(spec.folder, spec.run_id)
         # The next one need not read again what this one has.
-        file_index.gather(spec.folder, spec.shard, file_index.logs(spec.folder, spec.run_id))
+        file_index.gather(spec.folder, spec.shard, spec.run_id)
         if attempt.hung:
             if patience == CLOSING:
                 raise RuntimeError("workers do not answer, though they were begun anew")

@@ -3,11 +3,10 @@
 import re
 import statistics
 import sys
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from pipeline.outputs import STATUSES, Row
+from pipeline.outputs import Row, counts
 from pipeline.records import Record
 
 _SLOWER = 1.5  # times the previous run's seconds, and a second more, is markedly slower
@@ -48,7 +47,7 @@ def compare(run: Record, previous: Record) -> dict[str, Any]:
     old, new = _choices(previous), _choices(run)
     return {
         "run_id": previous.run_id,
-        "counts": count_statuses(previous.each_outcome()),
+        "counts": counts(previous.outcomes),
         "seconds": median_seconds(previous.each_outcome()),
         "settings": [(k, old[k], new[k]) for k in new if k in old and old[k] != new[k]],
         "changes": _largest_first(changes),
@@ -65,12 +64,6 @@ def _outcomes(run: Record) -> dict[str | int, _Outcome]:
         )
         for row in run.each_outcome()
     }
-
-
-def count_statuses(rows: Iterable[Row]) -> dict[str, int]:
-    """How many rows have each status."""
-    found = Counter(row["status"] for row in rows)
-    return {status: found[status] for status in STATUSES}
 
 
 def share_seconds(row: Row, name: str = "seconds_total") -> float | None:

@@ -121,7 +121,7 @@ def examine(manifest: str, config: RunConfig) -> Findings:
             found.problems["rows that cannot be used"].append((row.line, row.message))
             continue
         try:
-            own, (size, sources) = row.config(config), planner.probe(row)
+            own, (size, sources) = planner.config(row), planner.probe(row)
             shape = size, own.model_dump_json()
             found.shapes[shape].append(row.line)
             found.sources[shape] = sources.join(found.sources.get(shape, sources))

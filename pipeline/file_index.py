@@ -17,7 +17,7 @@ import threading
 import time
 import urllib.parse
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -167,8 +167,25 @@ def _result_facts(data: bytes, path: str, *, known_whole: bool = False) -> Facts
     return Facts(_sha256(data), len(data), header.size, header.format, spec_hash)
 
 
-def gather(folder: str, shard: Shard, logs: list[Path]) -> None:
-    """Makes a new database of the old one and logs, which are removed; the launcher's business."""
+def gather(folder: str, shard: Shard, run_id: str) -> None:
+    """Puts what a run's processes noted into the database; the launcher's business."""
+    _gather(folder, shard, _logs(folder, f"{run_id}-*"))
+
+
+def gather_dead(folder: str, shard: Shard, running: Callable[[], Collection[str]]) -> None:
+    """The same of runs that are no more.
+
+    Args:
+      running: tells the ids of the runs that live; asked after the logs were listed, since a run
+        takes its lock before it writes any.
+    """
+    logs = _logs(folder, "*")
+    alive = tuple(running())
+    _gather(folder, shard, [log for log in logs if not log.name.startswith(alive)])
+
+
+def _gather(folder: str, shard: Shard, logs: list[Path]) -> None:
+    """Makes a new database of the old one and the logs, which are removed."""
     if not logs:
         return
     path = _path(folder, shard)
@@ -186,9 +203,8 @@ def gather(folder: str, shard: Shard, logs: list[Path]) -> None:
         log.unlink(missing_ok=True)
 
 
-def logs(folder: str, run_id: str = "*") -> list[Path]:
-    """Of a run's processes, or of all runs."""
-    return sorted(work_folder(folder).glob(f"{run_id}-*.seen"))
+def _logs(folder: str, names: str) -> list[Path]:
+    return sorted(work_folder(folder).glob(f"{names}.seen"))
 
 
 def _fill(path: Path, logs: list[Path]) -> None:

@@ -250,6 +250,7 @@ def execute(
             done = tally.read()
             summary |= {status: done[status] for status in outputs.STATUSES} | {"errors": {}}
             outputs.write_record(spec.folder, spec.run_id, "summary.json", summary)
+            remove_parts(spec.folder, spec.run_id)
             _notify(spec.config.notify_url, summary, warn)
             raise RuntimeError(reason) from error
         _end_record(spec, summary, warn)
@@ -295,10 +296,12 @@ def _warn_of_little_space(spec: RunSpec, warn: Callable[[str], None]) -> None:
     if files.is_url(spec.folder):
         return
     config, images = spec.config, outputs.images_folder(spec.folder)
-    there = sum(len(names) for _, _, names in os.walk(images))
-    left = max(0, spec.shard.share(spec.rows) - there)
-    expected = left * config.final_size**2 * _BYTES_PER_PIXEL[config.format]
+    each = config.final_size**2 * _BYTES_PER_PIXEL[config.format]
+    left = spec.shard.share(spec.rows)
     free = shutil.disk_usage(images if os.path.isdir(images) else spec.folder).free
+    if left * each > free:  # else nobody need count what is there, perhaps a million pictures
+        left = max(0, left - sum(len(names) for _, _, names in os.walk(images)))
+    expected = left * each
     if expected > free:
         warn(
             f"{left} pictures of up to {config.final_size} px may take {expected / 1e9:.1f} GB, "
@@ -328,7 +331,7 @@ def _end_record(spec: RunSpec, summary: dict[str, Any], warn: Callable[[str], No
         report.write_report(spec.folder, spec.run_id)
     except Exception as error:  # the pictures are there, and `nst report` can try again
         warn(f"no report: {type(error).__name__}: {error}")
-    file_index.gather(spec.folder, spec.shard, file_index.logs(spec.folder, spec.run_id))
+    file_index.gather(spec.folder, spec.shard, spec.run_id)
     remove_parts(spec.folder, spec.run_id)
     work.clear(spec.folder, spec.run_id)
     strays = resuming.all_kept(spec.folder)  # such as those of rows that no manifest has any more
@@ -350,10 +353,7 @@ def _bury_the_dead(spec: RunSpec) -> None:
     records = files.listing(folder, "runs/*/run.json")
     # A store has no half files.
     half = [] if files.is_url(folder) else files.listing(folder, f"**/{TEMPORARY}")
-    logs = file_index.logs(folder)
-    alive = locking.running(folder)
-    dead = [log for log in logs if not log.name.startswith(tuple(alive))]
-    file_index.gather(folder, spec.shard, dead)
+    file_index.gather_dead(folder, spec.shard, lambda: locking.running(folder))
     work.recover(folder, lambda: locking.running(folder))
     alive = locking.running(folder)
     if alive <= {spec.run_id}:

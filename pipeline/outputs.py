@@ -338,10 +338,7 @@ def count_missing(folder: str, table: pyarrow.Table) -> int:
     if not files.is_url(folder):
         return sum(not os.path.exists(files.join(images, str(name))) for name in names)
     there = pyarrow.array(files.listing(images, "**"), pyarrow.string())
-    return (
-        pyarrow.compute.sum(pyarrow.compute.invert(pyarrow.compute.is_in(names, there))).as_py()
-        or 0
-    )
+    return sum(not found for found in pyarrow.compute.is_in(names, there).to_pylist())
 
 
 def run_ids(folder: str) -> list[str]:

@@ -85,7 +85,7 @@ class Planner:
           InputError, ConfigError: a file is missing, no image or too small or large; a setting is
             out of range.
         """
-        config = self._config(job)
+        config = self.config(job)
         content = self._index.facts(
             job.content, max_bytes=config.max_file_bytes, max_pixels=config.max_pixels
         )
@@ -129,13 +129,18 @@ class Planner:
         Raises:
           InputError, ConfigError: as `plan`, as far as headers tell.
         """
-        config = job.config(self.run)
+        config = self.config(job)
         styles = [self._header(path, config) for path, _ in job.styles]
         init = self._header(config.init_file, config) if config.init_file else None
         size, _, sources = _fit(job, config, _header(job.content, config), styles, init)
         return size, sources
 
-    def _config(self, job: Job) -> RunConfig:
+    def config(self, job: Job) -> RunConfig:
+        """The settings of a job; validated once for all jobs that have the same.
+
+        Raises:
+          ConfigError: a setting is out of range.
+        """
         return _remembered(self._configs, job.overrides, lambda: job.config(self.run))
 
     def _recipes(self, job: Job, config: RunConfig, size: Size) -> tuple[Any, Any]:

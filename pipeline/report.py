@@ -21,7 +21,6 @@ from nst_ops.errors import InputError
 from pipeline import files
 from pipeline.comparing import (
     compare,
-    count_statuses,
     group_failures,
     median_seconds,
     share_seconds,
@@ -29,6 +28,7 @@ from pipeline.comparing import (
 from pipeline.config import RunConfig
 from pipeline.outputs import (
     STATUSES,
+    counts,
     images_folder,
     record_folder,
     run_ids,
@@ -168,16 +168,16 @@ def link(path: str, folder: str) -> str | None:
 
 def _facts(run: Record) -> dict[str, Any]:
     """The figures at the head of the report."""
-    seconds, counts = run.summary["seconds"], count_statuses(run.each_outcome())
+    seconds, found = run.summary["seconds"], counts(run.outcomes)
     started = datetime.strptime(run.run_id.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     devices = Counter(
         (row["device"], row["precision"]) for row in run.each_outcome() if row["device"]
     )
     return {
-        "counts": counts,
+        "counts": found,
         "started": started,
         "wall": str(timedelta(seconds=round(seconds))) if seconds else "unknown",
-        "per_hour": f"{3600.0 * counts['ok'] / seconds:,.0f}" if seconds else "unknown",
+        "per_hour": f"{3600.0 * found['ok'] / seconds:,.0f}" if seconds else "unknown",
         "seconds": median_seconds(run.each_outcome()),
         "devices": [f"{device}, {precision}" for (device, precision), _ in devices.most_common()],
     }

@@ -169,7 +169,7 @@ class PlanPart(beam.DoFn):
     def _finished_row(self, planned: PlannedJob) -> Row | None:
         """None for a job that needs work."""
         try:
-            return self.finished.row(planned, planned.job.config(self.spec.config))
+            return self.finished.row(planned, self.planner.config(planned.job))
         except Stopped as stopped:
             return self._deferred(planned.job, stopped)
 
@@ -277,7 +277,7 @@ def _forget_recovered(path: str, folder: str, run_id: str) -> str:
 
 
 def _count(done: Row) -> Row:
-    """Beam's own metrics, for the dashboards of clusters; and the row as it is in a file."""
+    """Beam's own metrics, for the dashboards of clusters."""
     Metrics.counter("nst", done["status"]).inc()
     if done["error_type"]:
         Metrics.counter("nst", f"failed_{done['error_type']}").inc()
@@ -289,4 +289,4 @@ def _count(done: Row) -> Row:
     steps = sum(scale["steps"] for scale in done["scales"] or ())
     if steps:
         Metrics.distribution("nst", "steps").update(steps)
-    return {name: value for name, value in done.items() if name != "run_id"}
+    return done

@@ -8,7 +8,9 @@ import pyarrow.parquet
 
 from nst_ops.images import decode
 
-# A picture takesabout a second; each is a batch, so that workers share them out.
+from .cluster import kill, process
+
+# A picture takes about a second; each is a batch, so that workers share them out.
 SETTINGS = ("size=96", "steps=6", "precision=float32", "batch_size=1")
 SECONDS = 240  # after which something hangs
 
@@ -18,6 +20,19 @@ def command(manifest, out, machines):
     words = [sys.executable, "-m", "pipeline.cli", "run", "--verbose", *machines.options]
     words += ["--manifest", str(manifest), "--output", str(out)]
     return words + [word for setting in SETTINGS for word in ("--set", setting)]
+
+
+def lose_the_launcher(machines, manifest, out, logs):
+    """Kills `nst` in the middle of a run, and runs it again on the machines, which go on."""
+    with process(command(manifest, out, machines), logs / "nst.log") as nst:
+        before = pictures_of_workers(2, nst, out)
+        kill(nst)
+    with process(command(manifest, out, machines), logs / "nst-again.log") as nst:
+        assert nst.wait(SECONDS) == 0
+    machines.wait(SECONDS)  # for the first job, which nobody waits for
+    check(out, before)
+    orphan, _ = sorted((out / "metadata").iterdir())
+    assert lines(orphan) == list(range(2, 22))
 
 
 def pictures_of_workers(count, nst, out):

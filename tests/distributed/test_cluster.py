@@ -3,7 +3,7 @@
 import pyarrow.parquet
 import pytest
 
-from .checks import SECONDS, check, command, lines, pictures_of_workers
+from .checks import SECONDS, check, command, lose_the_launcher, pictures_of_workers
 from .cluster import cluster, kill, process
 
 pytestmark = [
@@ -43,14 +43,5 @@ def test_the_cluster_dies(manifest, tmp_path, logs):
 
 
 def test_the_launcher_dies(manifest, tmp_path, logs):
-    out = tmp_path / "out"
     with cluster(logs, machines=2) as machines:
-        with process(command(manifest, out, machines), logs / "nst.log") as nst:
-            before = pictures_of_workers(2, nst, out)
-            kill(nst)
-        with process(command(manifest, out, machines), logs / "nst-again.log") as nst:
-            assert nst.wait(SECONDS) == 0
-        machines.wait(SECONDS)  # for the first job, which nobody waits for
-    check(out, before)
-    orphan, _ = sorted((out / "metadata").iterdir())
-    assert lines(orphan) == list(range(2, 22))
+        lose_the_launcher(machines, manifest, tmp_path / "out", logs)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .checks import SECONDS, check, command, lines, pictures_of_workers
+from .checks import SECONDS, check, command, lose_the_launcher, pictures_of_workers
 from .cluster import kill, process
 from .conftest import print_ends
 from .flink import flink, missing
@@ -60,13 +60,4 @@ def test_a_worker_pool_dies_and_then_a_machine(cluster, manifest, tmp_path, logs
 
 
 def test_the_launcher_dies(cluster, manifest, tmp_path, logs):
-    out = tmp_path / "out"
-    with process(command(manifest, out, cluster), logs / "nst.log") as nst:
-        before = pictures_of_workers(2, nst, out)
-        kill(nst)
-    with process(command(manifest, out, cluster), logs / "nst-again.log") as nst:
-        assert nst.wait(SECONDS) == 0
-    cluster.wait(SECONDS)  # for the first job, which nobody waits for
-    check(out, before)
-    orphan, _ = sorted((out / "metadata").iterdir())
-    assert lines(orphan) == list(range(2, 22))
+    lose_the_launcher(cluster, manifest, tmp_path / "out", logs)

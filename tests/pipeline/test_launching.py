@@ -172,6 +172,7 @@ def test_failed_run_says_so(run_manifest, manifest, tmp_path, monkeypatch):
         run_manifest(manifest)
     (summary,) = outputs.summaries(str(tmp_path / "out"))
     assert summary["stopped"].startswith("failed: ") and "of ours" in summary["stopped"]
+    assert not list((tmp_path / "out/runs").rglob("*.gz"))
     monkeypatch.undo()
     assert counts(run_manifest(manifest)) == {"ok": 4, "failed": 1}
 
