@@ -17,7 +17,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_packages(include=["nst_ops*", "pipeline*"]),
-    package_data={"nst_ops": ["data/*"], "pipeline": ["templates/*"]},
+    package_data={"nst_ops.vgg": ["data/*"], "pipeline.report": ["templates/*"]},
     install_requires=[
         "apache-beam>=2.77,<2.78",  # the engine; the wheel's job service must match its SDK
         "jinja2>=3.1",  # the HTML report
@@ -44,5 +44,5 @@ setup(
         ],
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
     },
-    entry_points={"console_scripts": ["nst = pipeline.cli:main"]},
+    entry_points={"console_scripts": ["nst = pipeline.cli.main:main"]},
 )

@@ -19,7 +19,7 @@ import nst_ops
 from benchmarks import pairs
 from benchmarks.quality import measure
 from benchmarks.table import Table
-from nst_ops.vgg import vgg19
+from nst_ops.vgg.network import vgg19
 
 SIZE = 256
 PAIRS = 3

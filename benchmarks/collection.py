@@ -16,7 +16,7 @@ from PIL import Image
 from benchmarks import pairs
 from benchmarks.resident import resident
 from benchmarks.table import Table
-from nst_ops.images import decode, encode
+from nst_ops.images.codec import decode, encode
 
 ROWS = 10_000
 _EVERY = 20  # rows, of which one is bad
@@ -43,7 +43,7 @@ def main() -> Table:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         manifest = _manifest(root)
-        command = [sys.executable, "-m", "pipeline.cli", "run", "--quiet"]
+        command = [sys.executable, "-m", "pipeline.cli.main", "run", "--quiet"]
         command += ["--manifest", str(manifest), "--output", str(root / "out")]
         command += [word for setting in _SETTINGS for word in ("--set", setting)]
         started = time.perf_counter()

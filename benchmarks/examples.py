@@ -4,7 +4,7 @@ import nst_ops
 from benchmarks import pairs
 from benchmarks.quality import measure
 from benchmarks.table import Table
-from nst_ops.images import decode
+from nst_ops.images.codec import decode
 
 SIZES = (256, 512)
 

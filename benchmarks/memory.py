@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.table import Table
-from nst_ops.memory import MemoryPlan
-from nst_ops.sizes import Size
+from nst_ops.coarse_to_fine.schedule import Size
+from nst_ops.engines.memory import MemoryPlan
 
 # Long side, tile, optimiser, history, precision.
 CASES: tuple[tuple[int, int | None, str, int, str], ...] = (
@@ -76,8 +76,8 @@ def _measured(name: str, arguments: tuple) -> dict[str, Any]:
 
 def case(size: int, tile: int | None, optimizer: str, history: int, precision: str) -> None:
     """Prints one row as JSON."""
-    from nst_ops.coarse_to_fine import run
-    from nst_ops.memory import predict_bytes
+    from nst_ops.coarse_to_fine.loop import run
+    from nst_ops.engines.memory import predict_bytes
     from nst_ops.settings import Settings
 
     settings = Settings(
@@ -112,11 +112,11 @@ def case_of_files(
     photo: tuple[Size, str], painting: tuple[Size, str], settings: dict[str, Any]
 ) -> None:
     """Prints one row as JSON."""
-    from nst_ops.weights import load_weights
-    from pipeline.config import RunConfig
-    from pipeline.manifest import Job
-    from pipeline.planning import Planner
-    from pipeline.stylizing import Stylizer
+    from nst_ops.vgg.weights import load_weights
+    from pipeline.config.run_config import RunConfig
+    from pipeline.manifest.rows import Job
+    from pipeline.planning.planner import Planner
+    from pipeline.workers.stylizer import Stylizer
 
     config = RunConfig.model_validate(settings | {"steps": 2, "memory_limit": 8 * 10**9})
     with tempfile.TemporaryDirectory() as folder:
@@ -165,9 +165,9 @@ def _file(folder: str, name: str, size: Size, kind: str) -> str:
 
 def _seam(added: np.ndarray, tile: int) -> float:
     """Vertical borders only; horizontal ones are made the same way."""
-    from nst_ops.geometry import margin, vgg19_geometry
+    from nst_ops.losses.tile_grid import tiles
     from nst_ops.settings import Settings
-    from nst_ops.tiles import tiles
+    from nst_ops.vgg.geometry import margin, vgg19_geometry
 
     change = np.abs(np.diff(added, axis=1)).mean(axis=(0, 2))  # [W - 1]
     cut = tiles(added.shape[:2], tile, margin(map(vgg19_geometry, Settings().style_layers)))

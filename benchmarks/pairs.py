@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nst_ops.images import decode, shrink
+from nst_ops.images.codec import decode, shrink
 
 IMAGES = Path(__file__).parents[1] / "examples" / "images"
 

@@ -17,10 +17,10 @@ all.
 import numpy as np
 import tensorflow as tf
 
-from nst_ops import pyramid
-from nst_ops.gram import gram_matrix
-from nst_ops.sizes import fit
-from nst_ops.vgg import vgg19
+from nst_ops.coarse_to_fine.schedule import fit
+from nst_ops.images import resampling
+from nst_ops.losses.gram import gram_matrix
+from nst_ops.vgg.network import vgg19
 
 JUDGES = ("block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3")
 STYLE = tuple(f"block{block}_conv1" for block in range(1, 6))
@@ -37,7 +37,7 @@ def measure(picture: np.ndarray, photo: np.ndarray, painting: np.ndarray) -> dic
     size = picture.shape[:2]
     tensors = [tf.constant(image[None], tf.float32) for image in (picture, photo, painting)]
     mine, content, style = (
-        tf.clip_by_value(pyramid.resize(tensor, wanted), 0.0, 1.0)
+        tf.clip_by_value(resampling.resize(tensor, wanted), 0.0, 1.0)
         for tensor, wanted in zip(
             tensors, (size, size, fit(painting.shape[:2], max(size))), strict=True
         )
@@ -45,7 +45,7 @@ def measure(picture: np.ndarray, photo: np.ndarray, painting: np.ndarray) -> dic
     network = tf.function(vgg19((*JUDGES, *STYLE, CONTENT)), reduce_retracing=True)
     swd, gram = [], []
     for picture_octave, style_octave in zip(
-        pyramid.octaves(mine, 3), pyramid.octaves(style, 3), strict=True
+        resampling.octaves(mine, 3), resampling.octaves(style, 3), strict=True
     ):
         found, wanted = network(picture_octave), network(style_octave)
         swd.append(np.mean([_sliced_wasserstein(found[layer], wanted[layer]) for layer in JUDGES]))
@@ -83,5 +83,5 @@ def _normalised(features: tf.Tensor) -> tf.Tensor:
 
 def _finest_band(image: tf.Tensor) -> float:
     luma = tf.reduce_sum(image * [0.299, 0.587, 0.114], axis=-1, keepdims=True)
-    coarse = pyramid.resize(pyramid.octaves(luma, 2)[1], luma.shape[1:3])
+    coarse = resampling.resize(resampling.octaves(luma, 2)[1], luma.shape[1:3])
     return float(tf.reduce_mean(tf.abs(luma - coarse)))

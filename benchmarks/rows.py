@@ -18,7 +18,7 @@ import pyarrow.parquet
 from benchmarks import pairs
 from benchmarks.resident import resident
 from benchmarks.table import Table
-from nst_ops.images import decode, encode
+from nst_ops.images.codec import decode, encode
 
 ROWS = (10_000, 100_000, 1_000_000)
 _LINKS = 10_000  # that one file may have on most file systems, and more
@@ -82,7 +82,7 @@ def _manifest(root: Path, count: int, photo: str) -> Path:
 
 
 def _run(kind: str, manifest: Path, out: Path) -> dict[str, object]:
-    command = [sys.executable, "-m", "pipeline.cli", "run", "--quiet"]
+    command = [sys.executable, "-m", "pipeline.cli.main", "run", "--quiet"]
     command += ["--manifest", str(manifest), "--output", str(out)]
     command += [word for setting in _SETTINGS for word in ("--set", setting)]
     started = time.perf_counter()

@@ -7,9 +7,9 @@ import tensorflow as tf
 
 import nst_ops
 from benchmarks.table import Table
-from nst_ops.geometry import vgg19_geometry
-from nst_ops.sizes import Size
-from nst_ops.weights import CHANNELS
+from nst_ops.coarse_to_fine.schedule import Size
+from nst_ops.vgg.geometry import vgg19_geometry
+from nst_ops.vgg.weights import CHANNELS
 
 _STEPS = 6
 CASES = ((128, 1), (128, 4), (256, 1), (256, 4), (512, 1), (1024, 1))

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
-from nst_ops.precision import device_name
+from nst_ops.vgg.precision import device_name
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("nst-ops", "tensorflow", "keras", "numpy")

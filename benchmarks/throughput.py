@@ -11,10 +11,10 @@ import numpy as np
 from benchmarks import pairs
 from benchmarks.spent import Spent, call
 from benchmarks.table import Table
-from nst_ops.images import decode, encode
+from nst_ops.images.codec import decode, encode
 
 PHOTOS, SIZE, LOOPED = 32, 256, 4
-_NST = (sys.executable, "-m", "pipeline.cli")
+_NST = (sys.executable, "-m", "pipeline.cli.main")
 _SETTINGS = ("--set", f"size={SIZE}")
 _LOOP = """
 import sys, nst_ops

@@ -19,7 +19,7 @@ from benchmarks import pairs
 from benchmarks.quality import measure
 from benchmarks.spent import Spent, call
 from benchmarks.table import Table
-from nst_ops.images import decode, encode
+from nst_ops.images.codec import decode, encode
 
 CACHE = Path(__file__).parent / "cache"
 # Photo and painting, long side in px.

@@ -16,31 +16,31 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "InputError": "nst_ops.errors",
-    "Knobs": "nst_ops.iterates",
+    "Knobs": "nst_ops.coarse_to_fine.iterates",
     "Settings": "nst_ops.settings",
-    "Style": "nst_ops.inputs",
-    "TargetCache": "nst_ops.targets",
-    "decode": "nst_ops.images",
-    "encode": "nst_ops.images",
-    "run": "nst_ops.coarse_to_fine",
-    "shrink": "nst_ops.images",
-    "stylize": "nst_ops.coarse_to_fine",
-    "vgg19": "nst_ops.vgg",
+    "Style": "nst_ops.images.inputs",
+    "TargetCache": "nst_ops.losses.targets",
+    "decode": "nst_ops.images.codec",
+    "encode": "nst_ops.images.codec",
+    "run": "nst_ops.coarse_to_fine.loop",
+    "shrink": "nst_ops.images.codec",
+    "stylize": "nst_ops.coarse_to_fine.loop",
+    "vgg19": "nst_ops.vgg.network",
 }
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
-    from nst_ops.coarse_to_fine import run as run
-    from nst_ops.coarse_to_fine import stylize as stylize
+    from nst_ops.coarse_to_fine.iterates import Knobs as Knobs
+    from nst_ops.coarse_to_fine.loop import run as run
+    from nst_ops.coarse_to_fine.loop import stylize as stylize
     from nst_ops.errors import InputError as InputError
-    from nst_ops.images import decode as decode
-    from nst_ops.images import encode as encode
-    from nst_ops.images import shrink as shrink
-    from nst_ops.inputs import Style as Style
-    from nst_ops.iterates import Knobs as Knobs
+    from nst_ops.images.codec import decode as decode
+    from nst_ops.images.codec import encode as encode
+    from nst_ops.images.codec import shrink as shrink
+    from nst_ops.images.inputs import Style as Style
+    from nst_ops.losses.targets import TargetCache as TargetCache
     from nst_ops.settings import Settings as Settings
-    from nst_ops.targets import TargetCache as TargetCache
-    from nst_ops.vgg import vgg19 as vgg19
+    from nst_ops.vgg.network import vgg19 as vgg19
 
 
 def __getattr__(name: str) -> Any:

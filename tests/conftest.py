@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session")
 def load():
     """An example image by name and long side, [H, W, 3]."""
-    from nst_ops.images import decode, shrink
+    from nst_ops.images.codec import decode, shrink
 
     def load(name: str, size: int) -> np.ndarray:
         return shrink(decode((IMAGES / f"{name}.jpg").read_bytes()), size).pixels

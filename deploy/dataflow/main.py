@@ -22,14 +22,15 @@ from collections.abc import Sequence
 import apache_beam as beam
 from apache_beam.runners.runner import PipelineResult
 
-from nst_ops.weights import load_weights
-from pipeline import cli, files
-from pipeline.config import load_config
-from pipeline.job_parts import JobParts
-from pipeline.launching import beam_options, new_spec
-from pipeline.manifest import checked_rows
-from pipeline.run import build
-from pipeline.supervision import parse_deadline
+from nst_ops.vgg.weights import load_weights
+from pipeline.cli import main
+from pipeline.config.run_config import load_config
+from pipeline.manifest.parts import JobParts
+from pipeline.manifest.rows import checked_rows
+from pipeline.runs.graph import build
+from pipeline.runs.launcher import beam_options, new_spec
+from pipeline.store import files
+from pipeline.workers.limits import parse_deadline
 
 # Those of metadata.json. The launcher passes them as --name=value, and Beam's options with them.
 PARAMETERS = ("config", "manifest", "output", "set", "max_hours", "retry_failed")
@@ -57,7 +58,7 @@ def start(given: Sequence[str]) -> PipelineResult:
     Raises:
       ConfigError, ManifestError, InputError: as `nst run` would; nothing was started.
     """
-    options, rest = cli._parser().parse_known_args(arguments(given))
+    options, rest = main._parser().parse_known_args(arguments(given))
     files.connect((options.manifest, options.output), rest)
     config = load_config(options.config, options.overrides)
     parts = JobParts(checked_rows(options.manifest, config))

@@ -21,11 +21,11 @@ import pytest
 import yaml
 from apache_beam.portability.api import beam_runner_api_pb2
 
-from pipeline import cli
-from pipeline.config import load_config
-from pipeline.launching import beam_options
-from pipeline.outputs import read_metadata
-from pipeline.sharding import Shard
+from pipeline.cli import main as nst
+from pipeline.config.run_config import load_config
+from pipeline.jobs.shard import Shard
+from pipeline.runs.launcher import beam_options
+from pipeline.store.layout import read_metadata
 
 from ..pipeline.conftest import write_manifest
 
@@ -47,7 +47,7 @@ def commands_in(text):
         for begin, end in zip(cuts, [*(cut - 1 for cut in cuts[1:]), len(words)], strict=True):
             part = words[begin:end]
             for index, word in enumerate(part[:-1]):
-                if Path(word).name == "nst" and part[index + 1] in cli._COMMANDS:
+                if Path(word).name == "nst" and part[index + 1] in nst._COMMANDS:
                     yield part[index + 1 :]
             for word in part:
                 if " " in word:
@@ -121,7 +121,7 @@ def test_commands_are_found():
 
 @pytest.mark.parametrize("path, words", COMMANDS, ids=lambda value: str(value)[:40])
 def test_commands_are_valid(path, words):
-    options, rest = cli._parser().parse_known_args(words)
+    options, rest = nst._parser().parse_known_args(words)
     if options.command != "run":
         assert rest == []
         return
@@ -299,7 +299,7 @@ def test_template_parameters_are_options_of_run(main):
     given = ["--manifest=gs://b/m.csv", "--output=gs://b/out", "--config=configs/default.yaml"]
     given += ["--set=size=64 'octaves=[1, 1]'", "--max_hours=8", "--retry_failed=false"]
     words = main.arguments([*given, "--region=europe-west4", "--template_location=gs://b/t"])
-    options, rest = cli._parser().parse_known_args(words)
+    options, rest = nst._parser().parse_known_args(words)
     assert (options.command, options.manifest, options.output) == (
         "run",
         "gs://b/m.csv",
@@ -323,7 +323,7 @@ def test_template_parameters_left_empty_are_not_given(main):
 def test_template_config_in_a_bucket(main, monkeypatch):
     monkeypatch.setattr(main.files, "read", lambda path: b"size: 128 # " + path.encode())
     words = main.arguments(["--manifest=m.csv", "--output=out", "--config=gs://b/c.yaml"])
-    options, _ = cli._parser().parse_known_args(words)
+    options, _ = nst._parser().parse_known_args(words)
     assert Path(options.config).read_text() == "size: 128 # gs://b/c.yaml"
     Path(options.config).unlink()
 

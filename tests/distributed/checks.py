@@ -6,7 +6,7 @@ import time
 
 import pyarrow.parquet
 
-from nst_ops.images import decode
+from nst_ops.images.codec import decode
 
 from .cluster import kill, process
 
@@ -17,7 +17,7 @@ SECONDS = 240  # after which something hangs
 
 def command(manifest, out, machines):
     """What the run's operator types."""
-    words = [sys.executable, "-m", "pipeline.cli", "run", "--verbose", *machines.options]
+    words = [sys.executable, "-m", "pipeline.cli.main", "run", "--verbose", *machines.options]
     words += ["--manifest", str(manifest), "--output", str(out)]
     return words + [word for setting in SETTINGS for word in ("--set", setting)]
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from nst_ops.errors import InputError
-from nst_ops.images import FORMATS, READABLE, decode, encode, is_whole, probe
+from nst_ops.images.codec import FORMATS, READABLE, decode, encode, is_whole, probe
 
 _MAX_PIXELS = 10_000
 

@@ -7,7 +7,7 @@ import weakref
 import numpy as np
 import pytest
 
-from nst_ops import checkpoints, coarse_to_fine
+from nst_ops.coarse_to_fine import checkpoints, loop
 from nst_ops.errors import InputError
 from nst_ops.settings import Settings
 
@@ -23,7 +23,7 @@ SETTINGS = Settings(
 def stopped_after(steps, *arguments, **options):
     """What a checkpoint on disk holds after so many steps of all scales."""
     file = io.BytesIO()
-    for number, iterate in enumerate(coarse_to_fine.stylize(*arguments, **options), start=1):
+    for number, iterate in enumerate(loop.stylize(*arguments, **options), start=1):
         if number == steps:
             checkpoints.save(iterate.checkpoint(), file, tile=None)
             break
@@ -49,10 +49,10 @@ def timeless(report):
 def test_same_bytes_and_report(load, steps, changes, options):
     arguments = load("rocket", 96), [load("cafe_terrace_at_night", 96)]
     settings = SETTINGS.model_copy(update=changes)
-    whole = coarse_to_fine.run(*arguments, settings, **options)
+    whole = loop.run(*arguments, settings, **options)
     checkpoint, facts = stopped_after(steps, *arguments, settings, **options)
     assert facts == {"tile": None}
-    rest = coarse_to_fine.run(*arguments, settings, resume=lambda: checkpoint, **options)
+    rest = loop.run(*arguments, settings, resume=lambda: checkpoint, **options)
     np.testing.assert_array_equal(rest.images, whole.images)
     assert timeless(rest.reports[0]) == timeless(whole.reports[0])
     assert len(rest.reports[0].curve) == 9
@@ -61,7 +61,7 @@ def test_same_bytes_and_report(load, steps, changes, options):
 def test_only_what_is_left_is_computed(load):
     arguments = load("cat", 96), [load("church_at_auvers", 96)]
     checkpoint, _ = stopped_after(5, *arguments, SETTINGS)
-    rest = list(coarse_to_fine.stylize(*arguments, SETTINGS, resume=lambda: checkpoint))
+    rest = list(loop.stylize(*arguments, SETTINGS, resume=lambda: checkpoint))
     assert [(iterate.scale, iterate.step) for iterate in rest] == [(1, 1), (1, 2), (1, 3), (1, 4)]
     assert rest[-1].last and not rest[-2].last
 
@@ -71,7 +71,7 @@ def test_a_checkpoint_is_not_held_once_it_is_left(load):
     arguments = load("cat", 96), [load("church_at_auvers", 96)]
     held = [stopped_after(2, *arguments, SETTINGS)[0]]
     trial = weakref.ref(held[0].state.trial)
-    rest = coarse_to_fine.stylize(*arguments, SETTINGS, resume=held.pop)
+    rest = loop.stylize(*arguments, SETTINGS, resume=held.pop)
     assert trial() is not None
     next(rest)
     assert trial() is None
@@ -80,19 +80,19 @@ def test_a_checkpoint_is_not_held_once_it_is_left(load):
 def test_some_images_of_a_batch_go_on_alone(load):
     photos = np.stack([load("rocket", 96), load("coffee", 96)[:64], load("rocket", 96)[:, ::-1]])
     paintings = [load("cafe_terrace_at_night", 96)] * 3
-    whole = coarse_to_fine.run(photos, paintings, SETTINGS)
+    whole = loop.run(photos, paintings, SETTINGS)
     checkpoint, _ = stopped_after(3, photos, paintings, SETTINGS)
     some = checkpoint.take([1, 2])
-    rest = coarse_to_fine.run(photos[1:], paintings[1:], SETTINGS, resume=lambda: some)
+    rest = loop.run(photos[1:], paintings[1:], SETTINGS, resume=lambda: some)
     np.testing.assert_allclose(rest.images, whole.images[1:], atol=1e-2)
     assert len(rest.reports) == 2 and len(rest.reports[0].curve) == 9
 
 
 def test_going_on_from_the_end_is_the_result(load):
     arguments = load("cat", 96), [load("church_at_auvers", 96)]
-    whole = coarse_to_fine.run(*arguments, SETTINGS)
+    whole = loop.run(*arguments, SETTINGS)
     checkpoint, _ = stopped_after(9, *arguments, SETTINGS)
-    rest = coarse_to_fine.run(*arguments, SETTINGS, resume=lambda: checkpoint)
+    rest = loop.run(*arguments, SETTINGS, resume=lambda: checkpoint)
     np.testing.assert_array_equal(rest.images, whole.images)
     assert timeless(rest.reports[0]) == timeless(whole.reports[0])
 
@@ -109,9 +109,9 @@ def test_checkpoint_of_another_optimisation_is_refused(load, other):
     checkpoint, _ = stopped_after(2, *arguments, SETTINGS)
     changed = Settings.model_validate(SETTINGS.model_dump() | other)
     with pytest.raises(InputError, match="other images or settings"):
-        coarse_to_fine.run(*arguments, changed, resume=lambda: checkpoint)
+        loop.run(*arguments, changed, resume=lambda: checkpoint)
     with pytest.raises(InputError, match="other images or settings"):
-        coarse_to_fine.run(*arguments, SETTINGS, resume=lambda: checkpoint, history=4)
+        loop.run(*arguments, SETTINGS, resume=lambda: checkpoint, history=4)
 
 
 def test_with_fewer_steps_than_were_done_it_ends(load):
@@ -119,7 +119,7 @@ def test_with_fewer_steps_than_were_done_it_ends(load):
     checkpoint, _ = stopped_after(4, *arguments, SETTINGS)
     scales = [{"size": 64, "steps": 2}, {"size": 96, "steps": 1}]
     fewer = Settings.model_validate(SETTINGS.model_dump() | {"scales": scales})
-    rest = coarse_to_fine.stylize(*arguments, fewer, resume=lambda: checkpoint)
+    rest = loop.stylize(*arguments, fewer, resume=lambda: checkpoint)
     ends = [(i.scale, i.step, i.stopped[0]) for i in itertools.islice(rest, 20)]
     assert ends == [(0, 5, "steps"), (1, 1, "steps")]
 
@@ -128,9 +128,7 @@ def test_every_damaged_byte_is_noticed(load):
     """Wherever it is: in the arrays, in the directory of the archive, or in its checksum."""
     file = io.BytesIO()
     photo = load("cat", 64)[:32, :32]
-    checkpoints.save(
-        next(coarse_to_fine.stylize(photo, [photo], SETTINGS, history=3)).checkpoint(), file
-    )
+    checkpoints.save(next(loop.stylize(photo, [photo], SETTINGS, history=3)).checkpoint(), file)
     whole = file.getvalue()
     places = [*range(0, len(whole), len(whole) // 150), *range(len(whole) - 100, len(whole))]
     for place in places:
@@ -143,7 +141,7 @@ def test_every_damaged_byte_is_noticed(load):
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "text"])
 def test_damaged_checkpoints_are_noticed(load, damage):
     file = io.BytesIO()
-    first = next(coarse_to_fine.stylize(load("cat", 64), [load("church_at_auvers", 64)], SETTINGS))
+    first = next(loop.stylize(load("cat", 64), [load("church_at_auvers", 64)], SETTINGS))
     checkpoints.save(first.checkpoint(), file)
     whole = file.getvalue()
     middle = len(whole) // 2

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nst_ops import coarse_to_fine, colors, compiled, running_rows
+from nst_ops import compiled
+from nst_ops.coarse_to_fine import loop
 from nst_ops.errors import InputError
-from nst_ops.images import encode
-from nst_ops.inputs import Style
-from nst_ops.optimizers import make_optimizer
+from nst_ops.images import colors
+from nst_ops.images.codec import encode
+from nst_ops.images.inputs import Style
+from nst_ops.optimizers import rows
+from nst_ops.optimizers.lbfgs import make_optimizer
 from nst_ops.settings import Settings
 
 QUICK = {"precision": "float32", "steps": 2, "octaves": [1.0]}
@@ -32,30 +35,25 @@ def settings(**changes):
 @pytest.mark.parametrize("init", ["content", "noise"])
 def test_same_seed_same_bytes(small, night, init):
     files = [
-        encode(coarse_to_fine.run(small, [night], settings(init=init, steps=4, seed=5)).images[0])
+        encode(loop.run(small, [night], settings(init=init, steps=4, seed=5)).images[0])
         for _ in range(2)
     ]
     assert files[0] == files[1]
 
 
 def test_step_is_traced_once_for_all_shapes_and_knobs(load, night):
-    coarse_to_fine._step.cache_clear()
+    loop._step.cache_clear()
     made = {}
     for size in (64, 80, 96):
-        knobs = coarse_to_fine.Knobs(5e3, 3e-2, 10.0)
-        for iterate in coarse_to_fine.stylize(load("cat", size), [night], settings(), knobs=knobs):
+        knobs = loop.Knobs(5e3, 3e-2, 10.0)
+        for iterate in loop.stylize(load("cat", size), [night], settings(), knobs=knobs):
             knobs.style_weight *= 2.0
             made[size] = iterate.image().shape
     batch = np.stack([load("cat", 64)] * 3)
-    coarse_to_fine.run(batch, [night] * 3, settings())
-    assert (
-        coarse_to_fine._step.cache_info().misses == 1
-        and coarse_to_fine._step.cache_info().hits == 3
-    )
-    compiled = coarse_to_fine._step(*_arguments())
-    assert coarse_to_fine._step.cache_info().misses == 1, (
-        "this test asks for another step than stylize"
-    )
+    loop.run(batch, [night] * 3, settings())
+    assert loop._step.cache_info().misses == 1 and loop._step.cache_info().hits == 3
+    compiled = loop._step(*_arguments())
+    assert loop._step.cache_info().misses == 1, "this test asks for another step than stylize"
     assert compiled.traces == 1
     assert compiled.function.experimental_get_tracing_count() == 1
     assert len(set(made.values())) == 3
@@ -64,32 +62,32 @@ def test_step_is_traced_once_for_all_shapes_and_knobs(load, night):
 def test_step_compiles_under_xla_as_it_does_on_gpus(small, night, monkeypatch):
     """One trace, compiled for every shape: the same losses, to float tolerance."""
     chosen = settings(scales=[{"size": 48, "steps": 4}, {"size": 64, "steps": 3}], tolerance=0.0)
-    plain = coarse_to_fine.run(small, [night], chosen)
-    coarse_to_fine._step.cache_clear()
+    plain = loop.run(small, [night], chosen)
+    loop._step.cache_clear()
     monkeypatch.setattr(compiled.tf.config, "list_logical_devices", lambda kind=None: ["GPU"])
-    fast = coarse_to_fine.run(small, [night], chosen)
-    step = coarse_to_fine._step(*_arguments())
+    fast = loop.run(small, [night], chosen)
+    step = loop._step(*_arguments())
     assert step.function._jit_compile and step.traces == 1
-    coarse_to_fine._step.cache_clear()
+    loop._step.cache_clear()
     curves = [[point[2] for point in result.reports[0].curve] for result in (plain, fast)]
     np.testing.assert_allclose(curves[1], curves[0], rtol=0.02)
 
 
 def _arguments():
     chosen = settings()
-    objective = coarse_to_fine._objective(chosen, None, False)
+    objective = loop._objective(chosen, None, False)
     return (objective, make_optimizer("lbfgs", chosen.learning_rate), (0,), None)
 
 
 def test_starts_from_the_photo(small, night):
-    (first, *_) = coarse_to_fine.stylize(small, [night], settings(init="content"))
+    (first, *_) = loop.stylize(small, [night], settings(init="content"))
     np.testing.assert_array_equal(first.image()[0], small)
     assert first.losses["content"][0] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_starts_from_a_given_picture_of_any_size(small, load, night):
     given = load("cat", 80)
-    (first, *_) = coarse_to_fine.stylize(small, [night], settings(), initial=given)
+    (first, *_) = loop.stylize(small, [night], settings(), initial=given)
     picture = first.image()[0]
     assert picture.shape == small.shape
     np.testing.assert_allclose(picture.mean((0, 1)), given.mean((0, 1)), atol=0.02)
@@ -99,7 +97,7 @@ def test_starts_from_a_given_picture_of_any_size(small, load, night):
 def test_starts_from_noise_in_the_styles_colors(small, night):
     first = {}
     for init in ("noise", "style"):
-        (iterate, *_) = coarse_to_fine.stylize(small, [night], settings(init=init))
+        (iterate, *_) = loop.stylize(small, [night], settings(init=init))
         first[init] = iterate.image()[0].mean((0, 1))
     goal = night.mean((0, 1))
     assert np.abs(first["style"] - goal).max() < 0.05
@@ -107,34 +105,32 @@ def test_starts_from_noise_in_the_styles_colors(small, night):
 
 
 def test_match_recolors_the_painting(small, night):
-    matched = coarse_to_fine.run(small, [night], settings(color="match", steps=4)).images
-    by_hand = coarse_to_fine.run(
+    matched = loop.run(small, [night], settings(color="match", steps=4)).images
+    by_hand = loop.run(
         small, [colors.match_colors(night, small)], settings(color="style", steps=4)
     ).images
-    plain = coarse_to_fine.run(small, [night], settings(color="style", steps=4)).images
+    plain = loop.run(small, [night], settings(color="style", steps=4)).images
     np.testing.assert_array_equal(matched, by_hand)
     assert np.abs(matched - plain).mean() > 0.005
 
 
 def test_content_colors_are_put_back_on_a_grey_run(small, night):
-    kept = coarse_to_fine.run(small, [night], settings(color="content", steps=4)).images
+    kept = loop.run(small, [night], settings(color="content", steps=4)).images
     grey = colors.luminance(small)
-    by_hand = coarse_to_fine.run(
-        grey, [colors.match_luminance(night, small)], settings(steps=4)
-    ).images
+    by_hand = loop.run(grey, [colors.match_luminance(night, small)], settings(steps=4)).images
     np.testing.assert_allclose(kept[0], colors.keep_colors(by_hand[0], small), atol=1e-5)
 
 
 def test_a_blend_of_one_is_the_painting(small, night):
-    alone = coarse_to_fine.run(small, [night], settings()).images
-    blend = coarse_to_fine.run(small, [[Style(night, 2.5)]], settings()).images
+    alone = loop.run(small, [night], settings()).images
+    blend = loop.run(small, [[Style(night, 2.5)]], settings()).images
     np.testing.assert_allclose(blend, alone, atol=1e-3)
 
 
 def test_reports_tell_how_it_went(small, night):
     iterates = []
     chosen = settings(scales=[{"size": 32, "steps": 3}, {"size": 64, "steps": 2}])
-    result = coarse_to_fine.run(small, [night], chosen, progress=iterates.append)
+    result = loop.run(small, [night], chosen, progress=iterates.append)
     (report,) = result.reports
     assert [(s.size, s.steps, s.stop_reason) for s in report.scales] == [
         ((22, 32), 3, "steps"),
@@ -150,9 +146,7 @@ def test_converged_rows_stop_alone(small, load, night):
     """A flat photo in its own style is done at once; its neighbour goes on."""
     flat = np.full_like(small, 0.5)
     batch = np.stack([flat, small])
-    result = coarse_to_fine.run(
-        batch, [flat, night], settings(steps=12, tolerance=0.02, patience=3)
-    )
+    result = loop.run(batch, [flat, night], settings(steps=12, tolerance=0.02, patience=3))
     done, moving = (report.scales[0] for report in result.reports)
     assert done.stop_reason in ("converged", "stalled") and done.steps < moving.steps
     for report, scale in zip(result.reports, (done, moving), strict=True):
@@ -165,7 +159,7 @@ def test_stopped_rows_are_computed_no_more(small, night, monkeypatch):
     flat = np.full_like(small, 0.5)
     photos, paintings = np.stack([flat, small, flat]), [flat, night, flat]
     chosen = settings(steps=12, tolerance=0.02, patience=3, optimizer="adam")
-    made = running_rows.RunningRows.advance
+    made = rows.RunningRows.advance
     counts = []
 
     def advance(self, step, weights):
@@ -175,8 +169,8 @@ def test_stopped_rows_are_computed_no_more(small, night, monkeypatch):
 
         return made(self, counting, weights)
 
-    monkeypatch.setattr(running_rows.RunningRows, "advance", advance)
-    iterates = list(coarse_to_fine.stylize(photos, paintings, chosen))
+    monkeypatch.setattr(rows.RunningRows, "advance", advance)
+    iterates = list(loop.stylize(photos, paintings, chosen))
     stopped = next(index for index, iterate in enumerate(iterates) if iterate.stopped[0])
     assert counts == [3] * (stopped + 1) + [1] * (len(counts) - stopped - 1) and 1 in counts
     for iterate in iterates[stopped:]:
@@ -190,22 +184,22 @@ def test_stopped_rows_are_computed_no_more(small, night, monkeypatch):
 
 def test_checkpoints_know_under_which_weights_their_losses_are(small, night):
     """A knob that is turned between a step and its checkpoint counts for what goes on from it."""
-    knobs = coarse_to_fine.Knobs(5e3, 3e-2, 10.0)
+    knobs = loop.Knobs(5e3, 3e-2, 10.0)
     chosen = settings(steps=8, tolerance=0.0)
     kept, images = [], []
-    for iterate in coarse_to_fine.stylize(small, [night], chosen, knobs=knobs):
+    for iterate in loop.stylize(small, [night], chosen, knobs=knobs):
         images.append(iterate.image())
         if iterate.step == 3:
             knobs.style_weight = 1.0
             kept.append(iterate.checkpoint())
-    rest = coarse_to_fine.run(small, [night], chosen, knobs=knobs, resume=kept.pop)
+    rest = loop.run(small, [night], chosen, knobs=knobs, resume=kept.pop)
     np.testing.assert_array_equal(rest.images, images[-1])
 
 
 def test_who_was_lost_under_a_huge_weight_comes_back(small, night):
-    knobs = coarse_to_fine.Knobs(5e3, 3e-2, 10.0)
+    knobs = loop.Knobs(5e3, 3e-2, 10.0)
     seen = []
-    for iterate in coarse_to_fine.stylize(
+    for iterate in loop.stylize(
         np.stack([small, small]), [night, night], settings(steps=8, tolerance=0.0), knobs=knobs
     ):
         seen.append(iterate)
@@ -218,9 +212,9 @@ def test_on_a_gpu_stopped_rows_are_put_back(small, night, monkeypatch):
     flat = np.full_like(small, 0.5)
     photos, paintings = np.stack([flat, small]), [flat, night]
     chosen = settings(steps=12, tolerance=0.02, patience=3)
-    apart = coarse_to_fine.run(photos, paintings, chosen)
-    monkeypatch.setattr(running_rows, "uses_xla", lambda: True)
-    together = coarse_to_fine.run(photos, paintings, chosen)
+    apart = loop.run(photos, paintings, chosen)
+    monkeypatch.setattr(rows, "uses_xla", lambda: True)
+    together = loop.run(photos, paintings, chosen)
     np.testing.assert_allclose(together.images, apart.images, atol=2e-3)
     assert [report.scales[0].steps for report in together.reports] == [
         report.scales[0].steps for report in apart.reports
@@ -228,7 +222,7 @@ def test_on_a_gpu_stopped_rows_are_put_back(small, night, monkeypatch):
 
 
 def test_gathered_iterates_keep_pictures_but_no_states(small, night):
-    iterates = list(coarse_to_fine.stylize(small, [night], settings(steps=6, tolerance=0.0)))
+    iterates = list(loop.stylize(small, [night], settings(steps=6, tolerance=0.0)))
     assert len({iterate.image().tobytes() for iterate in iterates}) > 3
     for iterate in iterates[:-1]:
         with pytest.raises(InputError, match="only the latest iterate has a checkpoint"):
@@ -238,9 +232,9 @@ def test_gathered_iterates_keep_pictures_but_no_states(small, night):
 
 @pytest.mark.parametrize("value", [5, np.float64(0.3), np.float32(2.0), np.int64(7)])
 def test_knobs_take_all_kinds_of_numbers(small, night, value):
-    knobs = coarse_to_fine.Knobs(5e3, 3e-2, 10.0)
+    knobs = loop.Knobs(5e3, 3e-2, 10.0)
     losses = []
-    for iterate in coarse_to_fine.stylize(small, [night], settings(steps=3), knobs=knobs):
+    for iterate in loop.stylize(small, [night], settings(steps=3), knobs=knobs):
         losses.append(iterate.losses["total"])
         knobs.style_weight = value
     assert np.isfinite(losses).all() and knobs.style_weight == float(value)
@@ -248,7 +242,7 @@ def test_knobs_take_all_kinds_of_numbers(small, night, value):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, "much", None])
 def test_knobs_refuse_what_is_no_weight(value):
-    knobs = coarse_to_fine.Knobs(5e3, 3e-2, 10.0)
+    knobs = loop.Knobs(5e3, 3e-2, 10.0)
     with pytest.raises(InputError, match="style_weight: .* is not a finite number of at least 0"):
         knobs.style_weight = value
     assert knobs.style_weight == 3e-2
@@ -256,16 +250,14 @@ def test_knobs_refuse_what_is_no_weight(value):
 
 @pytest.mark.parametrize("xla", [False, True])
 def test_rows_that_had_stopped_go_on_under_other_weights(small, night, monkeypatch, xla):
-    monkeypatch.setattr(running_rows, "uses_xla", lambda: xla)
+    monkeypatch.setattr(rows, "uses_xla", lambda: xla)
     # Without style, a photo is done at once, and noise has far to go to it.
-    knobs = coarse_to_fine.Knobs(5e3, 0.0, 0.0)
+    knobs = loop.Knobs(5e3, 0.0, 0.0)
     photos = np.stack([small, small])
     initial = np.stack([small, np.random.default_rng(0).random(small.shape, np.float32)])
     chosen = settings(steps=14, tolerance=1e-3, patience=3)
     seen = []
-    for iterate in coarse_to_fine.stylize(
-        photos, [night, night], chosen, knobs=knobs, initial=initial
-    ):
+    for iterate in loop.stylize(photos, [night, night], chosen, knobs=knobs, initial=initial):
         seen.append(iterate)
         if iterate.stopped[0] and not iterate.stopped[1]:
             knobs.content_weight, knobs.style_weight = 1e3, 0.1
@@ -283,7 +275,7 @@ def test_rows_that_had_stopped_go_on_under_other_weights(small, night, monkeypat
 
 def test_everything_converges_under_a_large_tolerance(small, night):
     chosen = settings(steps=50, tolerance=1.0, patience=2)
-    (scale,) = coarse_to_fine.run(small, [night], chosen).reports[0].scales
+    (scale,) = loop.run(small, [night], chosen).reports[0].scales
     assert (scale.stop_reason, scale.steps) == ("converged", 3)
 
 
@@ -301,7 +293,7 @@ def test_a_model_of_nans_is_reported_as_non_finite(small, night, optimizer):
         steps=12,
         patience=5,
     )
-    (report,) = coarse_to_fine.run(small, [night], chosen, model=model).reports
+    (report,) = loop.run(small, [night], chosen, model=model).reports
     assert report.non_finite and report.scales[0].stop_reason == "non-finite"
 
 
@@ -324,7 +316,7 @@ def test_a_finite_loss_without_a_gradient_is_no_picture(small, night, optimizer,
         optimizer=optimizer,
         steps=12,
     )
-    (report,) = coarse_to_fine.run(small, [night], chosen, model=model, tile=tile).reports
+    (report,) = loop.run(small, [night], chosen, model=model, tile=tile).reports
     assert np.isfinite(report.curve[0][3:]).all()
     assert report.non_finite and [scale.stop_reason for scale in report.scales] == ["non-finite"]
 
@@ -335,7 +327,7 @@ def test_a_model_that_gives_no_dict(small, night):
     inputs = keras.Input((None, None, 3))
     model = keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs))
     with pytest.raises(InputError, match="output is a dict of feature maps"):
-        coarse_to_fine.run(small, [night], settings(), model=model)
+        loop.run(small, [night], settings(), model=model)
 
 
 @pytest.mark.parametrize(
@@ -353,23 +345,23 @@ def test_a_model_that_gives_no_dict(small, night):
 )
 def test_inputs_that_do_not_fit(small, night, change, message):
     with pytest.raises(InputError, match=message):
-        coarse_to_fine.run(*change(small, night), settings())
+        loop.run(*change(small, night), settings())
 
 
 def test_init_from_a_file_is_the_callers_to_read(small, night):
     with pytest.raises(InputError, match="my.png.*`initial`"):
-        coarse_to_fine.run(small, [night], settings(init="my.png"))
+        loop.run(small, [night], settings(init="my.png"))
 
 
 @pytest.mark.parametrize("tile", [0, -16, 10])
 def test_tiles_of_no_size(small, night, tile):
     with pytest.raises(InputError, match=f"tile: {tile} is not a multiple of 16"):
-        coarse_to_fine.run(small, [night], settings(), tile=tile)
+        loop.run(small, [night], settings(), tile=tile)
 
 
 def test_an_empty_batch(small, night):
     with pytest.raises(InputError, match="nothing to stylize"):
-        coarse_to_fine.run(np.zeros((0, 64, 64, 3), np.float32), [], settings())
+        loop.run(np.zeros((0, 64, 64, 3), np.float32), [], settings())
 
 
 @pytest.mark.parametrize("octaves", [[0.0, 0.0, 1.0], [0.0, 1.0]])
@@ -377,12 +369,12 @@ def test_leading_octaves_of_weight_zero(load, octaves):
     """The scale of 128 px, where only those would fit, is left out."""
     photo, painting = load("rocket", 256), load("cafe_terrace_at_night", 256)
     chosen = Settings(precision="float32", octaves=octaves, steps=1)
-    (report,) = coarse_to_fine.run(photo, [painting], chosen).reports
+    (report,) = loop.run(photo, [painting], chosen).reports
     coarse = [] if len(octaves) == 3 else [(86, 128)]
     assert [scale.size for scale in report.scales] == [*coarse, (171, 256)]
     assert all(np.isfinite(point[2]) for point in report.curve)
     with pytest.raises(InputError, match=r"octaves: \[0.0, 0.0, 1.0\].*at least 125 px"):
-        coarse_to_fine.run(load("rocket", 150), [painting], settings_of_octave(2))
+        loop.run(load("rocket", 150), [painting], settings_of_octave(2))
 
 
 def settings_of_octave(octave):
@@ -392,8 +384,8 @@ def settings_of_octave(octave):
 def test_octaves_of_weight_zero_are_not_computed(load):
     """Nor do they change the picture."""
     photo, painting = load("rocket", 96), load("cafe_terrace_at_night", 96)
-    alone = coarse_to_fine.run(photo, [painting], settings(octaves=[1.0], steps=3))
-    with_zero = coarse_to_fine.run(photo, [painting], settings(octaves=[1.0, 0.0], steps=3))
+    alone = loop.run(photo, [painting], settings(octaves=[1.0], steps=3))
+    with_zero = loop.run(photo, [painting], settings(octaves=[1.0, 0.0], steps=3))
     np.testing.assert_array_equal(alone.images, with_zero.images)
 
 
@@ -402,9 +394,9 @@ def test_a_batch_of_paintings_with_different_octaves_is_its_singles(load):
     photos = np.stack([load("cat", 96)] * 2)
     styles = [load("pere_tanguy", 96), load("pere_tanguy", 96)[:, 20:60]]
     chosen = Settings(precision="float32", octaves=[1.0, 1.0], steps=3)
-    together = coarse_to_fine.run(photos, styles, chosen)
+    together = loop.run(photos, styles, chosen)
     for row, style in enumerate(styles):
-        alone = coarse_to_fine.run(photos[row], [style], chosen)
+        alone = loop.run(photos[row], [style], chosen)
         np.testing.assert_allclose(together.images[row], alone.images[0], atol=0.02)
         np.testing.assert_allclose(
             together.reports[row].losses["total"], alone.reports[0].losses["total"], rtol=1e-3

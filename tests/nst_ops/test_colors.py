@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nst_ops import colors
+from nst_ops.images import colors
 
 LUMA = np.array([0.299, 0.587, 0.114])
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nst_ops import coarse_to_fine
+from nst_ops.coarse_to_fine import loop
 from nst_ops.errors import InputError
-from nst_ops.geometry import LayerGeometry, least_side, margin, model_geometry, vgg19_geometry
 from nst_ops.settings import Settings
-from nst_ops.vgg import vgg19
-from nst_ops.weights import LAYERS
+from nst_ops.vgg.geometry import LayerGeometry, least_side, margin, model_geometry, vgg19_geometry
+from nst_ops.vgg.network import vgg19
+from nst_ops.vgg.weights import LAYERS
 
 
 def model(*layers, names=("fine", "coarse")):
@@ -94,8 +94,8 @@ def test_tiles_of_another_network_give_the_whole_picture(load, pool):
     network = model(conv(8), keras.layers.MaxPooling2D(pool), conv(6), names=("pooled", "coarse"))
     chosen = own_settings(style_layers=["pooled", "coarse"], octaves=[1.0, 1.0])
     pair = load("coffee", 96), [load("pere_tanguy", 96)]
-    whole = coarse_to_fine.run(*pair, chosen, model=network)
-    tiled = coarse_to_fine.run(*pair, chosen, model=network, tile=48)
+    whole = loop.run(*pair, chosen, model=network)
+    tiled = loop.run(*pair, chosen, model=network, tile=48)
     np.testing.assert_allclose(tiled.images, whole.images, atol=0.01)
     np.testing.assert_allclose(
         tiled.reports[0].losses["total"], whole.reports[0].losses["total"], rtol=1e-3
@@ -106,16 +106,16 @@ def test_tiles_of_another_network_give_the_whole_picture(load, pool):
 def test_a_network_without_tiles_says_so(load):
     network = model(conv(strides=2), conv())
     pair = load("coffee", 96), [load("pere_tanguy", 96)]
-    coarse_to_fine.run(*pair, own_settings(), model=network)
+    loop.run(*pair, own_settings(), model=network)
     with pytest.raises(InputError, match="tile: this model cannot be computed in tiles"):
-        coarse_to_fine.run(*pair, own_settings(), model=network, tile=48)
+        loop.run(*pair, own_settings(), model=network, tile=48)
 
 
 def test_total_variation_across_tiles_of_a_network_that_sees_no_neighbours(load):
     network = model(conv(size=1), conv(size=1))
     pair = load("coffee", 96), [load("pere_tanguy", 96)]
-    whole = coarse_to_fine.run(*pair, own_settings(tv_weight=1e4), model=network)
-    tiled = coarse_to_fine.run(*pair, own_settings(tv_weight=1e4), model=network, tile=32)
+    whole = loop.run(*pair, own_settings(tv_weight=1e4), model=network)
+    tiled = loop.run(*pair, own_settings(tv_weight=1e4), model=network, tile=32)
     np.testing.assert_allclose(
         tiled.reports[0].curve[0][5], whole.reports[0].curve[0][5], rtol=1e-4
     )
@@ -131,12 +131,12 @@ def test_models_that_are_none(load):
         keras.Model(fixed, {"fine": conv()(fixed), "coarse": conv()(fixed)}),
     ):
         with pytest.raises(InputError, match="functional keras.Model|takes no images"):
-            coarse_to_fine.run(*pair, own_settings(), model=network)
+            loop.run(*pair, own_settings(), model=network)
 
 
 def test_vgg19_without_a_model_lacks_others_layers(load):
     with pytest.raises(InputError, match="no layer 'coarse' in VGG19"):
-        coarse_to_fine.run(load("coffee", 96), [load("coffee", 96)], own_settings())
+        loop.run(load("coffee", 96), [load("coffee", 96)], own_settings())
 
 
 @pytest.mark.parametrize("layer", ["fine", "coarse"])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nst_ops.gram import gram_matrix
+from nst_ops.losses.gram import gram_matrix
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

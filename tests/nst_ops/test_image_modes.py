@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from nst_ops.errors import InputError
-from nst_ops.images import Picture, decode, encode, probe, shrink
+from nst_ops.images.codec import Picture, decode, encode, probe, shrink
 
 COLORS = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageCms, ImageFile
 
 from nst_ops.errors import InputError
-from nst_ops.images import (
+from nst_ops.images.codec import (
     FORMATS,
     Picture,
     check_format,

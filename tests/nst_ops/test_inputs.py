@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from nst_ops import coarse_to_fine
+from nst_ops.coarse_to_fine import loop
 from nst_ops.errors import InputError
-from nst_ops.inputs import Style, image_batch, photo_seeds, style_blends
+from nst_ops.images.inputs import Style, image_batch, photo_seeds, style_blends
 
 IMAGE = np.full((40, 48, 3), 0.5, np.float32)
 
@@ -109,6 +109,6 @@ def test_all_of_it_is_checked_before_anything_is_computed():
         ({"seeds": [1]}, "for 2 photos"),
     ):
         with pytest.raises(InputError, match=message):
-            coarse_to_fine.run(batch, [IMAGE, IMAGE], **options)
+            loop.run(batch, [IMAGE, IMAGE], **options)
     with pytest.raises(InputError, match="contents: 12x12 px, but block5_conv1 needs.*32 px"):
-        coarse_to_fine.run(IMAGE[:12, :12], IMAGE)
+        loop.run(IMAGE[:12, :12], IMAGE)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nst_ops import losses
-from nst_ops.gram import gram_matrix
+from nst_ops.losses import terms as losses
+from nst_ops.losses.gram import gram_matrix
 
 
 def features(seed, batch=2, size=(6, 5)):

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nst_ops.gram import gram_matrix
-from nst_ops.losses import content_loss, style_loss, total_variation
-from nst_ops.vgg import vgg19
+from nst_ops.losses.gram import gram_matrix
+from nst_ops.losses.terms import content_loss, style_loss, total_variation
+from nst_ops.vgg.network import vgg19
 
 
 def test_gram_by_hand():

@@ -2,9 +2,9 @@ import os
 
 import pytest
 
-from nst_ops import memory
+from nst_ops.engines import memory
+from nst_ops.engines.memory import HISTORY, default_limit, plan_memory, predict_bytes
 from nst_ops.errors import InputError
-from nst_ops.memory import HISTORY, default_limit, plan_memory, predict_bytes
 from nst_ops.settings import Settings
 
 SETTINGS = Settings()

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nst_ops import optimizers
-from nst_ops.memory import HISTORY
-from nst_ops.optimizers import (
+from nst_ops.engines.memory import HISTORY
+from nst_ops.images.resampling import resize
+from nst_ops.optimizers import lbfgs
+from nst_ops.optimizers.lbfgs import (
     LBFGS,
     Adam,
     join_rows,
@@ -14,7 +15,6 @@ from nst_ops.optimizers import (
     take_rows,
     update_in_strips,
 )
-from nst_ops.pyramid import resize
 
 SHAPE = (12, 16, 3)
 EACH = pytest.mark.parametrize("make", [LBFGS, lambda: Adam(0.05)], ids=["lbfgs", "adam"])
@@ -225,7 +225,7 @@ def test_adam_goes_on_from_the_best_after_a_loss_that_is_no_number():
 
 @pytest.mark.parametrize("storage", ["float32", "bfloat16"])
 def test_adam_in_strips_is_adam(monkeypatch, storage):
-    monkeypatch.setattr(optimizers, "_STRIP", 5)
+    monkeypatch.setattr(lbfgs, "_STRIP", 5)
     adam = Adam(0.05, storage)
     random = np.random.default_rng(0)
     pictures = tf.constant(random.random((2, 17, 9, 3), np.float32))

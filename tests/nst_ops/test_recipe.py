@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from nst_ops import recipe as recipes
-from nst_ops.recipe import recipe
+from nst_ops.engines import recipe as recipes
+from nst_ops.engines.recipe import recipe
 from nst_ops.settings import Settings
 
 SIZE = (341, 512)

@@ -1,9 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from nst_ops.errors import InputError
-from nst_ops.settings import Scale, Settings
-from nst_ops.sizes import (
+from nst_ops.coarse_to_fine.schedule import (
     fit,
     largest_style_side,
     least_side,
@@ -12,6 +10,8 @@ from nst_ops.sizes import (
     output_size,
     schedule,
 )
+from nst_ops.errors import InputError
+from nst_ops.settings import Scale, Settings
 
 
 @pytest.mark.parametrize(

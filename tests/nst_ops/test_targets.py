@@ -5,16 +5,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nst_ops import coarse_to_fine, inputs, pyramid
-from nst_ops import targets as targets_module
+from nst_ops.coarse_to_fine import loop
+from nst_ops.coarse_to_fine.schedule import fit
 from nst_ops.errors import InputError
-from nst_ops.geometry import LayerGeometry
-from nst_ops.gram import gram_matrix
-from nst_ops.inputs import Style
-from nst_ops.objective import Objective
+from nst_ops.images import inputs, resampling
+from nst_ops.images.inputs import Style
+from nst_ops.losses import targets as targets_module
+from nst_ops.losses.gram import gram_matrix
+from nst_ops.losses.objective import Objective
+from nst_ops.losses.targets import TargetCache, style_targets
 from nst_ops.settings import Settings, StyleScale
-from nst_ops.sizes import fit
-from nst_ops.targets import TargetCache, style_targets
+from nst_ops.vgg.geometry import LayerGeometry
 
 SETTINGS = Settings(
     octaves=[1.0, 1.0], style_layers=["block1_conv1"], content_layers=["block1_conv1"]
@@ -104,13 +105,13 @@ def test_a_size_in_px_is_of_the_result(load):
 
 def test_a_large_painting_is_seen_in_parts(load, monkeypatch):
     """And always in the same ones, whatever the picture."""
-    monkeypatch.setattr("nst_ops.targets.PAINTING_TILE", 96)
+    monkeypatch.setattr("nst_ops.losses.targets.PAINTING_TILE", 96)
     extractor, image = Extractor(), load("pere_tanguy", 300)
     settings = SETTINGS.model_copy(update={"style_scales": [StyleScale(ratio=3.0)]})
     found = targets([Style(image)], settings, extractor=extractor)
     assert max(map(max, extractor.sizes)) <= 96 + 2 * 16 < max(image.shape)
     size = fit(image.shape[:2], 288)
-    whole = pyramid.octaves(pyramid.resize(tf.constant(image[None]), size), 2)
+    whole = resampling.octaves(resampling.resize(tf.constant(image[None]), size), 2)
     for octave, expected in zip(found, whole, strict=True):
         expected = gram_matrix(tf.clip_by_value(expected, 0.0, 1.0))
         np.testing.assert_allclose(octave.grams["block1_conv1"], expected, rtol=1e-3)
@@ -144,16 +145,16 @@ def test_bytes_are_counted_and_the_oldest_goes_first():
 def test_targets_on_disk_serve_another_process(tmp_path, load, photo):
     settings = Settings(precision="float32", steps=1, octaves=[1.0, 1.0])
     painting = load("pere_tanguy", 96)
-    coarse_to_fine.run(photo, [painting], settings, cache=TargetCache(folder=str(tmp_path)))
+    loop.run(photo, [painting], settings, cache=TargetCache(folder=str(tmp_path)))
     (file,) = tmp_path.glob("*.npz")
     written = file.stat().st_mtime_ns
     second = TargetCache(folder=str(tmp_path))  # as in a process that starts with nothing
-    again = coarse_to_fine.run(photo, [painting], settings, cache=second)
+    again = loop.run(photo, [painting], settings, cache=second)
     assert file.stat().st_mtime_ns == written
     file.write_bytes(file.read_bytes()[:1000])  # damaged: computed and written again
     third = TargetCache(folder=str(tmp_path))
     with pytest.warns(UserWarning, match="npz: ignored: damaged.*made again"):
-        repaired = coarse_to_fine.run(photo, [painting], settings, cache=third)
+        repaired = loop.run(photo, [painting], settings, cache=third)
     np.testing.assert_array_equal(again.images, repaired.images)
     assert file.stat().st_size > 1000
 
@@ -235,10 +236,10 @@ def test_the_result_does_not_depend_on_what_filled_the_cache(load, photo):
     """A tiled picture before, and a small one, of the same painting."""
     painting = load("pere_tanguy", 160)
     settings = Settings(precision="float32", steps=2, octaves=[1.0])
-    fresh = coarse_to_fine.run(photo, [painting], settings, cache=TargetCache())
+    fresh = loop.run(photo, [painting], settings, cache=TargetCache())
     used = TargetCache()
-    coarse_to_fine.run(photo, [painting], settings, cache=used, tile=64)
-    again = coarse_to_fine.run(photo, [painting], settings, cache=used)
+    loop.run(photo, [painting], settings, cache=used, tile=64)
+    again = loop.run(photo, [painting], settings, cache=used)
     np.testing.assert_array_equal(again.images, fresh.images)
 
 

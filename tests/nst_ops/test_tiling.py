@@ -2,17 +2,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nst_ops import coarse_to_fine, tiling
-from nst_ops.geometry import margin, vgg19_geometry
-from nst_ops.inputs import Style
-from nst_ops.losses import LossWeights, Targets
-from nst_ops.objective import Objective, evaluate
+from nst_ops.coarse_to_fine import loop
+from nst_ops.coarse_to_fine.schedule import octaves_in_use
+from nst_ops.images.inputs import Style
+from nst_ops.losses import tiled
+from nst_ops.losses.objective import Objective, evaluate
+from nst_ops.losses.targets import TargetCache, content_targets, style_targets
+from nst_ops.losses.terms import LossWeights, Targets
+from nst_ops.losses.tile_grid import tiles
+from nst_ops.losses.tiled import evaluate_tiled
 from nst_ops.settings import Settings
-from nst_ops.sizes import octaves_in_use
-from nst_ops.targets import TargetCache, content_targets, style_targets
-from nst_ops.tiles import tiles
-from nst_ops.tiling import evaluate_tiled
-from nst_ops.vgg import vgg19
+from nst_ops.vgg.geometry import margin, vgg19_geometry
+from nst_ops.vgg.network import vgg19
 
 WEIGHTS = LossWeights(*map(tf.constant, (5e3, 3e-2, 50.0)))
 
@@ -84,7 +85,7 @@ def compare(photo, painting, picture, side, settings):
 )
 def test_loss_and_gradient_are_those_of_the_whole_picture(load, octaves, monkeypatch):
     """Odd sizes, so that pooling drops a row, and several tiles and strips a side."""
-    monkeypatch.setattr(tiling, "_STRIP", 40)
+    monkeypatch.setattr(tiled, "_STRIP", 40)
     photo = tf.constant(load("coffee", 301)[None, :187])
     picture = tf.clip_by_value(photo + tf.random.stateless_normal(photo.shape, [1, 2]) * 0.1, 0, 1)
     worst = compare(photo, load("pere_tanguy", 300), picture, 96, Settings(octaves=octaves))
@@ -104,8 +105,8 @@ def test_pictures_are_the_same(load, optimizer):
         precision="float32", scales=[{"size": 160, "steps": 3}], optimizer=optimizer
     )
     photo, painting = load("cat", 160), load("church_at_auvers", 160)
-    whole = coarse_to_fine.run(photo, [painting], settings)
-    tiled = coarse_to_fine.run(photo, [painting], settings, tile=64, cache=TargetCache())
+    whole = loop.run(photo, [painting], settings)
+    tiled = loop.run(photo, [painting], settings, tile=64, cache=TargetCache())
     np.testing.assert_allclose(tiled.images, whole.images, atol=0.01)
     assert tiled.reports[0].losses["total"] == pytest.approx(
         whole.reports[0].losses["total"], rel=1e-3

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from nst_ops import weights
+from nst_ops.coarse_to_fine.schedule import output_size, schedule
 from nst_ops.errors import InputError
 from nst_ops.settings import Settings
-from nst_ops.sizes import output_size, schedule
-from nst_ops.vgg import vgg19
+from nst_ops.vgg import weights
+from nst_ops.vgg.network import vgg19
 
 
 def test_features(photo):

@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-from nst_ops import weights
 from nst_ops.errors import InputError
-from nst_ops.vgg import vgg19
+from nst_ops.vgg import weights
+from nst_ops.vgg.network import vgg19
 
 FIRST = ("block1_conv1", "block1_conv2")
 

@@ -4,14 +4,14 @@ import csv
 
 import pytest
 
-from nst_ops.weights import load_weights
-from pipeline.config import RunConfig
-from pipeline.job_parts import JobParts
-from pipeline.launching import beam_options, execute, new_spec
-from pipeline.manifest import BadRow, checked_rows, read_manifest
-from pipeline.planning import Planner
-from pipeline.sharding import Shard
-from pipeline.stylizing import Stylizer
+from nst_ops.vgg.weights import load_weights
+from pipeline.config.run_config import RunConfig
+from pipeline.jobs.shard import Shard
+from pipeline.manifest.parts import JobParts
+from pipeline.manifest.rows import BadRow, checked_rows, read_manifest
+from pipeline.planning.planner import Planner
+from pipeline.runs.launcher import beam_options, execute, new_spec
+from pipeline.workers.stylizer import Stylizer
 
 from ..conftest import IMAGES
 

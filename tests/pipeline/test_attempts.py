@@ -10,21 +10,24 @@ import time
 
 import pytest
 
-from nst_ops.images import decode
-from nst_ops.weights import load_weights
-from pipeline import attempts, outputs, work
-from pipeline.job_parts import JobParts
-from pipeline.launching import beam_options, execute, new_spec
-from pipeline.manifest import checked_rows
+from nst_ops.images.codec import decode
+from nst_ops.vgg.weights import load_weights
+from pipeline.manifest.parts import JobParts
+from pipeline.manifest.rows import checked_rows
+from pipeline.runs import attempts
+from pipeline.runs.launcher import beam_options, execute, new_spec
+from pipeline.store import layout
+from pipeline.store.journal import count_deaths, deaths
 
 from .conftest import settings, write_manifest
 
 # Code that every Python process of a run executes when it starts, by PYTHONPATH.
 HOOK = """
 import os, sys
-if "pipeline.attempts" in " ".join(sys.orig_argv) or "pipeline.worker" in " ".join(sys.orig_argv):
+COMMAND = " ".join(sys.orig_argv)
+if "pipeline.runs.attempts" in COMMAND or "pipeline.workers.sdk_worker" in COMMAND:
     import signal
-    import nst_ops.images as images
+    import nst_ops.images.codec as images
     real = images.decode
     def decode(data, *arguments, path="", **options):
         if "{photo}" in path and {condition}:
@@ -57,7 +60,7 @@ def run(manifest, folder, processes=2, **changes):
     spec = new_spec(str(manifest), str(folder), config, parts, load_weights().sha256, beam)
     said = []
     summary = execute(spec, parts, beam, lambda progress: None, said.append, arguments=arguments)
-    rows = outputs.read_metadata(str(folder), spec.run_id).to_pylist()
+    rows = layout.read_metadata(str(folder), spec.run_id).to_pylist()
     return summary, {row["job_id"]: row for row in rows}, said
 
 
@@ -151,11 +154,11 @@ def test_a_launcher_that_is_killed_takes_its_processes_along(tmp_path, manifest)
 def test_nothing_but_deaths_ends_the_run_with_a_record(tmp_path, manifest, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\nif 'pipeline.worker' in ' '.join(sys.orig_argv): os._exit(9)\n"
+        "import os, sys\nif 'pipeline.workers.sdk_worker' in ' '.join(sys.orig_argv): os._exit(9)\n"
     )
     with pytest.raises(RuntimeError, match="died 3 times without finishing a picture"):
         run(manifest, tmp_path / "out")
-    (summary,) = outputs.summaries(str(tmp_path / "out"))
+    (summary,) = layout.summaries(str(tmp_path / "out"))
     assert "died 3 times" in summary["stopped"]
 
 
@@ -166,6 +169,6 @@ def test_deaths_are_counted_for_the_dead_alone(tmp_path):
         pass
     for pid, output in ((gone.pid, "dead.png"), (os.getpid(), "living.png")):
         (tmp_path / "work" / f"{run_id}-{pid}-x-1.making").write_text(json.dumps([output]))
-    work.count_deaths(folder, run_id)
-    assert work.deaths(folder, run_id) == {"dead.png": 1}
+    count_deaths(folder, run_id)
+    assert deaths(folder, run_id) == {"dead.png": 1}
     assert not list((tmp_path / "work").glob("*.making"))

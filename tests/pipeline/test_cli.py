@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from nst_ops.images import probe
+from nst_ops.images.codec import probe
 
 from ..conftest import IMAGES
 
@@ -20,7 +20,7 @@ SMALL = ["--set", "size=64", "--set", "steps=3", "--set", "precision=float32"]
 
 
 def nst(*arguments, cwd=None):
-    command = [sys.executable, "-m", "pipeline.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "pipeline.cli.main", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
 
 
@@ -242,7 +242,7 @@ def test_bad_options_of_a_run_start_nothing(collection, tmp_path, extra, message
 def test_stopped_in_order_and_taken_up_again(collection, tmp_path):
     arguments = ["run", "--manifest", str(collection / "manifest.csv"), "--output", str(tmp_path)]
     slow = ["--set", "steps=5000", "--set", "tolerance=0", "--set", "size=64"]
-    command = [sys.executable, "-m", "pipeline.cli", *arguments, *slow]
+    command = [sys.executable, "-m", "pipeline", *arguments, *slow]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while not any("step" in f.read_text() for f in tmp_path.glob("work/*.json")):
             assert process.poll() is None
@@ -264,7 +264,15 @@ def test_stopped_in_order_and_taken_up_again(collection, tmp_path):
 def test_ctrl_c_reaches_all_processes_and_stops_them_in_order(collection, tmp_path):
     arguments = ["run", "--manifest", str(collection / "two.csv"), "--output", str(tmp_path)]
     slow = ["--set", "steps=5000", "--set", "tolerance=0", "--set", "size=64"]
-    command = [sys.executable, "-m", "pipeline.cli", *arguments, *slow, "--set", "parallelism=2"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline.cli.main",
+        *arguments,
+        *slow,
+        "--set",
+        "parallelism=2",
+    ]
     with subprocess.Popen(
         [*command, "--log_format", "json"],
         stderr=subprocess.PIPE,
@@ -291,7 +299,15 @@ def test_a_run_goes_on_without_a_lost_worker(collection, tmp_path):
     """Beam alone would wait for it for ever."""
     arguments = ["run", "--manifest", str(collection / "two.csv"), "--output", str(tmp_path)]
     slow = ["--set", "steps=5000", "--set", "tolerance=0", "--set", "size=64"]
-    command = [sys.executable, "-m", "pipeline.cli", *arguments, *slow, "--set", "parallelism=2"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline.cli.main",
+        *arguments,
+        *slow,
+        "--set",
+        "parallelism=2",
+    ]
 
     def at_work(but=()):
         while True:
@@ -319,7 +335,7 @@ def test_killed_run_leaves_its_rows_and_its_lock(collection, tmp_path):
     """The journal of a run that died becomes its metadata, and its lock is taken over."""
     arguments = ["run", "--manifest", str(collection / "two.csv"), "--output", str(tmp_path)]
     slow = ["--set", "steps=150", "--set", "tolerance=0", "--set", "size=64"]
-    command = [sys.executable, "-m", "pipeline.cli", *arguments, *slow]
+    command = [sys.executable, "-m", "pipeline", *arguments, *slow]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         while not list(tmp_path.glob("work/*.rows")):
             assert process.poll() is None

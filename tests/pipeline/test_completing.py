@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from pipeline.cli import _parser
-from pipeline.completing import completion_script
+from pipeline.cli.completion import completion_script
+from pipeline.cli.main import _parser
 
 WORDS = [
     ("nst ", "validate", "run"),

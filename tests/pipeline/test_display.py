@@ -5,8 +5,8 @@ import warnings
 import pytest
 from rich.console import Console
 
-from pipeline import display
-from pipeline.display import PairDisplay, RunDisplay
+from pipeline.cli import display
+from pipeline.cli.display import PairDisplay, RunDisplay
 
 
 class Iterate:

@@ -1,8 +1,9 @@
 import pytest
 from PIL import Image
 
-from pipeline import parallelism, planning
-from pipeline.estimating import examine, measure_speed
+from pipeline.machine import parallelism
+from pipeline.planning import planner
+from pipeline.planning.estimate import examine, measure_speed
 
 from ..conftest import IMAGES
 from .conftest import settings, write_manifest
@@ -36,7 +37,7 @@ def test_problems_by_kind_and_what_is_left(manifest):
 
 
 def test_no_more_than_headers_is_read(manifest, monkeypatch):
-    read, amounts = planning.files.read, []
+    read, amounts = planner.files.read, []
 
     def spy(path, *arguments, **options):
         data = read(path, *arguments, **options)
@@ -44,8 +45,8 @@ def test_no_more_than_headers_is_read(manifest, monkeypatch):
             amounts.append(len(data))
         return data
 
-    monkeypatch.setattr(planning.files, "read", spy)
-    monkeypatch.setattr(planning, "_HEADER_BYTES", 20_000)
+    monkeypatch.setattr(planner.files, "read", spy)
+    monkeypatch.setattr(planner, "_HEADER_BYTES", 20_000)
     photos = write_manifest(manifest, ["rocket", "cat", "coffee", "astronaut"])
     assert not examine(str(photos), settings()).problems
     least = min(path.stat().st_size for path in IMAGES.glob("*.jpg"))

@@ -7,8 +7,8 @@ import shutil
 import pyarrow.dataset
 import pytest
 
-from nst_ops.images import decode
-from pipeline import file_index, files
+from nst_ops.images.codec import decode
+from pipeline.store import file_index, files
 
 from ..conftest import IMAGES
 from .conftest import settings, write_manifest
@@ -36,7 +36,7 @@ def read(monkeypatch):
         return real(path, *arguments, **options)
 
     monkeypatch.setattr(files, "read", spy)
-    monkeypatch.setattr("pipeline.report.thumbnails", lambda paths: {})
+    monkeypatch.setattr("pipeline.report.page.thumbnails", lambda paths: {})
     return names
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from nst_ops.errors import InputError
-from pipeline import files
+from pipeline.store import files
 
 # Run as a process of its own: the limit is the kernel's, and for good.
 _WRITE_UNDER_A_LIMIT = """

@@ -11,8 +11,8 @@ import pyarrow.parquet
 import pytest
 
 from nst_ops.errors import InputError
-from pipeline.config import ConfigError, RunConfig, load_config
-from pipeline.manifest import (
+from pipeline.config.run_config import ConfigError, RunConfig, load_config
+from pipeline.manifest.rows import (
     BadRow,
     Job,
     ManifestError,
@@ -20,7 +20,7 @@ from pipeline.manifest import (
     parse_row,
     read_manifest,
 )
-from pipeline.planning import Planner
+from pipeline.planning.planner import Planner
 
 from ..conftest import IMAGES
 from ..nst_ops.test_images import HEADERS

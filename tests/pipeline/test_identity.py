@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nst_ops import weights
-from nst_ops.images import probe
-from nst_ops.memory import predict_bytes
-from pipeline import estimating, parallelism
-from pipeline.cli import _parser
-from pipeline.config import load_config
-from pipeline.manifest import read_manifest
-from pipeline.outputs import row
-from pipeline.planning import Planner
+from nst_ops.engines.memory import predict_bytes
+from nst_ops.images.codec import probe
+from nst_ops.vgg import weights
+from pipeline.cli.main import _parser
+from pipeline.config.run_config import load_config
+from pipeline.machine import parallelism
+from pipeline.manifest.rows import read_manifest
+from pipeline.planning import estimate
+from pipeline.planning.planner import Planner
+from pipeline.store.layout import row
 
 from ..conftest import IMAGES
 from .conftest import plans, settings, stylizer, write_manifest
@@ -163,7 +164,7 @@ def test_what_a_format_cannot_hold_is_refused_at_planning(tmp_path):
     Image.new("RGB", (16_400, 40)).save(tmp_path / "long.png")
     manifest = write_manifest(tmp_path / "long.csv", [tmp_path / "long.png"])
     config = settings(scales=[{"size": 16_400, "steps": 1}], format="webp")
-    found = estimating.examine(str(manifest), config)
+    found = estimate.examine(str(manifest), config)
     ((line, message),) = found.problems["pictures too large for their format"]
     assert line == 2 and "long.png: 40x16400 px is more than webp can hold" in message
     planner = Planner(config, "")
@@ -175,6 +176,6 @@ def test_paintings_that_are_too_small_are_told_from_photos(tmp_path):
     Image.new("RGB", (300, 2)).save(tmp_path / "tiny.png")
     manifest = tmp_path / "m.csv"
     manifest.write_text(f"content,style\n{IMAGES / 'rocket.jpg'},tiny.png\n")
-    found = estimating.examine(str(manifest), settings())
+    found = estimate.examine(str(manifest), settings())
     ((_, message),) = found.problems["paintings too small"]
     assert "tiny.png: a painting of 2x300 px" in message

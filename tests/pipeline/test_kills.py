@@ -17,7 +17,7 @@ TIMES = ("run_id", "worker", "seconds_total", "seconds_optimise", "peak_memory_b
 
 
 def nst(manifest, folder):
-    command = [sys.executable, "-m", "pipeline.cli", "run", "--quiet"]
+    command = [sys.executable, "-m", "pipeline.cli.main", "run", "--quiet"]
     command += ["--manifest", str(manifest), "--output", str(folder)]
     return command + [word for setting in SETTINGS for word in ("--set", setting)]
 

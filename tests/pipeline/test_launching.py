@@ -8,24 +8,25 @@ import pytest
 from apache_beam.options.pipeline_options import DirectOptions
 
 from nst_ops.errors import InputError
-from pipeline import outputs, work
-from pipeline.config import ConfigError
-from pipeline.job_parts import JobParts
-from pipeline.launching import beam_options, new_spec
-from pipeline.merging import merge_shards
-from pipeline.sharding import Shard
-from pipeline.stylizing import Stylizer
+from pipeline.config.run_config import ConfigError
+from pipeline.jobs.shard import Shard
+from pipeline.manifest.parts import JobParts
+from pipeline.runs.launcher import beam_options, new_spec
+from pipeline.runs.merge import merge_shards
+from pipeline.store import layout
+from pipeline.store.journal import keep_rows
+from pipeline.workers.stylizer import Stylizer
 
 from .conftest import settings, write_manifest
 
 
 def lines(folder, run_id, *columns):
-    table = outputs.read_metadata(str(folder), run_id, ["manifest_line", *columns])
+    table = layout.read_metadata(str(folder), run_id, ["manifest_line", *columns])
     return sorted(tuple(row.values()) for row in table.to_pylist())
 
 
 def counts(summary):
-    return {status: summary[status] for status in outputs.STATUSES if summary[status]}
+    return {status: summary[status] for status in layout.STATUSES if summary[status]}
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_record_of_a_run(run_manifest, manifest, tmp_path):
     assert "Infinity" not in text and json.loads(text) == json.loads(json.dumps(summary))
     assert [path.name for path in (tmp_path / "out/work").rglob("*.*")] == ["files.sqlite"]
     assert not list((tmp_path / "out/runs").rglob("*.gz"))  # the rows on their way to the workers
-    assert outputs.summaries(str(tmp_path / "out"))[0]["run_id"] == summary["run_id"]
+    assert layout.summaries(str(tmp_path / "out"))[0]["run_id"] == summary["run_id"]
 
 
 def test_rows_that_would_write_one_picture(run_manifest, tmp_path):
@@ -109,8 +110,8 @@ def test_killed_runs_get_a_record(run_manifest, manifest, tmp_path):
     folder = str(tmp_path / "out")
     summary = run_manifest(manifest)
     dead = "20200101T000000Z-abcdef"
-    job = outputs.read_metadata(folder, summary["run_id"]).to_pylist()[0] | {"run_id": dead}
-    work.journal(folder, dead, [job])
+    job = layout.read_metadata(folder, summary["run_id"]).to_pylist()[0] | {"run_id": dead}
+    keep_rows(folder, dead, [job])
     (tmp_path / "out/runs" / dead).mkdir()
     begun = json.loads((tmp_path / "out/runs" / summary["run_id"] / "run.json").read_text())
     (tmp_path / "out/runs" / dead / "run.json").write_text(json.dumps(begun | {"run_id": dead}))
@@ -120,9 +121,9 @@ def test_killed_runs_get_a_record(run_manifest, manifest, tmp_path):
     mine.write_text("")
     run_manifest(manifest)
     assert mine.exists() and not half.exists()
-    first = outputs.summaries(folder)[0]
+    first = layout.summaries(folder)[0]
     assert (first["run_id"], first["stopped"]) == (dead, "it was killed")
-    assert sum(first[status] for status in outputs.STATUSES) == 1
+    assert sum(first[status] for status in layout.STATUSES) == 1
 
 
 @pytest.mark.parametrize("answer", [200, 500, None])
@@ -167,10 +168,10 @@ def test_failed_run_says_so(run_manifest, manifest, tmp_path, monkeypatch):
     def broken(*arguments):
         raise TypeError("of ours")
 
-    monkeypatch.setattr("pipeline.stylizing.Stylizer.stylize_batches", broken)
+    monkeypatch.setattr("pipeline.workers.stylizer.Stylizer.stylize_batches", broken)
     with pytest.raises(RuntimeError, match="of ours"):
         run_manifest(manifest)
-    (summary,) = outputs.summaries(str(tmp_path / "out"))
+    (summary,) = layout.summaries(str(tmp_path / "out"))
     assert summary["stopped"].startswith("failed: ") and "of ours" in summary["stopped"]
     assert not list((tmp_path / "out/runs").rglob("*.gz"))
     monkeypatch.undo()
@@ -187,7 +188,7 @@ def test_failed_run_says_what_it_made(run_manifest, manifest, tmp_path, monkeypa
     monkeypatch.setattr(Stylizer, "stylize_batches", broken)
     with pytest.raises(RuntimeError, match="of ours"):
         run_manifest(manifest)
-    (summary,) = outputs.summaries(str(tmp_path / "out"))
+    (summary,) = layout.summaries(str(tmp_path / "out"))
     assert counts(summary) == {"ok": 4, "failed": 1}
     monkeypatch.undo()
     run_manifest(manifest)
@@ -220,7 +221,7 @@ def test_checkpoints_stay_until_all_shards_are_done(run_manifest, manifest, tmp_
     ],
 )
 def test_beams_own_options_decide(monkeypatch, arguments, processes, mode):
-    monkeypatch.setattr("pipeline.parallelism.cores", lambda: 4)
+    monkeypatch.setattr("pipeline.machine.parallelism.cores", lambda: 4)
     config = settings(parallelism=3)
     options = beam_options(arguments, config, 100)
     assert new_spec("m.csv", "out", config, JobParts([]), "", options).processes == processes
@@ -272,5 +273,5 @@ def test_traces_of_java_are_left_out(run_manifest, tmp_path, monkeypatch):
     expected = "job-1 failed: JobException: suppressed; Caused by: java.io.IOException: lost it"
     with pytest.raises(RuntimeError, match=f"^{expected}$"):
         run_manifest(manifest)
-    (summary,) = outputs.summaries(str(tmp_path / "out"))
+    (summary,) = layout.summaries(str(tmp_path / "out"))
     assert summary["stopped"].endswith(expected)

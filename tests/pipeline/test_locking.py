@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from pipeline import locking
-from pipeline.locking import LockedError, lock, running
-from pipeline.outputs import work_folder
-from pipeline.sharding import Shard
+from pipeline.jobs.shard import Shard
+from pipeline.store import locks
+from pipeline.store.layout import work_folder
+from pipeline.store.locks import LockedError, lock, running
 
 
 def test_lock_is_held_once_and_released(tmp_path):
@@ -45,8 +45,8 @@ def test_abandoned_locks_are_taken_over(tmp_path, owner):
 
 
 def test_heart_beats_through_a_file_server_that_stumbles(tmp_path, monkeypatch):
-    monkeypatch.setattr(locking, "_HEARTBEAT", 0.01)
-    path, real, stumbled = tmp_path / "work/lock", locking.Path.read_text, threading.Event()
+    monkeypatch.setattr(locks, "_HEARTBEAT", 0.01)
+    path, real, stumbled = tmp_path / "work/lock", locks.Path.read_text, threading.Event()
 
     def read_text(self, *arguments):
         if self == path and threading.current_thread() is not threading.main_thread():
@@ -55,7 +55,7 @@ def test_heart_beats_through_a_file_server_that_stumbles(tmp_path, monkeypatch):
                 raise OSError(errno.ESTALE, "stale file handle")
         return real(self, *arguments)
 
-    monkeypatch.setattr(locking.Path, "read_text", read_text)
+    monkeypatch.setattr(locks.Path, "read_text", read_text)
     with lock(str(tmp_path), "one"):
         assert stumbled.wait(10.0)
         os.utime(path, (0, 0))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from nst_ops.images import decode
+from nst_ops.images.codec import decode
 
 from .conftest import write_manifest
 

@@ -6,14 +6,14 @@ import pyarrow.parquet
 import pytest
 
 from nst_ops.errors import InputError
-from pipeline.config import ConfigError, RunConfig, load_config
-from pipeline.manifest import (
+from pipeline.config.run_config import ConfigError, RunConfig, load_config
+from pipeline.manifest.pairing import make_manifest, write_manifest
+from pipeline.manifest.rows import (
     BadRow,
     ManifestError,
     parse_row,
     read_manifest,
 )
-from pipeline.pairing import make_manifest, write_manifest
 
 from .conftest import count_rows
 

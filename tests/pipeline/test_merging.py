@@ -1,8 +1,8 @@
 import pytest
 
 from nst_ops.errors import InputError
-from pipeline.merging import merge_shards
-from pipeline.sharding import Shard
+from pipeline.jobs.shard import Shard
+from pipeline.runs.merge import merge_shards
 
 from .conftest import settings, write_manifest
 

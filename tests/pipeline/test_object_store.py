@@ -16,8 +16,8 @@ import pyarrow.parquet
 import pytest
 
 from nst_ops.errors import InputError
-from nst_ops.images import probe
-from pipeline import files
+from nst_ops.images.codec import probe
+from pipeline.store import files
 
 from ..conftest import IMAGES
 from .test_cli import SMALL
@@ -100,7 +100,7 @@ def body(store, key):
 
 
 def nst(*arguments, env=None):
-    command = [sys.executable, "-m", "pipeline.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "pipeline.cli.main", *map(str, arguments)]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
     clean |= {"AWS_EC2_METADATA_DISABLED": "true"}
     clean |= {f"AWS_{kind}_FILE": "/dev/null" for kind in ("CONFIG", "SHARED_CREDENTIALS")}

@@ -10,9 +10,13 @@ import time
 import pytest
 
 from nst_ops.errors import InputError
-from pipeline import cli, config, files, launching, locking, manifest, outputs
-from pipeline.locking import LockedError, lock
-from pipeline.originals import Originals
+from pipeline.cli import main
+from pipeline.config import run_config
+from pipeline.manifest import rows
+from pipeline.manifest.originals import Originals
+from pipeline.runs import launcher
+from pipeline.store import files, layout, locks
+from pipeline.store.locks import LockedError, lock
 
 from ..conftest import IMAGES
 from .conftest import count_rows, settings, write_manifest
@@ -36,7 +40,7 @@ def checksums(folder):
 
 
 def refused(capsys, *arguments):
-    code = cli.main([*map(str, arguments), "--set", "size=48", "--set", "steps=1"])
+    code = main.main([*map(str, arguments), "--set", "size=48", "--set", "steps=1"])
     message = capsys.readouterr().err
     assert code == 2, message
     return message
@@ -95,12 +99,12 @@ def test_outputs_that_end_in_tears(folder, capsys, output, message):
 
 @pytest.mark.parametrize("url", ["notaurl", "file:///etc/passwd", "data:,x", "http://"])
 def test_only_web_addresses_are_notified(url):
-    with pytest.raises(config.ConfigError, match="notify_url: .* must be a web address"):
-        config.validate({"notify_url": url}, "test")
+    with pytest.raises(run_config.ConfigError, match="notify_url: .* must be a web address"):
+        run_config.validate({"notify_url": url}, "test")
 
 
 def test_a_listener_that_drips_does_not_hold_up_the_end(monkeypatch):
-    monkeypatch.setattr(launching, "_NOTIFY_SECONDS", 1.0)
+    monkeypatch.setattr(launcher, "_NOTIFY_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         ended = threading.Event()
 
@@ -113,7 +117,7 @@ def test_a_listener_that_drips_does_not_hold_up_the_end(monkeypatch):
         threading.Thread(target=drip, daemon=True).start()
         said, started = [], time.monotonic()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
-        launching._notify(url, {"run_id": "x"}, said.append)
+        launcher._notify(url, {"run_id": "x"}, said.append)
         assert time.monotonic() - started < 5.0 and "could not be posted" in said[0]
         ended.set()
 
@@ -129,7 +133,7 @@ def test_damaged_records_of_old_runs_are_set_aside(run_manifest, tmp_path, damag
         (record / "summary.json").unlink()  # as of a run that was killed
     with pytest.warns(UserWarning, match=f"{name}: is damaged.*kept as"):
         second = run_manifest(one)
-        known = [summary["run_id"] for summary in outputs.summaries(str(tmp_path / "out"))]
+        known = [summary["run_id"] for summary in layout.summaries(str(tmp_path / "out"))]
     assert second["cached"] == 1 and known == [second["run_id"]]
     assert (record / f"{name}.damaged").read_bytes() == damage
 
@@ -157,7 +161,7 @@ def test_a_folder_that_cannot_be_written_is_found_at_once(run_manifest, tmp_path
     one = write_manifest(tmp_path / "one.csv", ["rocket"])
     (tmp_path / "out").mkdir()
     (tmp_path / "out/images").write_text("a file")
-    with pytest.raises(config.ConfigError, match="images.*; give another --output"):
+    with pytest.raises(run_config.ConfigError, match="images.*; give another --output"):
         run_manifest(one)
 
 
@@ -165,7 +169,7 @@ def test_a_full_disk_leaves_no_lock(tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(locking.json, "dump", full)
+    monkeypatch.setattr(locks.json, "dump", full)
     with pytest.raises(OSError, match="cannot be locked.*No space left.*work/lock"):
         with lock(str(tmp_path), "one"):
             pass
@@ -175,8 +179,8 @@ def test_a_full_disk_leaves_no_lock(tmp_path, monkeypatch):
 @pytest.mark.parametrize("living", [True, False])
 def test_a_namesake_is_asked_for_a_sign_of_life(tmp_path, monkeypatch, living):
     """Two containers of one name do not see each other's processes."""
-    monkeypatch.setattr(locking, "_SILENT", 1.0)
-    monkeypatch.setattr(locking, "_HEARTBEAT", 0.2)
+    monkeypatch.setattr(locks, "_SILENT", 1.0)
+    monkeypatch.setattr(locks, "_HEARTBEAT", 0.2)
     path = tmp_path / "work/lock"
     path.parent.mkdir()
     other = {"host": socket.gethostname(), "space": "pid:[1]", "pid": os.getpid(), "born": "1"}
@@ -205,7 +209,7 @@ def test_the_same_pair_has_one_name_wherever_its_manifest_is(tmp_path):
     for place, prefix in ((".", ""), ("deep", "../"), ("deep/er", "../../")):
         path = tmp_path / place / "m.csv"
         path.write_text(f"content,style\n{prefix}a.jpg,{prefix}b.jpg\n")
-        (job,) = manifest.read_manifest(str(path), settings())
+        (job,) = rows.read_manifest(str(path), settings())
         names.add(job.output)
     assert len(names) == 1
 
@@ -213,14 +217,14 @@ def test_the_same_pair_has_one_name_wherever_its_manifest_is(tmp_path):
 @pytest.mark.parametrize("name", ["a\nb.jpg", "tab\there.jpg", "\x1b[31m.jpg", "C:photo.jpg"])
 def test_names_of_our_own_are_safe(tmp_path, name):
     row = {"content": name, "style": "s.jpg"}
-    job = manifest.parse_row(row, 2, str(tmp_path), "png")
+    job = rows.parse_row(row, 2, str(tmp_path), "png")
     assert job.output.isprintable() and ":" not in job.output and job.content.endswith(name)
 
 
 def test_what_processes_tell_each_other_takes_no_proxy(monkeypatch):
     monkeypatch.setenv("no_proxy", "example.org")
     monkeypatch.delenv("no_grpc_proxy", raising=False)
-    launching.beam_options([], settings(), 1)
+    launcher.beam_options([], settings(), 1)
     assert os.environ["no_grpc_proxy"] == "example.org,localhost,127.0.0.1,::1"
     monkeypatch.delenv("no_grpc_proxy")
 
@@ -239,7 +243,7 @@ def test_pictures_that_vanish_in_mid_run_are_not_ok(run_manifest, tmp_path, monk
     monkeypatch.setattr(files, "write", write)
     with pytest.raises(RuntimeError, match="1 pictures that were there are gone"):
         run_manifest(two, settings(batch_size=1))
-    (summary,) = outputs.summaries(str(tmp_path / "out"))
+    (summary,) = layout.summaries(str(tmp_path / "out"))
     assert "are gone" in summary["stopped"]
     again = run_manifest(two, settings(batch_size=1))
     assert (again["ok"], again["cached"]) == (1, 1)

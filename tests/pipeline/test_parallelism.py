@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from pipeline import parallelism, starting
+from pipeline.machine import parallelism, tensorflow_setup
 
 from .conftest import settings
 
@@ -62,14 +62,14 @@ def test_processes_by_memory_gpus_and_order(counted_anew, monkeypatch):
 )
 def test_processes_spread_over_gpus(counted_anew, monkeypatch, tmp_path, processes, seen):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    monkeypatch.setattr(starting.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(starting, "_claims", [])
+    monkeypatch.setattr(tensorflow_setup.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(tensorflow_setup, "_claims", [])
     sharers, found = parallelism.on_one_gpu(processes), []
     for _ in range(processes):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-        starting._see_one_gpu(sharers)
+        tensorflow_setup._see_one_gpu(sharers)
         found.append(os.environ["CUDA_VISIBLE_DEVICES"])
-    for file in starting._claims:
+    for file in tensorflow_setup._claims:
         file.close()
     assert sorted(found) == seen
     config = settings()
@@ -80,7 +80,7 @@ def test_processes_spread_over_gpus(counted_anew, monkeypatch, tmp_path, process
 def test_each_process_takes_another_turn(tmp_path):
     """As with GPUs: a turn is free again when its process is gone, however it went."""
     program = (
-        "import sys; from pipeline.starting import claim_one;"
+        "import sys; from pipeline.machine.tensorflow_setup import claim_one;"
         "print(claim_one('012', 'nst-test'), flush=True); sys.stdin.read()"
     )
     environment = {"TMPDIR": str(tmp_path), "PATH": ""}
@@ -109,7 +109,7 @@ def test_each_process_takes_another_turn(tmp_path):
 def test_processes_divide_the_cores():
     program = (
         "from pipeline import parallelism; parallelism.cores = lambda: 8;"
-        "from pipeline.starting import start_tensorflow; start_tensorflow(4);"
+        "from pipeline.machine.tensorflow_setup import start_tensorflow; start_tensorflow(4);"
         "import tensorflow as tf; print(tf.config.threading.get_intra_op_parallelism_threads())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

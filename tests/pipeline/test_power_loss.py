@@ -7,8 +7,10 @@ import warnings
 
 import pytest
 
-from nst_ops.images import decode
-from pipeline import outputs, work
+from nst_ops.images.codec import decode
+from pipeline.store import layout
+from pipeline.store.journal import recover_dead_runs
+from pipeline.store.progress import Progress
 
 from .conftest import plans, settings, stylizer, write_manifest
 
@@ -42,7 +44,7 @@ def disk(monkeypatch):
 
 
 def stylize(folder, batch):
-    progress = work.Progress(str(folder), "run")
+    progress = Progress(str(folder), "run")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a checkpoint that is damaged
         return list(stylizer(folder, batch, progress=progress).stylize_batches([batch]))
@@ -70,5 +72,5 @@ def test_power_loss_at_any_write(tmp_path, disk):
         assert row["status"] in ("ok", "cached")
         (picture,) = folder.glob("images/[!.]*")
         assert picture.read_bytes() == expected
-        work.recover(str(folder), list)
-        assert len(outputs.read_metadata(str(folder), "run")) == 1
+        recover_dead_runs(str(folder), list)
+        assert len(layout.read_metadata(str(folder), "run")) == 1

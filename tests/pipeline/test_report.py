@@ -16,13 +16,15 @@ import yaml
 from PIL import Image
 
 from nst_ops.errors import InputError
-from pipeline import files, outputs, report, thumbnails
-from pipeline.comparing import group_failures
-from pipeline.config import RunConfig
-from pipeline.manifest import Job
-from pipeline.records import loss_curves, read_run
-from pipeline.report import render, write_report
-from pipeline.thumbnails import thumbnail
+from pipeline.config.run_config import RunConfig
+from pipeline.manifest.rows import Job
+from pipeline.report import page as report_page
+from pipeline.report import thumbnails
+from pipeline.report.comparison import group_failures
+from pipeline.report.page import render, write_report
+from pipeline.report.records import loss_curves, read_run
+from pipeline.report.thumbnails import thumbnail
+from pipeline.store import files, layout
 
 from ..conftest import IMAGES
 
@@ -35,17 +37,17 @@ def make_row(folder, run_id, line, status="ok", *, content="rocket.jpg", style="
     content, style = (str(folder / "in" / name) for name in (content, style))
     job = Job(line, f"job-{line}", content, ((style, 1.0),), f"picture-{line}.png")
     made = dict(height=80, width=120, seconds_total=2.0, batch_size=1) if status == "ok" else {}
-    return outputs.row(run_id, job, status, **made | values)
+    return layout.row(run_id, job, status, **made | values)
 
 
 def write_run(folder, run_id, rows, summary=None, part="-00000-of-00001", **settings):
     """Leaves a run as the pipeline does."""
-    table = pyarrow.Table.from_pylist(rows, schema=outputs.SCHEMA)
-    outputs.write_metadata(str(folder), run_id, f"part{part}.parquet", [table])
+    table = pyarrow.Table.from_pylist(rows, schema=layout.SCHEMA)
+    layout.write_metadata(str(folder), run_id, f"part{part}.parquet", [table])
     if summary is None:
-        versions = outputs.versions()
+        versions = layout.versions()
         summary = {"seconds": 3600.0, "manifest": "m.csv", "stopped": "", "versions": versions}
-    record = outputs.record_folder(str(folder), run_id)
+    record = layout.record_folder(str(folder), run_id)
     files.write(files.join(record, "summary.json"), json.dumps(summary).encode())
     config = RunConfig.model_validate(settings).model_dump(mode="json")
     files.write(files.join(record, "config.yaml"), yaml.safe_dump(config).encode())
@@ -158,7 +160,7 @@ def test_thumbnails_end_with_the_rows_and_the_time(folder, monkeypatch):
     )
     rows[1]["manifest_line"] = 3
     write_run(folder, FIRST, rows)
-    monkeypatch.setattr(report, "_ROWS_WITH_THUMBNAILS", 1)
+    monkeypatch.setattr(report_page, "_ROWS_WITH_THUMBNAILS", 1)
     write_report(str(folder), FIRST)
     made = [thumbnail for *_, thumbnail in read_report(folder)[1]["files"]]
     assert [bool(thumbnail) for thumbnail in made] == [True, True, False]
@@ -243,7 +245,7 @@ def test_loss_curves_are_thinned_and_true(folder):
     rows = rows_beside(folder, FIRST, ["ok"], loss_curve=points) + rows_beside(
         folder, FIRST, ["cached"]
     )
-    table = pyarrow.Table.from_pylist(rows, schema=outputs.SCHEMA)
+    table = pyarrow.Table.from_pylist(rows, schema=layout.SCHEMA)
     thinned, none = loss_curves(table)
     assert none is None and thinned["steps"] == 151 and thinned["starts"] == [0, 100]
     levels = np.cumsum(thinned["content"]) / 1000

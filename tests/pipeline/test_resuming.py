@@ -6,10 +6,14 @@ import warnings
 import numpy as np
 import pytest
 
-from nst_ops.images import decode
-from nst_ops.memory import predict_bytes
-from pipeline import optimising, parallelism, stylizing, work
-from pipeline.stylizing import Stylizer
+from nst_ops.engines.memory import predict_bytes
+from nst_ops.images.codec import decode
+from pipeline.machine import parallelism
+from pipeline.store.progress import clear
+from pipeline.store.stop_requests import request_stop
+from pipeline.workers import executor
+from pipeline.workers import stylizer as stylizer_module
+from pipeline.workers.stylizer import Stylizer
 
 from .conftest import plans, settings, stylizer, write_manifest
 
@@ -71,9 +75,9 @@ def test_same_bytes_and_rows_as_uninterrupted(one, tmp_path, after, how):
         with pytest.raises(Killed):
             stylize(folder, one, after, kill)
     else:
-        rows, _ = stylize(folder, one, after, lambda: work.request_stop(str(folder), "run", "now"))
+        rows, _ = stylize(folder, one, after, lambda: request_stop(str(folder), "run", "now"))
         assert [(row["status"], row["error_message"]) for row in rows] == [("deferred", "now")]
-        work.clear(str(folder), "run")
+        clear(str(folder), "run")
     assert not list(folder.glob("images/*"))
 
     rows, steps = stylize(folder, one)
@@ -169,11 +173,11 @@ def test_less_memory_is_taken_seriously(tmp_path, setting, no_caches):
 
 def test_neighbours_of_a_failing_picture_are_made_once(tmp_path, monkeypatch):
     """A loss that is no number costs its own picture, after a second try, and no other."""
-    from nst_ops import coarse_to_fine
+    from nst_ops.coarse_to_fine import loop
 
     manifest = write_manifest(tmp_path / "two.csv", ["rocket", "rocket"], id="ab")
     batch = plans(manifest, settings())
-    real, tried = coarse_to_fine.run, []
+    real, tried = loop.run, []
 
     def run(contents, *arguments, **options):
         tried.append((len(contents), arguments[1].optimizer, options["resume"]))
@@ -182,7 +186,7 @@ def test_neighbours_of_a_failing_picture_are_made_once(tmp_path, monkeypatch):
         result.reports[0].scales[0] = broken
         return result
 
-    monkeypatch.setattr(coarse_to_fine, "run", run)
+    monkeypatch.setattr(loop, "run", run)
     rows, _ = stylize(tmp_path, batch)
     assert [row["status"] for row in rows] == ["failed", "ok"]
     assert rows[0]["error_type"] == "NonFiniteError"
@@ -190,12 +194,12 @@ def test_neighbours_of_a_failing_picture_are_made_once(tmp_path, monkeypatch):
 
 
 def test_exhausted_memory_halves_the_batch_then_tiles(tmp_path, monkeypatch):
-    from nst_ops import coarse_to_fine
+    from nst_ops.coarse_to_fine import loop
 
     manifest = write_manifest(tmp_path / "two.csv", ["rocket", "rocket"], id="ab")
     batch = plans(manifest, settings())
-    monkeypatch.setattr(optimising, "_SMALL_TILE", 48)
-    real, tried = coarse_to_fine.run, []
+    monkeypatch.setattr(executor, "_SMALL_TILE", 48)
+    real, tried = loop.run, []
 
     def run(contents, *arguments, progress, **options):
         tried.append((len(contents), options["tile"]))
@@ -207,7 +211,7 @@ def test_exhausted_memory_halves_the_batch_then_tiles(tmp_path, monkeypatch):
 
         return real(contents, *arguments, progress=exhaust, **options)
 
-    monkeypatch.setattr(coarse_to_fine, "run", run)
+    monkeypatch.setattr(loop, "run", run)
     rows, _ = stylize(tmp_path, batch)
     assert [row["status"] for row in rows] == ["ok", "ok"]
     assert tried == [(2, None), (1, None), (1, 48), (1, None), (1, 48)]
@@ -229,7 +233,7 @@ def test_parts_of_a_batch_that_is_too_large_go_on_too(tmp_path, no_caches):
 @pytest.mark.parametrize("large", [False, True])
 def test_a_batch_is_read_while_another_is_optimised(tmp_path, monkeypatch, large):
     if large:  # whose pixels would take memory
-        monkeypatch.setattr(stylizing, "_READ_AHEAD_PIXELS", 0)
+        monkeypatch.setattr(stylizer_module, "_READ_AHEAD_PIXELS", 0)
     manifest = write_manifest(tmp_path / "three.csv", ["rocket", "cat", "coffee"])
     batches = [[plan] for plan in plans(manifest, settings())]
     opened, ahead = threading.Event(), []

@@ -4,22 +4,25 @@ import time
 import pyarrow.parquet
 import pytest
 
-from pipeline import outputs, work
-from pipeline.manifest import Job
-from pipeline.supervision import Stopped, Supervisor, TooSlowError
+from pipeline.manifest.rows import Job
+from pipeline.store import layout
+from pipeline.store.journal import keep_rows, recover_dead_runs
+from pipeline.store.progress import Progress, Tally, clear
+from pipeline.store.stop_requests import request_stop
+from pipeline.workers.limits import Stopped, Supervisor, TooSlowError
 
 JOB = Job(3, "x", "c.jpg", (("s.jpg", 1.0),), "x.png")
 
 
 def test_journal_becomes_metadata(tmp_path):
     folder = str(tmp_path)
-    work.journal(folder, "dead", [outputs.row("dead", JOB, "failed", error_message="first")])
-    work.journal(folder, "dead", [outputs.row("dead", JOB, "ok", started_at=outputs.now())])
+    keep_rows(folder, "dead", [layout.row("dead", JOB, "failed", error_message="first")])
+    keep_rows(folder, "dead", [layout.row("dead", JOB, "ok", started_at=layout.now())])
     (journal,) = (tmp_path / "work").glob("*.rows")
     journal.write_text(journal.read_text() + '{"run_id": "dead", "manif')  # it died in this line
-    work.recover(folder, lambda: ["dead"])
+    recover_dead_runs(folder, lambda: ["dead"])
     assert journal.exists()  # it lives
-    work.recover(folder, list)
+    recover_dead_runs(folder, list)
     (row,) = pyarrow.parquet.read_table(tmp_path / "metadata").to_pylist()
     assert (row["status"], row["manifest_line"]) == ("ok", 3)
     assert not journal.exists()
@@ -27,31 +30,31 @@ def test_journal_becomes_metadata(tmp_path):
 
 def test_two_that_start_together_both_bury_the_dead(tmp_path):
     folder = str(tmp_path)
-    work.journal(folder, "dead", [outputs.row("dead", JOB, "ok")])
+    keep_rows(folder, "dead", [layout.row("dead", JOB, "ok")])
     (journal,) = (tmp_path / "work").glob("*.rows")
 
     def meanwhile():
-        work.recover(folder, list)
+        recover_dead_runs(folder, list)
         return []
 
-    work.recover(folder, meanwhile)
+    recover_dead_runs(folder, meanwhile)
     assert not journal.exists()
     assert len(pyarrow.parquet.read_table(tmp_path / "metadata")) == 1
 
 
 def test_progress_of_several_workers_adds_up(tmp_path):
-    workers = [work.Progress(str(tmp_path), "run") for _ in range(3)]
-    tally = work.Tally(str(tmp_path), "run")
+    workers = [Progress(str(tmp_path), "run") for _ in range(3)]
+    tally = Tally(str(tmp_path), "run")
     for line, (progress, status) in enumerate(zip(workers, ("ok", "ok", "failed"), strict=True)):
         job = dataclasses.replace(JOB, line=line)
-        progress.record([outputs.row("run", job, status)])
+        progress.record([layout.row("run", job, status)])
         progress.show("busy", least=0.0)
     total = tally.read()
     assert (total["ok"], total["failed"], total["now"]) == (2, 1, ["busy"] * 3)
     # What an engine does again, since it lost a worker, counts once.
-    again = work.Progress(str(tmp_path), "run")
-    again.record([outputs.row("run", dataclasses.replace(JOB, line=1), "cached")])
-    again.record([outputs.row("run", dataclasses.replace(JOB, line=7), "cached")])
+    again = Progress(str(tmp_path), "run")
+    again.record([layout.row("run", dataclasses.replace(JOB, line=1), "cached")])
+    again.record([layout.row("run", dataclasses.replace(JOB, line=7), "cached")])
     total = tally.read()
     assert (total["ok"], total["failed"], total["cached"]) == (2, 1, 1)
 
@@ -64,10 +67,10 @@ def test_supervisor(tmp_path):
         supervisor.check()
     supervisor.begin(1000, timeout=None)
     supervisor.check()
-    work.request_stop(folder, "run", "enough")
+    request_stop(folder, "run", "enough")
     with pytest.raises(Stopped, match="enough"):
         supervisor.check()
-    work.clear(folder, "run")
+    clear(folder, "run")
     # Fast enough for one more like the best so far, but not for one of four times the cost.
     supervisor = Supervisor(folder, "run", deadline=time.time() + 100.0)
     for seconds in (90.0, 50.0, 70.0):

@@ -1,0 +1,123 @@
+"""Where an optimisation stands after a step, as a value that outlives its process.
+
+`stylize(..., resume=lambda: checkpoint)` goes on as if it had never stopped: given the same inputs
+on the same machine, to the same bytes.
+"""
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from nst_ops import archives
+from nst_ops.coarse_to_fine.convergence import Standing
+from nst_ops.coarse_to_fine.iterates import Report, ScaleReport
+from nst_ops.optimizers.lbfgs import AdamState, LBFGSState, State, take_rows
+
+_FORMAT = 2  # of the file; another one is not read
+_STATES = {kind.__name__: kind for kind in (LBFGSState, AdamState)}
+
+
+class Checkpoint(NamedTuple):
+    """Of a batch of B images."""
+
+    scale: int  # index into the schedule
+    standing: Standing
+    state: State
+    reports: list[Report]  # one per image
+
+    def take(self, rows: list[int]) -> "Checkpoint":
+        """Of some of the images: they do not depend on their neighbours."""
+        reports = [self.reports[row] for row in rows]
+        state = take_rows(self.state, rows)
+        return Checkpoint(self.scale, self.standing.take(rows), state, reports)
+
+
+def save(checkpoint: Checkpoint, file: BinaryIO, **facts: Any) -> None:
+    """Writes a checkpoint array by array, so that it takes no memory of its own.
+
+    Args:
+      file: open for writing.
+      facts: plain values that `load` gives back.
+    """
+    standing = checkpoint.standing
+    header = {
+        "state": type(checkpoint.state).__name__,
+        "scale": checkpoint.scale,
+        "step": standing.step,
+        "stopped": standing.stopped,
+        "seconds": standing.seconds,
+        "weights": standing.weights,
+        "reports": [[r.scales, r.curve, r.losses] for r in checkpoint.reports],
+        "facts": facts,
+    }
+    arrays = dict(_flat(checkpoint.state))
+    arrays |= {f"best/{name}": values for name, values in standing.best.items()}
+    arrays |= {"goal": standing.goal, "since": standing.since}
+    archives.write(file, "checkpoint", _FORMAT, header, arrays)
+
+
+def load(file: BinaryIO) -> tuple[Checkpoint, dict[str, Any]]:
+    """A checkpoint and the facts it was saved with.
+
+    Raises:
+      InputError: it is damaged, or of another format.
+    """
+    with archives.opened(file, "checkpoint", _FORMAT) as (header, arrays):
+        state = _state(header["state"], arrays)
+        best = {n.removeprefix("best/"): arrays[n] for n in arrays if n.startswith("best/")}
+        standing = Standing(
+            header["step"],
+            best,
+            arrays["goal"],
+            arrays["since"],
+            tuple(header["stopped"]),
+            header["seconds"],
+            header["weights"] and tuple(header["weights"]),
+        )
+        reports = [_report(*parts) for parts in header["reports"]]
+        return Checkpoint(header["scale"], standing, state, reports), header["facts"]
+
+
+def _flat(state: State) -> Iterator[tuple[str, np.ndarray]]:
+    for name, value in state._asdict().items():
+        if isinstance(value, tuple):
+            for index, tensor in enumerate(value):
+                yield f"state/{name}/{index}", _storable(tensor)
+        else:
+            yield f"state/{name}", _storable(value)
+
+
+def _storable(tensor: tf.Tensor) -> np.ndarray:
+    # NumPy's files know no bfloat16.
+    return tensor.numpy().view(np.uint16) if tensor.dtype == tf.bfloat16 else tensor.numpy()
+
+
+def _state(kind: str, arrays: Any) -> State:
+    found: dict[str, Any] = {}
+    for path in arrays:
+        if not path.startswith("state/"):
+            continue
+        name, *index = path.split("/")[1:]
+        array = arrays[path]
+        if array.dtype == np.uint16:
+            array = array.view(tf.bfloat16.as_numpy_dtype)
+        if index:
+            found.setdefault(name, {})[int(index[0])] = tf.constant(array)
+        else:
+            found[name] = tf.constant(array)
+    lists = {
+        name: tuple(value[index] for index in sorted(value))
+        for name, value in found.items()
+        if isinstance(value, dict)
+    }
+    return _STATES[kind](**found | lists)
+
+
+def _report(scales: list, curve: list, losses: dict[str, float]) -> Report:
+    return Report(
+        [ScaleReport(tuple(size), *rest) for size, *rest in scales],
+        [tuple(point) for point in curve],
+        losses,
+    )

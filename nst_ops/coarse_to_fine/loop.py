@@ -1,0 +1,359 @@
+"""The coarse-to-fine loop: photos and paintings in, a generator of iterates out."""
+
+import copy
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from nst_ops.coarse_to_fine.checkpoints import Checkpoint
+from nst_ops.coarse_to_fine.convergence import Standing
+from nst_ops.coarse_to_fine.initial import first_pictures, given_pictures
+from nst_ops.coarse_to_fine.iterates import Iterate, Knobs, Report, Result
+from nst_ops.coarse_to_fine.schedule import ScalePlan, Size, check_side, octaves_in_use, schedule
+from nst_ops.engines.memory import HISTORY
+from nst_ops.errors import InputError
+from nst_ops.images import colors, resampling
+from nst_ops.images.inputs import Style, image_batch, photo_seeds, style_blends
+from nst_ops.losses.objective import Objective, evaluate
+from nst_ops.losses.targets import TargetCache, content_targets, style_targets
+from nst_ops.losses.terms import LossWeights, Targets
+from nst_ops.losses.tile_grid import side_for
+from nst_ops.losses.tiled import evaluate_tiled
+from nst_ops.optimizers.lbfgs import (
+    LBFGS,
+    Adam,
+    AdamState,
+    State,
+    join_rows,
+    make_optimizer,
+    update_in_strips,
+)
+from nst_ops.optimizers.rows import Part, RunningRows
+from nst_ops.settings import Settings
+from nst_ops.vgg.network import vgg19
+from nst_ops.vgg.precision import resolve_precision
+from nst_ops.vgg.weights import load_weights
+
+CACHE = TargetCache()  # this process's, unless a caller brings its own
+
+
+def run(
+    contents: np.ndarray,
+    styles: Sequence,
+    settings: Settings | None = None,
+    *,
+    progress: Callable[[Iterate], None] = lambda iterate: None,
+    **options,
+) -> Result:
+    """Stylizes a batch and gathers its reports; arguments as for `stylize`, which it drives."""
+    last = None
+    for iterate in stylize(contents, styles, settings, **options):
+        progress(iterate)
+        last = iterate
+    if last is None:
+        raise InputError("nothing to stylize: the batch is empty")
+    return Result(last.image(), last.reports)
+
+
+def stylize(
+    contents: np.ndarray,
+    styles: Sequence,
+    settings: Settings | None = None,
+    *,
+    knobs: Knobs | None = None,
+    initial: np.ndarray | None = None,
+    seeds: Sequence[int] | None = None,
+    model: keras.Model | None = None,
+    cache: TargetCache | None = None,
+    tile: int | None = None,
+    history: int = HISTORY,
+    resume: Callable[[], Checkpoint] | None = None,
+    eager: bool = False,
+) -> Iterator[Iterate]:
+    """Optimises a batch of pictures, coarse to fine, yielding after every step.
+
+    Gatys et al. 2016 and 2017; departures are named in `losses` and `optimizers`.
+
+    Args:
+      contents: photos of one size, at the result's size: [B, H, W, 3] float32, sRGB in [0, 1]; or
+        one, [H, W, 3].
+      styles: per photo a painting [h, w, 3], a `Style(image, weight)` or an (image, weight); or a
+        list of these to blend. For one photo, also the painting itself.
+      settings: see `nst_ops.settings`; `size` and `enlarge` have no effect here, where the size is
+        that of `contents`.
+      knobs: weights in place of the settings', which the caller may change while this runs.
+      initial: first pictures, as many as `contents`, at any size, in place of `settings.init`.
+      seeds: one per photo, in place of `settings.seed`.
+      model: a Keras model from images to `{layer: features}` in place of VGG19; the settings'
+        layers are then its own.
+      cache: of style targets, in place of this process's.
+      tile: side in px, a multiple of 16, of the tiles that scales larger than one are computed in;
+        None: whole. The picture is the same to float tolerance.
+      history: steps that L-BFGS remembers; each takes two pictures' memory, half of that in tiles.
+      resume: gives where an earlier call with the same arguments had come to, as
+        `Iterate.checkpoint` does. A function, since a large picture's is too much to be held by
+        the caller too. With fewer steps than were done, one more is made.
+      eager: run the same code without `tf.function`, to look inside.
+
+    Yields:
+      An `Iterate` per step. The last one's `image()` is the result.
+
+    Raises:
+      InputError: shapes, counts or ranges that do not fit, a layer the weights lack.
+    """
+    settings = settings or Settings()
+    if tile is not None and (tile < 16 or tile % 16):
+        raise InputError(f"tile: {tile} is not a multiple of 16 px, at least 16")
+    knobs = knobs or Knobs(settings.content_weight, settings.style_weight, settings.tv_weight)
+    contents = image_batch(contents, "contents")
+    blends = style_blends(styles, len(contents))
+    seeds = photo_seeds(seeds, len(contents), settings.seed)
+    photos, blends = _recolored(contents, blends, settings.color)
+    objective = _objective(settings, model, eager)
+    final: Size = (contents.shape[1], contents.shape[2])
+    check_side(final, settings, "contents: ", objective.least_side)
+    # Who needs tiles needs memory: rounding what the optimiser remembers does not show in the
+    # picture.
+    storage = "float32" if tile is None else "bfloat16"
+    optimizer = make_optimizer(settings.optimizer, settings.learning_rate, history, storage)
+    plans = schedule(final, settings, objective.least_side)
+    given = None if initial is None else image_batch(initial, "initial", count=len(contents))
+    teller = _Teller(plans, functools.partial(_finished, contents=contents, color=settings.color))
+    state: State | None = None
+    standing = Standing.at_start(len(contents))
+    reports = [Report() for _ in contents]
+    begin = 0
+    if resume is not None:
+        begin, standing, state, reports = _checked(resume(), plans, optimizer, len(contents))
+        if standing.finished and begin == len(plans) - 1:  # nothing is left to do but to say so
+            yield teller.iterate(begin, standing, [(range(len(contents)), state)], reports)
+            return
+        if standing.finished:
+            begin, standing = begin + 1, Standing.at_start(len(contents))
+    for index, plan in list(enumerate(plans))[begin:]:
+        side = side_for(plan.size, tile)
+        photo = resampling.resize(tf.constant(photos), plan.size)
+        octaves, targets = _targets(photo, blends, final, settings, objective, cache or CACHE, side)
+        if state is None:
+            if given is not None:
+                first = given_pictures(given, plan.size)
+            else:
+                main = [blend[0].image for blend in blends]
+                first = first_pictures(settings.init, photo, main, seeds)
+            state = optimizer.start(first)
+            del first
+        elif standing.step == 0:
+            teller.forget()
+            state = optimizer.resize(state, plan.size)
+        del photo  # a picture's memory, which may be gigabytes
+        step = _step(objective, optimizer, octaves, side)
+        running, state = RunningRows(state, targets), None  # a large picture's is not held twice
+        for losses, ran, now in _optimise(step, running, standing, plan, knobs, settings):
+            iterate = teller.iterate(index, now, running.parts, reports, losses)
+            for row in np.flatnonzero(ran):
+                reports[row].add(iterate, row)
+            yield iterate
+        state = running.whole()
+        standing = Standing.at_start(len(contents))
+
+
+class _Teller:
+    """Makes of the loop's state what callers may know.
+
+    Args:
+      plans: the schedule.
+      finished: makes of the pictures what the user sees.
+    """
+
+    def __init__(self, plans: Sequence[ScalePlan], finished: Callable[[tf.Tensor], np.ndarray]):
+        self._plans, self._finished = plans, finished
+        self.forget()
+
+    def forget(self) -> None:
+        """Lets go of the latest state, which is as large as a checkpoint."""
+        self._latest: Callable[[], Checkpoint] | None = None
+        self._parts: Sequence[Part] = ()
+
+    def iterate(
+        self,
+        index: int,
+        standing: Standing,
+        parts: Sequence[Part],
+        reports: list[Report],
+        losses: dict[str, np.ndarray] | None = None,
+    ) -> Iterate:
+        """Where the loop is, at the scale of this index."""
+
+        def checkpoint() -> Checkpoint:
+            if self._latest is not checkpoint:
+                raise InputError(
+                    "only the latest iterate has a checkpoint; ask for it before the next step"
+                )
+            return Checkpoint(index, standing, join_rows(self._parts), reports)
+
+        self._latest, self._parts = checkpoint, parts
+        images = [(rows, state.image) for rows, state in parts]  # all that earlier iterates keep
+        return Iterate(
+            scale=index,
+            scales=len(self._plans),
+            size=self._plans[index].size,
+            step=standing.step,
+            steps=self._plans[index].steps,
+            losses=standing.best if losses is None else losses,
+            best=standing.best,
+            stopped=standing.stopped,
+            seconds=standing.seconds,
+            image=lambda: self._finished(join_rows(images)),
+            reports=reports,
+            checkpoint=checkpoint,
+        )
+
+
+def _targets(
+    photos: tf.Tensor,
+    blends: Sequence[Sequence[Style]],
+    final: Size,
+    settings: Settings,
+    objective: Objective,
+    cache: TargetCache,
+    side: int | None,
+) -> tuple[tuple[int, ...], Targets]:
+    """What the pictures of a batch are optimised towards at the size of `photos`, and at which
+    octaves, by number.
+    """
+    height, width = photos.shape.as_list()[1:3]
+    octaves = octaves_in_use((height, width), settings.octaves, objective.least_side)
+    found = [
+        style_targets(blend, (height, width), final, settings, objective, cache) for blend in blends
+    ]
+    used, style, weights = [], [], []
+    for octave, each in zip(octaves, zip(*found, strict=True), strict=True):
+        if any(target.weight for target in each):
+            used.append(octave)
+            layers = each[0].grams
+            style.append({k: tf.concat([target.grams[k] for target in each], 0) for k in layers})
+            weights.append(tf.constant([target.weight for target in each], tf.float32))
+    content = content_targets(photos, objective, side)
+    return tuple(used), Targets(content, tuple(style), tuple(weights))
+
+
+def _optimise(
+    step: Callable,
+    running: RunningRows,
+    standing: Standing,
+    plan: ScalePlan,
+    knobs: Knobs,
+    settings: Settings,
+) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, Standing]]:
+    """One scale, from where it stands, until all images have stopped.
+
+    Yields:
+      Per step the losses of its trial, which images it was of, [B] bool, and where that has led.
+    """
+    running.set_aside(~standing.active)
+    while not standing.finished:
+        weights = (knobs.content_weight, knobs.style_weight * plan.weight, knobs.tv_weight)
+        if standing.weights not in (None, weights):
+            running.begin_anew(~standing.active)
+            standing = standing.under_other_weights()
+            running.set_aside(~standing.active)
+        standing = standing._replace(weights=weights)
+        started = time.perf_counter()
+        ran = standing.active
+        found, rejections = running.advance(step, LossWeights(*map(tf.constant, weights)))
+        # Those who have stopped are told of by their best.
+        losses = {n: np.where(ran, v, standing.best.get(n, v)) for n, v in found.items()}
+        standing = standing.after(
+            losses,
+            rejections,
+            time.perf_counter() - started,
+            last=standing.step + 1 >= plan.steps,
+            settings=settings,
+        )
+        yield losses, ran, standing
+        if not standing.finished:
+            running.set_aside(~standing.active)
+
+
+def _checked(
+    checkpoint: Checkpoint, plans: Sequence[ScalePlan], optimizer: LBFGS | Adam, count: int
+) -> Checkpoint:
+    """The checkpoint, with reports of its own, which grow.
+
+    Raises:
+      InputError: it is of other images, sizes or settings.
+    """
+    here = checkpoint.scale < len(plans) and (count, *plans[checkpoint.scale].size, 3)
+    if tuple(checkpoint.state.image.shape) != here or not optimizer.fits(checkpoint.state):
+        raise InputError("the checkpoint is of other images or settings; go on without it")
+    return checkpoint._replace(reports=copy.deepcopy(checkpoint.reports))
+
+
+@functools.lru_cache(maxsize=16)
+def _step(
+    objective: Objective, optimizer: LBFGS | Adam, octaves: tuple[int, ...], side: int | None
+) -> Callable:
+    """The step (state, targets, weights) -> (state, losses), for images of any size.
+
+    One compiled function; or, in tiles, several that Python calls for each.
+    """
+
+    def step(state: State, targets: Targets, weights: LossWeights):
+        total, terms, gradient = evaluate(objective, octaves, state.trial, targets, weights)
+        return optimizer.update(state, total, gradient), {"total": total, **terms}
+
+    if side is None:
+        return objective.compile(step)
+    update = objective.compile(optimizer.update)
+
+    def tiled_step(state: State, targets: Targets, weights: LossWeights):
+        total, terms, gradient = evaluate_tiled(
+            objective, octaves, state.trial, targets, weights, side
+        )
+        if isinstance(state, AdamState):
+            new = update_in_strips(update, state, total, gradient)
+        else:
+            gradient = tf.constant(gradient)  # and NumPy's is gone
+            new = update(state, total, gradient)
+        return new, {"total": total, **terms}
+
+    return tiled_step
+
+
+def _objective(settings: Settings, model: keras.Model | None, eager: bool) -> Objective:
+    precision = resolve_precision(settings.precision)
+    network = ""
+    if model is None:
+        layers = (*settings.content_layers, *settings.style_layers)
+        model = vgg19(
+            layers, weights=settings.weights, pooling=settings.pooling, precision=precision
+        )
+        sha256 = load_weights(settings.weights).sha256
+        network = f"vgg19 {sha256} {settings.pooling} {precision}"
+    return Objective.of(settings, model, precision, eager, network)
+
+
+def _recolored(
+    contents: np.ndarray, blends: list[list[Style]], color: str
+) -> tuple[np.ndarray, list[list[Style]]]:
+    """Photos and paintings as the optimisation sees them."""
+    recolor = {"match": colors.match_colors, "content": colors.match_luminance}.get(color)
+    if recolor is None:
+        return contents, blends
+    blends = [
+        [Style(recolor(style.image, photo), style.weight) for style in blend]
+        for blend, photo in zip(blends, contents, strict=True)
+    ]
+    return (colors.luminance(contents) if color == "content" else contents), blends
+
+
+def _finished(pictures: tf.Tensor, contents: np.ndarray, color: str) -> np.ndarray:
+    """Pictures as the user sees them."""
+    if color != "content":
+        return pictures.numpy()
+    photos = resampling.resize(tf.constant(contents), tuple(pictures.shape[1:3]))
+    return colors.keep_colors(pictures.numpy(), photos.numpy())

@@ -1,0 +1,1 @@
+"""Ways of making pictures, behind one interface."""

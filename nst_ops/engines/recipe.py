@@ -1,0 +1,65 @@
+"""What made a picture, beside its photo and paintings: all that takes effect, and only that.
+
+Finished pictures are recognised by a hash of it, so a collection is made anew exactly where
+something that shows has changed.
+"""
+
+from typing import Any
+
+from nst_ops.coarse_to_fine.schedule import Size, schedule
+from nst_ops.settings import Settings
+
+# Raise it when the method changes pictures: everything is then made anew on the next run.
+METHOD = 3
+
+# What holds where a recipe does not name a setting. Never change an entry, whatever becomes of a
+# setting's default: finished pictures were made by these. A new setting gets the value at which it
+# leaves pictures as they were before it came.
+_UNNAMED: dict[str, Any] = {
+    "octaves": [1.0, 1.0, 1.0],
+    "style_scales": [{"ratio": 1.0, "size": None, "weight": 1.0}],
+    "content_weight": 5e3,
+    "style_weight": 3e-2,
+    "tv_weight": 10.0,
+    "content_layers": {"block4_conv2": 1.0},
+    "style_layers": {f"block{block}_conv1": 1.0 for block in range(1, 6)},
+    "pooling": "max",
+    "optimizer": "lbfgs",
+    "learning_rate": 0.02,
+    "tolerance": 1e-3,
+    "patience": 5,
+    "init": "content",
+    "color": "style",
+    "seed": 0,
+    "precision": "auto",
+}
+# These show in the schedule of scales; and weights are known by their bytes, not their name.
+_ELSEWHERE = {"size", "enlarge", "scales", "steps", "weights"}
+
+
+def recipe(settings: Settings, size: Size) -> dict[str, Any]:
+    """As plain values.
+
+    Args:
+      size: of the result.
+    """
+    named = Settings.model_fields.keys() - _ELSEWHERE - _without_effect(settings)
+    values = settings.model_dump(mode="json", include=named)
+    if settings.init_file:
+        values["init"] = "file"  # whose bytes are hashed beside this
+    return {
+        "engine": "optimizer",
+        "method": METHOD,
+        "scales": [[*plan.size, plan.steps, plan.weight] for plan in schedule(size, settings)],
+        **{name: value for name, value in values.items() if value != _UNNAMED[name]},
+    }
+
+
+def _without_effect(settings: Settings) -> set[str]:
+    """Settings that other settings leave without any."""
+    found = set()
+    if settings.optimizer != "adam":
+        found.add("learning_rate")
+    if settings.init not in ("noise", "style"):
+        found.add("seed")
+    return found

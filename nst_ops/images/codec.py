@@ -1,0 +1,423 @@
+"""Image files: bytes in, pixels out, and back, with colour management and provenance.
+
+THE image convention: float32 [H, W, 3] (batches [B, H, W, 3]), sRGB, in [0, 1]. Everything a file
+may hold beside that (profiles, orientation, alpha, palettes, 16 bits, inks) is dealt with here, in
+`samples` and nowhere else.
+"""
+
+import functools
+import io
+import json
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
+
+from nst_ops import __version__
+from nst_ops.coarse_to_fine.schedule import Size, fit
+from nst_ops.errors import InputError
+from nst_ops.images.samples import read_samples
+
+FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
+READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+# px; what the others can hold does not fit into any memory.
+LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
+MAX_PIXELS = 200_000_000
+SOFTWARE = f"nst {__version__}"
+
+# What sets a picture upright, by its EXIF orientation; from 5 on it lies on its side.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow's own limit is a global, below what a user may allow and not always asked before pixels are
+# decoded; here `max_pixels` decides.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class Picture(NamedTuple):
+    """Decoded: pixels [H, W, 3] float32 sRGB in [0, 1], and alpha [H, W] float32 in [0, 1] or None
+    if opaque.
+
+    The pixels are not multiplied by alpha. Where it is 0 they are white, so that hidden colours do
+    not show.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+
+    def on_white(self) -> np.ndarray:
+        """The picture as it looks on a white page, [H, W, 3]."""
+        if self.alpha is None:
+            return self.pixels
+        return _blend_with_white(self.pixels, self.alpha[..., None])
+
+
+class Header(NamedTuple):
+    """What a file says of itself before its pixels are read."""
+
+    size: Size  # after EXIF orientation
+    format: str  # Pillow's name
+    provenance: Mapping[str, Any] | None  # ours, if we wrote the file
+
+    def decoded_pixels(self, long_side: int) -> int:
+        """How many are decoded for a picture of this long side: all, but of a JPEG a half, quarter
+        or eighth of each side, as long as that is twice what is wanted.
+        """
+        height, width = self.size
+        if self.format not in ("JPEG", "MPO"):
+            return height * width
+        wanted = fit(self.size, long_side)
+        spare = min(height // (2 * wanted[0]), width // (2 * wanted[1]))
+        factor = next(factor for factor in (8, 4, 2, 1) if spare >= factor or factor == 1)
+        return -(-height // factor) * -(-width // factor)
+
+
+def probe(data: bytes, *, path: str = "<bytes>", max_pixels: int = MAX_PIXELS) -> Header:
+    """Reads a file's header only.
+
+    Raises:
+      InputError: not an image of a readable format, or more than `max_pixels`.
+    """
+    with _opened(data, path, max_pixels) as image:
+        tags = _tags(image, data)
+        size = _upright_size(image, _orientation(image, tags))
+        return Header(size, str(image.format), _provenance(tags))
+
+
+def decode(
+    data: bytes,
+    *,
+    path: str = "<bytes>",
+    max_pixels: int = MAX_PIXELS,
+    long_side: int | None = None,
+    enlarge: bool = False,
+) -> Picture:
+    """Decodes PNG, JPEG, WebP, TIFF, BMP or a GIF's first frame.
+
+    EXIF orientation is applied and an ICC profile or a PNG's gamma converted to sRGB. Grey,
+    palette, CMYK, 16-bit grey and alpha are understood; 16-bit colour is read at 8 bits, all that
+    Pillow gives.
+
+    Args:
+      data: the file's bytes.
+      path: its name, for errors.
+      max_pixels: checked on the header, before anything is decoded.
+      long_side: as for `shrink`, but in a fraction of the memory: colour by colour, and of a JPEG
+        no more is decoded than twice what is wanted. None: the picture as it is.
+      enlarge: as for `shrink`.
+
+    Raises:
+      InputError: the file is empty, damaged, truncated, too large or of another kind.
+    """
+    with _opened(data, path, max_pixels) as image:
+        try:
+            orientation = _orientation(image, _tags(image, data))
+            own = _upright_size(image, orientation)
+            size = own if long_side is None else fit(own, long_side, enlarge=enlarge)
+            height, width = size if orientation < 5 else size[::-1]
+            image.draft(None, (2 * width, 2 * height))  # of a JPEG, by halves
+            samples = read_samples(image, _UPRIGHT.get(orientation), path)
+            alpha = samples.alpha
+            if alpha is not None and alpha.min() == 1.0:
+                alpha = None
+            return _resized(samples.planes(), alpha, size)
+        except InputError:
+            raise
+        except (
+            Exception
+        ) as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error, ...
+            raise InputError(
+                f"damaged or truncated {image.format or 'image'} ({type(error).__name__}: "
+                f"{error}); "
+                "export or download it again",
+                path=path,
+            ) from error
+
+
+def encode(
+    pixels: np.ndarray,
+    format: str = "png",
+    *,
+    quality: int = 92,
+    alpha: np.ndarray | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Encodes a picture as an sRGB-tagged file; the same picture gives the same bytes.
+
+    Args:
+      pixels: [H, W, 3] in [0, 1]; rounded to 8 bits, once.
+      format: `png`, `jpeg`, `webp` or `tiff`.
+      quality: 1 to 100, of `jpeg` and `webp`; 100 makes WebP lossless.
+      alpha: [H, W] in [0, 1], of which the pixels are independent, as in `Picture`; JPEG, which has
+        none, shows the picture on white.
+      provenance: JSON-able, embedded as EXIF ImageDescription and read back by `probe`; EXIF
+        Software is ours.
+    """
+    if format not in FORMATS:
+        raise InputError(f"format: {format!r} is unknown; use {', '.join(FORMATS)}")
+    check_format(pixels.shape[:2], format)
+    if alpha is not None and format == "jpeg":
+        pixels, alpha = _blend_with_white(pixels, np.clip(alpha, 0.0, 1.0)[..., None]), None
+    levels = np.round(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
+    if alpha is not None:
+        levels = np.concatenate(
+            [levels, np.round(np.clip(alpha, 0, 1) * 255).astype(np.uint8)[..., None]], axis=-1
+        )
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = SOFTWARE
+    if provenance is not None:
+        exif[ExifTags.Base.ImageDescription] = json.dumps(
+            provenance, sort_keys=True
+        )  # ASCII, as EXIF asks
+    options: dict[str, Any] = {
+        "png": {"compress_level": 6},
+        "jpeg": {"quality": quality, "subsampling": 0 if quality >= 90 else 2},
+        "webp": {"quality": quality, "lossless": quality == 100, "method": 4},
+        "tiff": {"compression": "tiff_adobe_deflate"},
+    }[format]
+    image = Image.fromarray(levels)
+
+    def save(**more: Any) -> bytes:
+        file = io.BytesIO()
+        image.save(file, format, exif=exif, icc_profile=_srgb_profile(), **options, **more)
+        return file.getvalue()
+
+    data = save()
+    # Pillow optimises a JPEG only if it fits into a buffer of a byte a pixel, and fails if not.
+    if format == "jpeg" and len(data) < max(ImageFile.MAXBLOCK, levels.shape[0] * levels.shape[1]):
+        data = save(optimize=True)
+    return data
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether a file that `encode` wrote can be decoded to its end.
+
+    A changed byte is always found in a PNG, which has checksums of all that it holds, and in a
+    TIFF's pixels. JPEG and WebP have none: they are decoded, which finds what is cut and what makes
+    no sense to the decoder, such as a JPEG with a hole. Most changes of a single byte, and a hole
+    in a WebP, only change what is seen, and those are not found; neither are changes of a profile
+    or of EXIF in any format but PNG.
+    """
+    try:
+        if data[:4] == b"\x89PNG":
+            return _is_whole_png(data)
+        if data[:2] == b"\xff\xd8":
+            return data.endswith(b"\xff\xd9") and _can_be_decoded(data)
+        if data[:4] == b"RIFF":
+            whole = len(data) == 8 + int.from_bytes(data[4:8], "little")
+            return whole and _can_be_decoded(data)
+        return _is_whole_tiff(data)
+    except Exception:  # decoders raise of all kinds
+        return False
+
+
+def _can_be_decoded(data: bytes) -> bool:
+    """True; else it raises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata; pixels decide
+        with Image.open(io.BytesIO(data), formats=READABLE) as image:
+            image.load()
+    return True
+
+
+def _is_whole_png(data: bytes) -> bool:
+    view, kind, at = memoryview(data), b"", 8
+    seen = set()
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(view[at : at + 4])
+        kind = bytes(view[at + 4 : at + 8])
+        if zlib.crc32(view[at + 4 : end]).to_bytes(4) != view[end : end + 4]:
+            return False
+        seen.add(kind)
+        at = end + 4
+    return at == len(data) and kind == b"IEND" and seen >= {b"IHDR", b"IDAT"}
+
+
+def _is_whole_tiff(data: bytes) -> bool:
+    """Strips are unpacked here: libtiff tells standard error of damage, and misses some."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tags beyond the end: they are missed below
+        tags = Image.open(io.BytesIO(data), formats=("TIFF",)).tag_v2
+    if ExifTags.Base.InterColorProfile not in tags:
+        return False
+    names = (ExifTags.Base.StripOffsets, ExifTags.Base.StripByteCounts)
+    strips = zip(*(tags[name] for name in names), strict=True)
+    lengths = [_inflated_length(data[start : start + length]) for start, length in strips]
+    row = tags[ExifTags.Base.ImageWidth] * tags[ExifTags.Base.SamplesPerPixel]
+    return sum(lengths) == row * tags[ExifTags.Base.ImageLength]
+
+
+def _inflated_length(data: bytes) -> int:
+    """Of what zlib packed; raises zlib.error if it is damaged or cut."""
+    packed, length = zlib.decompressobj(), 0
+    while not packed.eof:
+        part = packed.decompress(data, 1 << 20)  # however much it would be
+        data = packed.unconsumed_tail
+        if not part:
+            raise zlib.error("cut")
+        length += len(part)
+    return length
+
+
+def check_format(size: Size, format: str) -> None:
+    """Whether the format can hold a picture of this size.
+
+    Raises:
+      InputError: it cannot.
+    """
+    longest = LONGEST_SIDE.get(format)
+    if longest is not None and max(size) > longest:
+        raise InputError(
+            f"{size[0]}x{size[1]} px is more than {format} can hold, sides of {longest} px; use "
+            "`format: png` or `tiff`, or a smaller size"
+        )
+
+
+def shrink(picture: Picture, long_side: int, *, enlarge: bool = False) -> Picture:
+    """The picture at most `long_side` px long (exactly, if `enlarge`), aspect kept; Lanczos,
+    antialiased.
+    """
+    size = fit(picture.pixels.shape[:2], long_side, enlarge=enlarge)
+    if size == picture.pixels.shape[:2]:
+        return picture
+    return _resized(iter(np.moveaxis(picture.pixels, -1, 0)), picture.alpha, size)
+
+
+def _resized(planes: Iterator[np.ndarray], alpha: np.ndarray | None, size: Size) -> Picture:
+    """A picture of its planes, red, green and blue or a grey one, as they are needed.
+
+    What is transparent must not bleed into its neighbours, so colours are resized as they look on
+    white, which weighs them by alpha, and made independent of it again.
+    """
+    resized_alpha = None if alpha is None else _resize_plane(alpha, size)
+    resized = []
+    for plane in planes:
+        if alpha is None or resized_alpha is None:
+            resized.append(_resize_plane(plane, size))
+        elif plane.shape == size:
+            resized.append(np.where(alpha > 0.0, plane, np.float32(1.0)))
+        else:
+            blended = _resize_plane(_blend_with_white(plane, alpha), size)
+            resized.append(_unblend_from_white(blended, resized_alpha))
+    pixels = np.empty((*size, 3), np.float32)
+    for channel in range(3):
+        pixels[..., channel] = resized[channel % len(resized)]
+    return Picture(pixels, resized_alpha)
+
+
+def _resize_plane(plane: np.ndarray, size: Size) -> np.ndarray:
+    if plane.shape == size:
+        return plane
+    image = Image.fromarray(np.ascontiguousarray(plane, np.float32))  # mode F
+    height, width = size
+    return np.clip(np.asarray(image.resize((width, height), Image.Resampling.LANCZOS)), 0.0, 1.0)
+
+
+def _blend_with_white(colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    return 1.0 - alpha * (1.0 - colors)
+
+
+def _unblend_from_white(blended: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    # What rounds to an alpha of 0 has no colour that could be told.
+    visible = alpha > 0.5 / 255.0
+    darkness = np.where(visible, (1.0 - blended) / np.where(visible, alpha, 1.0), 0.0)
+    return np.clip(1.0 - darkness, 0.0, 1.0).astype(np.float32)
+
+
+@contextmanager
+def _opened(data: bytes, path: str, max_pixels: int) -> Iterator[Image.Image]:
+    if not data:
+        raise InputError("the file is empty", path=path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata; pixels decide
+            image = Image.open(io.BytesIO(data), formats=READABLE)
+    except UnidentifiedImageError as error:
+        page = data.lstrip()[:1] == b"<"
+        hint = "it looks like a web page" if page else f"it begins with {data[:8]!r}"
+        raise InputError(
+            f"not a PNG, JPEG, WebP, TIFF, BMP or GIF image ({hint}); convert it to one of these",
+            path=path,
+        ) from error
+    except Exception as error:
+        raise InputError(
+            f"damaged header ({type(error).__name__}: {error}); export it again", path=path
+        ) from error
+    with image:
+        width, height = image.size
+        if not width * height:
+            raise InputError("has no pixels; export it again", path=path)
+        if width * height > max_pixels:
+            raise InputError(
+                f"{height}x{width} px is more than max_pixels = {max_pixels}; raise the setting "
+                "or shrink the image",
+                path=path,
+            )
+        yield image
+
+
+def _tags(image: Image.Image, data: bytes) -> dict[int, Any]:
+    """EXIF's orientation, software and description, as far as they can be read: damaged EXIF does
+    not keep the pixels from being seen. No pixels are decoded.
+    """
+    try:
+        if image.format == "PNG" and (late := _png_chunk(data, b"eXIf")):
+            image.info.setdefault("exif", b"Exif\0\0" + late)
+        # Not PNG's own method, which decodes the picture to see whether EXIF comes behind it.
+        exif = Image.Image.getexif(image)
+        names = (ExifTags.Base.Orientation, ExifTags.Base.Software, ExifTags.Base.ImageDescription)
+        return {name: exif[name] for name in names if name in exif}
+    except Exception:
+        return {}
+
+
+def _png_chunk(data: bytes, kind: bytes) -> bytes:
+    at = 8
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4])
+        if data[at + 4 : at + 8] == kind:
+            return data[at + 8 : at + 8 + length]
+        at += 12 + length
+    return b""
+
+
+def _orientation(image: Image.Image, tags: Mapping[int, Any]) -> int:
+    if image.format == "TIFF":
+        return 1  # Pillow sets these upright itself
+    found = tags.get(ExifTags.Base.Orientation)
+    return found if isinstance(found, int) and found in _UPRIGHT else 1
+
+
+def _upright_size(image: Image.Image, orientation: int) -> Size:
+    width, height = image.size
+    return (width, height) if orientation >= 5 else (height, width)
+
+
+@functools.cache
+def _srgb_profile() -> bytes:
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[24:36] = np.array(
+        [2000, 1, 1, 0, 0, 0], ">u2"
+    ).tobytes()  # its date of creation: now, but for this
+    return bytes(profile)
+
+
+def _provenance(tags: Mapping[int, Any]) -> Mapping[str, Any] | None:
+    if not str(tags.get(ExifTags.Base.Software, "")).startswith("nst "):
+        return None
+    try:
+        found = json.loads(tags.get(ExifTags.Base.ImageDescription, ""))
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

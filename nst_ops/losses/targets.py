@@ -1,0 +1,217 @@
+"""What pictures are optimised towards, computed once: features of photos, and Gram matrices of
+paintings, cached.
+"""
+
+import functools
+import hashlib
+import itertools
+import json
+import os
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from nst_ops import archives
+from nst_ops.atomic import replacing
+from nst_ops.coarse_to_fine.schedule import Size, first_octave, octaves_in_use, style_size
+from nst_ops.errors import InputError
+from nst_ops.images import resampling
+from nst_ops.images.inputs import Style
+from nst_ops.losses.gram import gram_matrix
+from nst_ops.losses.objective import Objective, extractor
+from nst_ops.losses.tile_grid import PAINTING_TILE, side_for
+from nst_ops.losses.tiled import tiled_content, tiled_grams
+from nst_ops.settings import Settings
+
+Grams = dict[str, tf.Tensor]  # {layer: [1, C, C]}
+
+# Of what is in the files; raise it when the same painting gives other Gram matrices.
+_FORMAT = 2
+
+
+class StyleTarget(NamedTuple):
+    """Of one picture at one octave: mean Gram matrices, and what the octave counts for; 0 where no
+    painting is large enough for it.
+    """
+
+    grams: Grams
+    weight: float
+
+
+class TargetCache:
+    """Gram matrices of paintings, in memory and, if wanted, on disk.
+
+    Safe between threads, and between processes and users that share the folder: files are named by
+    all that their content depends on, appear whole, and carry a checksum.
+
+    Args:
+      max_bytes: of all tensors kept in memory, least recently used out first. One painting at one
+        resolution takes 2.4 MB an octave with default layers.
+      folder: where to keep them too; None: in memory only.
+    """
+
+    def __init__(self, max_bytes: int = 512 * 2**20, folder: str | None = None):
+        self.max_bytes = max_bytes
+        self.folder = folder
+        self.bytes = 0
+        self._entries: OrderedDict[Hashable, tuple[Grams, ...]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(
+        self, key: Hashable, compute: Callable[[], tuple[Grams, ...]], name: str | None = None
+    ) -> tuple[Grams, ...]:
+        """The entry, computed if it is not there.
+
+        Args:
+          key: in memory.
+          name: of its file; None: it is not kept on disk.
+        """
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                return self._entries[key]
+        # Outside the lock: it takes seconds, and doing it twice does no harm.
+        path = os.path.join(self.folder, f"{name}.npz") if self.folder and name else None
+        octaves = _load(path) if path else None
+        if octaves is None:
+            octaves = compute()
+            if path:
+                _save(path, octaves)
+        with self._lock:
+            if key not in self._entries:
+                self._entries[key] = octaves
+                self.bytes += _bytes(octaves)
+            while self.bytes > self.max_bytes and len(self._entries) > 1:
+                self.bytes -= _bytes(self._entries.popitem(last=False)[1])
+        return octaves
+
+
+def _load(path: str) -> tuple[Grams, ...] | None:
+    try:
+        with open(path, "rb") as file, archives.opened(file, "targets", _FORMAT) as (facts, arrays):
+            if facts["name"] != os.path.basename(path):
+                raise InputError(f"it is {facts['name']}, under another name")
+            octaves: list[Grams] = [{} for _ in range(facts["octaves"])]
+            for name in arrays:
+                if name != "header":
+                    octave, layer = name.split("/", 1)
+                    octaves[int(octave)][layer] = tf.constant(arrays[name])
+            return tuple(octaves)
+    except FileNotFoundError:
+        return None
+    except (OSError, InputError) as error:
+        warnings.warn(f"{path}: ignored: {error}; it is made again", stacklevel=3)
+        return None
+
+
+def _save(path: str, octaves: tuple[Grams, ...]) -> None:
+    arrays = {
+        f"{octave}/{layer}": gram.numpy()
+        for octave, grams in enumerate(octaves)
+        for layer, gram in grams.items()
+    }
+    try:
+        with replacing(path, sync=False) as file:
+            facts = {"octaves": len(octaves), "name": os.path.basename(path)}
+            archives.write(file, "targets", _FORMAT, facts, arrays)
+    except OSError as error:
+        # A cache that cannot be written costs time, not the picture.
+        warnings.warn(f"{path}: target not cached: {error}", stacklevel=3)
+
+
+def _bytes(octaves: tuple[Grams, ...]) -> int:
+    return sum(4 * gram.shape.num_elements() for grams in octaves for gram in grams.values())
+
+
+def content_targets(
+    photos: tf.Tensor, objective: Objective, side: int | None = None
+) -> dict[str, tf.Tensor]:
+    """Content features of photos [B, H, W, 3]: {layer: [B, h, w, C]}, in tiles of `side` px if
+    given.
+    """
+    if side is not None:
+        return dict(tiled_content(objective, photos, side))
+    return extractor(objective, tuple(layer for layer, _ in objective.content_layers))(photos)
+
+
+def style_targets(
+    styles: Sequence[Style],
+    picture: Size,
+    final: Size,
+    settings: Settings,
+    objective: Objective,
+    cache: TargetCache,
+) -> tuple[StyleTarget, ...]:
+    """The mean Gram matrices of a blend of paintings at several resolutions, per octave of the
+    picture.
+
+    A Gram loss is quadratic, so the weighted sum of losses against several targets is the loss
+    against their weighted mean plus a constant, which is left out. At an octave, only paintings
+    whose own octave is large enough for the network count.
+
+    Args:
+      picture: size of the picture at this scale.
+      final: size of the result, which `style_scales` in px refer to.
+      objective: the network; part of the cache's key.
+
+    Returns:
+      One for each of `octaves_in_use` at this size, finest first.
+
+    Raises:
+      InputError: a painting is too small for the network.
+    """
+    least, first = objective.least_side, first_octave(settings.octaves)
+    octaves = octaves_in_use(picture, settings.octaves, least)
+    sums: dict[int, Grams] = {octave: {} for octave in octaves}
+    totals = dict.fromkeys(octaves, 0.0)
+    for style, scale in itertools.product(styles, settings.style_scales):
+        size = style_size(style.image.shape[:2], scale, picture, final, first, least)
+        own = octaves_in_use(size, settings.octaves[: max(octaves) + 1], least)
+        compute = functools.partial(_grams, style.image, size, own, objective)
+        key = (objective, style.digest, size, own)
+        share = style.weight * scale.weight
+        for octave, grams in zip(own, cache.get(key, compute, _file_name(*key)), strict=True):
+            totals[octave] += share
+            for layer, gram in grams.items():
+                sums[octave][layer] = sums[octave].get(layer, 0.0) + share * gram
+    # Every painting has the first octave; its matrices show the shapes of those that none has.
+    blank = {layer: tf.zeros_like(gram) for layer, gram in sums[octaves[0]].items()}
+    return tuple(
+        StyleTarget(
+            {layer: gram / totals[octave] for layer, gram in sums[octave].items()} or blank,
+            settings.octaves[octave] if totals[octave] else 0.0,
+        )
+        for octave in octaves
+    )
+
+
+def _grams(
+    image: np.ndarray, size: Size, octaves: Sequence[int], objective: Objective
+) -> tuple[Grams, ...]:
+    """Of a painting resized to `size`, per octave."""
+    resized = tf.clip_by_value(resampling.resize(tf.convert_to_tensor(image)[None], size), 0.0, 1.0)
+    levels = resampling.octaves(resized, max(octaves) + 1)
+    return tuple(_level_grams(objective, levels[octave]) for octave in octaves)
+
+
+def _level_grams(objective: Objective, images: tf.Tensor) -> Grams:
+    height, width = images.shape.as_list()[1:3]
+    side = side_for((height, width), PAINTING_TILE)
+    if side is not None and objective.tileable:
+        return dict(tiled_grams(objective, images, side))
+    layers = tuple(layer for layer, _ in objective.style_layers)
+    return {layer: gram_matrix(f) for layer, f in extractor(objective, layers)(images).items()}
+
+
+def _file_name(objective: Objective, digest: str, size: Size, octaves: Sequence[int]) -> str | None:
+    """Of all that Gram matrices depend on; None for a network that is not known by name."""
+    if not objective.network:
+        return None
+    layers = sorted(layer for layer, _ in objective.style_layers)
+    text = json.dumps([_FORMAT, objective.network, digest, size, list(octaves), layers])
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,247 @@
+"""Exact tiling: loss and gradient of pictures whose activations do not fit into memory.
+
+A Gram loss sees the whole picture, so tiles cannot be optimised one by one. Two passes can (Galerne
+et al. 2024): the first sums the tiles' Gram matrices up, which gives the loss and its gradient with
+respect to the Gram matrices; the second pushes that gradient back through each tile. Picture,
+optimiser and content features are held whole, activations only for one tile.
+
+A tile is computed with a margin as wide as the network sees and begins at a multiple of its
+strides, so its inner features are exactly those of the whole picture; only they are counted, and
+what flows back into the margin is added to the neighbours.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from nst_ops.coarse_to_fine.schedule import Size
+from nst_ops.images import resampling
+from nst_ops.losses.gram import gram_sum
+from nst_ops.losses.objective import Objective, extractor
+from nst_ops.losses.terms import (
+    Features,
+    LossWeights,
+    Targets,
+    style_loss,
+    variation_sum,
+    weighted_total,
+)
+from nst_ops.losses.tile_grid import Tile
+
+_STRIP = 256  # rows of an octave whose gradient flows back at once
+
+
+def evaluate_tiled(
+    objective: Objective,
+    octaves: Sequence[int],
+    images: tf.Tensor,
+    targets: Targets,
+    weights: LossWeights,
+    side: int,
+) -> tuple[tf.Tensor, dict[str, tf.Tensor], np.ndarray]:
+    """`objective.evaluate`, to float tolerance, in the memory of a tile of `side` px.
+
+    The gradient is NumPy's, which can be added to in place: at this point a large picture has the
+    most in memory.
+    """
+    levels = [images, *_coarser_octaves(objective, max(octaves) + 1)(images)]
+    grams = tuple(tiled_grams(objective, levels[octave], side) for octave in octaves)
+    style, pulls = _style_gradient(objective)(
+        grams, targets.style, targets.octave_weights, weights.style
+    )
+    pull_of = dict(zip(octaves, pulls, strict=True))
+    shares = _content_shares(objective, targets.content)
+    gradients = [np.zeros(level.shape, np.float32) for level in levels]
+    content, tv = 0.0, 0.0
+    height, width = _size(images)
+    per_pixel = tf.constant(1.0 / ((height - 1) * (width - 1)), tf.float32)
+    for octave in sorted({0, *octaves}):
+        full, level = octave == 0, levels[octave]
+        pull = {
+            layer: matrix / _positions(objective, level, layer)
+            for layer, matrix in pull_of.get(octave, {}).items()
+        }
+        for tile in objective.tiles(_size(level), side):
+            goals = {
+                layer: features[:, *tile.positions(objective.stride(layer))]
+                for layer, features in targets.content.items()
+            }
+            part, content_part, tv_part = _tile_gradient(objective, full)(
+                _cut(tile, level),
+                tf.constant(tile.inner),
+                pull,
+                goals if full else {},
+                shares if full else {},
+                weights,
+                per_pixel,
+            )
+            gradients[octave][:, tile.rows, tile.columns] += part.numpy()
+            content, tv = content + content_part, tv + tv_part
+    for finer, coarser in reversed(list(itertools.pairwise(gradients))):
+        _flow_back(objective, coarser, finer)
+    total, terms = weighted_total(
+        weights, content=tf.constant(content), style=style, tv=tf.constant(tv)
+    )
+    # Without a mask, which would be a quarter as large as the gradient.
+    finite = np.isfinite(gradients[0].sum(axis=(1, 2, 3), dtype=np.float64))
+    return tf.where(finite, total, float("nan")), terms, gradients[0]
+
+
+def tiled_grams(objective: Objective, images: tf.Tensor, side: int) -> Features:
+    """Gram matrices {layer: [B, C, C]} of the style layers of whole images."""
+    sums: dict[str, tf.Tensor] = {}
+    for tile in objective.tiles(_size(images), side):
+        patch = _tile_grams(objective)(_cut(tile, images), tf.constant(tile.inner))
+        sums = {layer: gram + sums.get(layer, 0.0) for layer, gram in patch.items()}
+    return {layer: gram / _positions(objective, images, layer) for layer, gram in sums.items()}
+
+
+def tiled_content(objective: Objective, images: tf.Tensor, side: int) -> Features:
+    """Features {layer: [B, h, w, C]} of the content layers of whole images."""
+    layers = tuple(layer for layer, _ in objective.content_layers)
+    whole: dict[str, np.ndarray] = {}
+    for tile in objective.tiles(_size(images), side):
+        features = extractor(objective, layers)(_cut(tile, images))
+        for layer in layers:
+            stride = objective.stride(layer)
+            inner = _inner(features[layer], tile.inner, stride)
+            if layer not in whole:
+                height, width = (length // stride for length in _size(images))
+                shape = (images.shape[0], height, width, inner.shape[-1])
+                whole[layer] = np.empty(shape, inner.dtype.as_numpy_dtype)
+            whole[layer][:, *tile.positions(stride)] = inner.numpy()
+    return {layer: tf.constant(features) for layer, features in whole.items()}
+
+
+def _cut(tile: Tile, images: tf.Tensor) -> tf.Tensor:
+    return images[:, tile.rows, tile.columns]
+
+
+def _size(images: tf.Tensor) -> Size:
+    height, width = images.shape.as_list()[1:3]
+    return height, width
+
+
+def _positions(objective: Objective, images: tf.Tensor, layer: str) -> float:
+    height, width = (length // objective.stride(layer) for length in _size(images))
+    return float(height * width)
+
+
+def _inner(features: tf.Tensor, inner: tf.Tensor | tuple, stride: int) -> tf.Tensor:
+    top, bottom, left, right = (inner[side] // stride for side in range(4))
+    return features[:, top:bottom, left:right]
+
+
+def _content_shares(objective: Objective, targets: Features) -> dict[str, tf.Tensor]:
+    """What a squared difference at one position of a layer adds to the content loss, [B]."""
+    total = sum(weight for _, weight in objective.content_layers)
+    shares = {}
+    for layer, weight in objective.content_layers:
+        rows = range(0, targets[layer].shape[1], 64)  # not all in float32 at once
+        parts = [tf.cast(targets[layer][:, row : row + 64], tf.float32) for row in rows]
+        norm = tf.add_n([tf.reduce_sum(tf.square(part), axis=[1, 2, 3]) for part in parts])
+        shares[layer] = tf.math.divide_no_nan(weight / total, norm)
+    return shares
+
+
+@functools.lru_cache(maxsize=16)
+def _tile_grams(objective: Objective) -> Callable:
+    def grams(patch: tf.Tensor, inner: tf.Tensor) -> Features:
+        features = objective.model(patch)
+        return {
+            layer: gram_sum(_inner(features[layer], inner, objective.stride(layer)))
+            for layer, _ in objective.style_layers
+        }
+
+    return objective.compile(grams)
+
+
+@functools.lru_cache(maxsize=16)
+def _style_gradient(objective: Objective) -> Callable:
+    """Style loss [B] of Gram matrices, and the gradient of its weighted value to them."""
+
+    def style_gradient(
+        grams: tuple[Features, ...],
+        targets: tuple[Features, ...],
+        octave_weights: tuple[tf.Tensor, ...],
+        weight: tf.Tensor,
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch(grams)
+            style = style_loss(grams, targets, dict(objective.style_layers), octave_weights)
+            weighted = weight * style
+        return style, tape.gradient(weighted, grams)
+
+    return objective.compile(style_gradient)
+
+
+@functools.lru_cache(maxsize=16)
+def _tile_gradient(objective: Objective, full: bool) -> Callable:
+    """A patch's share of the gradient, of the content loss and of the total variation.
+
+    Only the picture itself (`full`) has content and total variation, its other octaves do not.
+    """
+
+    def tile_gradient(patch, inner, pulls, goals, shares, weights, per_pixel):
+        zero = tf.zeros_like(patch[:, 0, 0, 0])
+        with tf.GradientTape() as tape:
+            tape.watch(patch)
+            features = objective.model(patch)
+            style, content, tv = zero, zero, zero
+            for layer, pull in pulls.items():
+                gram = gram_sum(_inner(features[layer], inner, objective.stride(layer)))
+                style += tf.reduce_sum(pull * gram, axis=[1, 2])
+            for layer, goal in goals.items():
+                found = _inner(features[layer], inner, objective.stride(layer))
+                distance = tf.square(tf.cast(found, tf.float32) - tf.cast(goal, tf.float32))
+                content += shares[layer] * tf.reduce_sum(distance, axis=[1, 2, 3])
+            if full:
+                # One more row and column, if there are any, to be neighbours.
+                top, bottom, left, right = tf.unstack(inner, num=4)
+                tv = per_pixel * variation_sum(patch[:, top : bottom + 1, left : right + 1])
+            # The style weight is in the pulls already.
+            once = weights._replace(style=tf.ones_like(weights.style))
+            total, _ = weighted_total(once, content=content, style=style, tv=tv)
+            amplified = total * objective.gradient_gain
+        return tape.gradient(amplified, patch) / objective.gradient_gain, content, tv
+
+    return objective.compile(tile_gradient)
+
+
+def _flow_back(objective: Objective, coarser: np.ndarray, finer: np.ndarray) -> None:
+    """Adds an octave's gradient, as one of the octave it was made of, to that one's: in place, a
+    strip at a time.
+    """
+    height, width = finer.shape[1:3]
+    for top in range(0, coarser.shape[1], _STRIP):
+        bottom = min(top + _STRIP, coarser.shape[1])
+        # Row i of an octave is made of the rows 2i - 2 to 2i + 2 of the finer one. What the strip's
+        # outer ones also make of the rows above and below counts with those: zero here.
+        rows = slice(max(0, 2 * top - 2), min(height, 2 * bottom + 1))
+        above = top - rows.start // 2
+        below = (rows.stop - rows.start + 1) // 2 - above - (bottom - top)
+        flow = tf.pad(coarser[:, top:bottom], [[0, 0], [above, below], [0, 0], [0, 0]])
+        strip = tf.zeros([len(finer), rows.stop - rows.start, width, finer.shape[-1]])
+        finer[:, rows] += _halving_gradient(objective)(strip, flow).numpy()
+
+
+@functools.lru_cache(maxsize=16)
+def _coarser_octaves(objective: Objective, count: int) -> Callable:
+    """All of `count` octaves but the images themselves."""
+    return objective.compile(lambda images: resampling.octaves(images, count)[1:])
+
+
+@functools.lru_cache(maxsize=16)
+def _halving_gradient(objective: Objective) -> Callable:
+    """The gradient of images, of any values, from that of their next octave."""
+
+    def halving_gradient(images: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            _, halved = resampling.octaves(images, 2)
+        return tape.gradient(halved, images, output_gradients=gradient)
+
+    return objective.compile(halving_gradient)

@@ -1,0 +1,1 @@
+"""What moves a batch of pictures towards a lower loss: L-BFGS and Adam."""

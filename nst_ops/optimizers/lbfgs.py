@@ -1,0 +1,408 @@
+"""Optimisers of a batch of images, each image independent of its neighbours.
+
+An optimiser proposes pictures and is told what they cost: evaluate `state.trial`, hand loss and
+gradient to `update`, which returns the next state. One update is one evaluation; line searches are
+spread over updates. All of a state is tensors, so `update` runs inside a compiled step; whatever
+concerns one image (history, step length, acceptance) is a row of a [B] tensor, so a batch gives
+what single runs give, and can be taken apart and put together row by row.
+
+`state.image` is the best picture so far and `state.loss` its loss.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from nst_ops.coarse_to_fine.schedule import Size
+from nst_ops.engines.memory import HISTORY
+from nst_ops.images.resampling import resize
+
+_EXPONENT = 0.35  # measured: .25 speckles, from .5 on textures are learnt late
+_FIRST_STEP = 0.02  # RMS change of the first step after a (re)start, in a pixel's range of 1
+_SUFFICIENT = 1e-4  # Armijo's constant (Nocedal & Wright 2006, section 3.1)
+_RESTART_AFTER = 4  # rejections in a row
+_STRIP = 512  # rows
+
+
+class LBFGSState(NamedTuple):
+    """Of a batch of B images."""
+
+    trial: tf.Tensor  # [B, H, W, 3], the picture to evaluate next
+    image: tf.Tensor  # [B, H, W, 3], the best so far
+    loss: tf.Tensor  # [B], of `image`; infinite before the first evaluation
+    gradient: tf.Tensor  # [B, H, W, 3], at `image`
+    direction: tf.Tensor  # [B, H, W, 3]; trial = clip(image + length * direction)
+    length: tf.Tensor  # [B]
+    rejections: tf.Tensor  # [B] int32, trials in a row that did not improve
+    scale: tf.Tensor  # [B], of the initial inverse Hessian; 0 while there is no history
+    moves: tuple[tf.Tensor, ...]  # history x [B, H, W, 3], newest first
+    bends: tuple[tf.Tensor, ...]  # history x [B, H, W, 3], the gradients' changes along the moves
+    curvatures: tuple[tf.Tensor, ...]  # history x [B], <move, bend>; 0 marks a pair as empty
+
+
+class AdamState(NamedTuple):
+    """Of a batch of B images."""
+
+    trial: tf.Tensor  # [B, H, W, 3]
+    image: tf.Tensor  # [B, H, W, 3]
+    loss: tf.Tensor  # [B]
+    rejections: tf.Tensor  # [B] int32, always 0: Adam takes every step
+    first: tf.Tensor  # [B, H, W, 3], mean gradient
+    second: tf.Tensor  # [B, H, W, 3], mean squared gradient
+    steps: tf.Tensor  # [B]
+
+
+State = LBFGSState | AdamState
+
+
+def take_rows(tensors: Any, rows: Sequence[int]) -> Any:
+    """Of a state, or any nest of tensors [B, ...], the images of these rows."""
+    return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), tensors)
+
+
+def select_rows(rows: tf.Tensor, yes: tf.Tensor, no: tf.Tensor) -> tf.Tensor:
+    """Of two tensors [B, ...], the first's images where `rows` [B] says so, else the second's."""
+    return tf.where(tf.reshape(rows, [-1] + [1] * (yes.shape.rank - 1)), yes, no)
+
+
+def join_rows(parts: Sequence[tuple[Sequence[int], Any]]) -> Any:
+    """What was taken apart, whole again.
+
+    Args:
+      parts: (rows, nest of tensors) that together have each row once.
+    """
+    if len(parts) == 1:
+        return parts[0][1]
+    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+    return tf.nest.map_structure(
+        lambda *tensors: tf.gather(tf.concat(tensors, axis=0), order), *(part for _, part in parts)
+    )
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """L-BFGS (Nocedal 1980) whose initial inverse Hessian is a filter in Fourier space.
+
+    Pictures have spectra that fall like 1/f. A filter f^(-2 e) as the initial inverse Hessian is
+    the same as optimising the coefficients of waves that are weighted by f^-e (Olah et al. 2017):
+    broad strokes move first and pixel noise is not made. Pixels stay in [0, 1]: trials are clipped,
+    and a gradient that pushes further out is not seen. Steps that do not improve the loss (Armijo)
+    are shortened, each image by itself.
+
+    Args:
+      history: how many steps are remembered; each takes two pictures' memory.
+      storage: `float32`, or `bfloat16`, in which they take half of that.
+    """
+
+    history: int = HISTORY
+    storage: str = "float32"
+
+    def start(self, image: tf.Tensor) -> LBFGSState:
+        """The state whose first trial is `image`, [B, H, W, 3] in [0, 1]."""
+        zero, zeros = tf.zeros_like(image), tf.zeros_like(image[:, 0, 0, 0])
+        return LBFGSState(
+            trial=image,
+            image=image,
+            loss=zeros + float("inf"),
+            gradient=zero,
+            direction=zero,
+            length=zeros,
+            rejections=tf.zeros_like(zeros, tf.int32),
+            scale=zeros,
+            moves=(tf.cast(zero, self.storage),) * self.history,
+            bends=(tf.cast(zero, self.storage),) * self.history,
+            curvatures=(zeros,) * self.history,
+        )
+
+    def update(self, state: LBFGSState, loss: tf.Tensor, gradient: tf.Tensor) -> LBFGSState:
+        """Takes in loss [B] and gradient [B, H, W, 3] at `state.trial`.
+
+        A trial whose loss is not finite is rejected, and nothing of it is remembered.
+        """
+        finite = tf.math.is_finite(loss)
+        gradient = select_rows(finite, _inward(gradient, state.trial), state.gradient)
+        move = state.trial - state.image
+        expected = _dot(state.gradient, move)  # negative: what a linear loss would change by
+        # Products must be those of the pairs as they are stored.
+        stored = tf.cast(move, self.storage), tf.cast(gradient - state.gradient, self.storage)
+        move, bend = (tf.cast(part, tf.float32) for part in stored)
+        first = tf.math.is_inf(state.loss)
+        accepted = finite & (first | (loss <= state.loss + _SUFFICIENT * expected))
+
+        curvature, stiffness = _dot(move, bend), _smooth_norm(bend)
+        # A pair of negative or vanishing curvature says nothing about a minimum.
+        useful = (
+            accepted & ~first & (curvature > 1e-6 * tf.sqrt(_dot(move, move) * _dot(bend, bend)))
+        )
+        scale = tf.where(useful, tf.math.divide_no_nan(curvature, stiffness), state.scale)
+        # Every row pushes a pair at every step, an empty one if it has none, so that no row waits
+        # for another.
+        moves = (stored[0], *state.moves[:-1])
+        bends = (stored[1], *state.bends[:-1])
+        curvatures = (tf.where(useful, curvature, 0.0), *state.curvatures[:-1])
+
+        rejections = tf.where(accepted, 0, state.rejections + 1)
+        restart = rejections >= _RESTART_AFTER
+        curvatures = tuple(tf.where(restart, 0.0, c) for c in curvatures)
+        scale = tf.where(restart, 0.0, scale)
+
+        image = select_rows(accepted, state.trial, state.image)
+        with tf.control_dependencies([scale, *curvatures]):  # what they came from is gone by then
+            new_gradient = select_rows(accepted, gradient, state.gradient)
+        direction = -_two_loops(new_gradient, moves, bends, curvatures, scale)
+        unscaled = scale == 0.0
+        rms = tf.sqrt(
+            _dot(direction, direction) / tf.cast(tf.reduce_prod(tf.shape(image)[1:]), tf.float32)
+        )
+        first_length = (
+            _FIRST_STEP
+            * tf.math.divide_no_nan(1.0, rms)
+            / 4.0 ** tf.cast(rejections // _RESTART_AFTER, tf.float32)
+        )
+        fresh = accepted | restart
+        direction = select_rows(fresh, direction, state.direction)
+        shorter = state.length * _backtrack(state.loss, loss, expected)
+        length = tf.where(fresh, tf.where(unscaled, first_length, 1.0), shorter)
+        trial = tf.clip_by_value(image + _rows(length) * direction, 0.0, 1.0)
+        return LBFGSState(
+            trial=trial,
+            image=image,
+            loss=tf.where(accepted, loss, state.loss),
+            gradient=new_gradient,
+            direction=direction,
+            length=length,
+            rejections=rejections,
+            scale=scale,
+            moves=moves,
+            bends=bends,
+            curvatures=curvatures,
+        )
+
+    def fits(self, state: State) -> bool:
+        """Whether the state could be this optimiser's."""
+        if not isinstance(state, LBFGSState):
+            return False
+        return [move.dtype for move in state.moves] == [tf.as_dtype(self.storage)] * self.history
+
+    def resize(self, state: LBFGSState, size: Size) -> LBFGSState:
+        """The state for the next scale: history carried over, the picture to be evaluated anew.
+
+        A gradient's entries shrink as pixels multiply, since each moves the loss by less; so do the
+        bends.
+        """
+        shrink = (state.image.shape[1] * state.image.shape[2]) / (size[0] * size[1])
+        image = tf.clip_by_value(resize(state.image, size), 0.0, 1.0)
+        moves = tuple(tf.cast(resize(move, size), self.storage) for move in state.moves)
+        bends = tuple(tf.cast(resize(bend, size) * shrink, self.storage) for bend in state.bends)
+        curvatures = tuple(
+            tf.where(old > 0.0, tf.maximum(_dot(*_widened(old, move, bend)), 0.0), 0.0)
+            for old, move, bend in zip(state.curvatures, moves, bends, strict=True)
+        )
+        return self.start(image)._replace(
+            scale=state.scale / shrink, moves=moves, bends=bends, curvatures=curvatures
+        )
+
+
+def _two_loops(
+    gradient: tf.Tensor,
+    moves: tuple[tf.Tensor, ...],
+    bends: tuple[tf.Tensor, ...],
+    curvatures: tuple[tf.Tensor, ...],
+    scale: tf.Tensor,
+) -> tf.Tensor:
+    """The inverse Hessian's estimate times the gradient (Nocedal & Wright 2006, algorithm 7.4)."""
+    pairs = list(zip(moves, bends, curvatures, strict=True))
+    alphas = []
+    q = gradient
+    for move, bend, curvature in pairs:
+        move, bend = _widened(q, move, bend)
+        alphas.append(tf.math.divide_no_nan(_dot(move, q), curvature))
+        q -= _rows(alphas[-1]) * bend
+    r = _rows(tf.where(scale == 0.0, 1.0, scale)) * _smooth(q)
+    for (move, bend, curvature), alpha in reversed(list(zip(pairs, alphas, strict=True))):
+        move, bend = _widened(r, move, bend)
+        beta = tf.math.divide_no_nan(_dot(bend, r), curvature)
+        r += _rows(tf.where(curvature > 0.0, alpha - beta, 0.0)) * move
+    return r
+
+
+def _widened(after: tf.Tensor, *images: tf.Tensor) -> list[tf.Tensor]:
+    """Stored images as float32, but not before `after` is there: else all pairs are at once."""
+    with tf.control_dependencies([after]):
+        return [tf.cast(image, tf.float32) for image in images]
+
+
+def _smooth(images: tf.Tensor) -> tf.Tensor:
+    """Multiplies the spectrum of [B, H, W, 3] by `_gain`."""
+    size = tf.shape(images)[1], tf.shape(images)[2]
+    gain = tf.cast(_gain(*size), tf.complex64)
+    smooth: list[tf.Tensor] = []
+    for plane in _planes(images, smooth):
+        smooth.append(tf.signal.irfft2d(tf.signal.rfft2d(plane) * gain, fft_length=size))
+    return tf.ensure_shape(tf.stack(smooth, axis=-1), images.shape)
+
+
+def _smooth_norm(images: tf.Tensor) -> tf.Tensor:
+    """<images, _smooth(images)>, [B], by Parseval's theorem."""
+    height, width = tf.shape(images)[1], tf.shape(images)[2]
+    # The half spectrum leaves out what mirrors its inner columns.
+    columns = tf.range(width // 2 + 1)
+    twice = tf.where((columns == 0) | (2 * columns == width), 1.0, 2.0)
+    weight = _gain(height, width) * twice / tf.cast(height * width, tf.float32)
+    norms: list[tf.Tensor] = []
+    for plane in _planes(images, norms):
+        spectrum = tf.signal.rfft2d(plane)
+        power = tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
+        norms.append(tf.reduce_sum(weight * power, axis=[1, 2]))
+    return tf.add_n(norms)
+
+
+def _planes(images: tf.Tensor, done: list[tf.Tensor]) -> Iterator[tf.Tensor]:
+    """The colours of [B, H, W, 3], [B, H, W] each, not before the last one is `done`.
+
+    Together, the spectra of a large picture take as much memory as six of it.
+    """
+    for channel in range(images.shape[-1]):
+        with tf.control_dependencies(done[-1:]):
+            plane = images[..., channel]
+        yield plane
+
+
+def _gain(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """f^(-2 * _EXPONENT) over a half spectrum [H, W // 2 + 1], f in cycles per longest side, at
+    least 1.
+    """
+    longest = tf.cast(tf.maximum(height, width), tf.float32)
+    rows = tf.cast(tf.minimum(tf.range(height), height - tf.range(height)), tf.float32)
+    columns = tf.cast(tf.range(width // 2 + 1), tf.float32)
+    rows, columns = rows / tf.cast(height, tf.float32), columns / tf.cast(width, tf.float32)
+    frequency = longest * tf.sqrt(rows[:, None] ** 2 + columns[None, :] ** 2)
+    return tf.maximum(frequency, 1.0) ** (-2.0 * _EXPONENT)
+
+
+def _backtrack(before: tf.Tensor, after: tf.Tensor, expected: tf.Tensor) -> tf.Tensor:
+    """Where the parabola through both losses and the slope has its minimum, as a fraction of the
+    step, [B].
+    """
+    fraction = tf.math.divide_no_nan(-0.5 * expected, after - before - expected)
+    return tf.where(tf.math.is_finite(fraction), tf.clip_by_value(fraction, 0.1, 0.5), 0.1)
+
+
+def _inward(gradient: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+    """The gradient without what would push pixels further out of [0, 1]."""
+    outward = ((image <= 0.0) & (gradient > 0.0)) | ((image >= 1.0) & (gradient < 0.0))
+    return tf.where(outward, 0.0, gradient)
+
+
+def _dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(a * b, axis=[1, 2, 3])  # [B]
+
+
+def _rows(values: tf.Tensor) -> tf.Tensor:
+    return values[:, None, None, None]
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma & Ba 2015) on pixels, which are clipped to [0, 1] after every step.
+
+    Args:
+      learning_rate: per step, a pixel's range being 1.
+      storage: of the moments between steps: `float32`, or `bfloat16`, which halves them.
+    """
+
+    learning_rate: float
+    storage: str = "float32"
+    beta1: float = 0.9
+    beta2: float = 0.99
+    epsilon: float = 1e-8
+
+    def start(self, image: tf.Tensor) -> AdamState:
+        """The state whose first trial is `image`, [B, H, W, 3] in [0, 1]."""
+        zeros = tf.zeros_like(image[:, 0, 0, 0])
+        moment = tf.zeros_like(image, self.storage)
+        return AdamState(
+            image,
+            image,
+            zeros + float("inf"),
+            tf.zeros_like(zeros, tf.int32),
+            moment,
+            moment,
+            zeros,
+        )
+
+    def update(self, state: AdamState, loss: tf.Tensor, gradient: tf.Tensor) -> AdamState:
+        """Takes in loss [B] and gradient [B, H, W, 3] at `state.trial`.
+
+        Where the loss is not finite it goes on from the best picture.
+        """
+        better = loss < state.loss
+        taken = tf.math.is_finite(loss)  # else the moments would be lost for good
+        steps = state.steps + 1.0
+        first, second = tf.cast(state.first, tf.float32), tf.cast(state.second, tf.float32)
+        first = self.beta1 * first + (1.0 - self.beta1) * gradient
+        second = self.beta2 * second + (1.0 - self.beta2) * tf.square(gradient)
+        mean = first / _rows(1.0 - self.beta1**steps)
+        deviation = tf.sqrt(second / _rows(1.0 - self.beta2**steps))
+        trial = tf.clip_by_value(
+            state.trial - self.learning_rate * mean / (deviation + self.epsilon), 0.0, 1.0
+        )
+        return AdamState(
+            trial=select_rows(taken, trial, state.image),
+            image=select_rows(better, state.trial, state.image),
+            loss=tf.where(better, loss, state.loss),
+            rejections=state.rejections,
+            first=select_rows(taken, tf.cast(first, self.storage), state.first),
+            second=select_rows(taken, tf.cast(second, self.storage), state.second),
+            steps=tf.where(taken, steps, state.steps),
+        )
+
+    def fits(self, state: State) -> bool:
+        """Whether the state could be this optimiser's."""
+        return isinstance(state, AdamState) and state.first.dtype == self.storage
+
+    def resize(self, state: AdamState, size: Size) -> AdamState:
+        """The state for the next scale: moments carried over, the picture to be evaluated anew."""
+        shrink = (state.image.shape[1] * state.image.shape[2]) / (size[0] * size[1])
+        image = tf.clip_by_value(resize(state.image, size), 0.0, 1.0)
+        first = resize(state.first, size) * shrink
+        second = tf.maximum(resize(state.second, size), 0.0) * shrink**2
+        return self.start(image)._replace(
+            first=tf.cast(first, self.storage),
+            second=tf.cast(second, self.storage),
+            steps=state.steps,
+        )
+
+
+def update_in_strips(
+    update: Callable, state: AdamState, loss: tf.Tensor, gradient: np.ndarray
+) -> AdamState:
+    """Adam's `update`, which looks at every pixel by itself, a strip of rows at a time.
+
+    What it computes on the way is then as large as a strip, not as the picture.
+    """
+    parts: dict[str, list[tf.Tensor]] = {"trial": [], "first": [], "second": []}
+    new = state
+    for top in range(0, gradient.shape[1], _STRIP):
+        rows = slice(top, top + _STRIP)
+        strip = {name: getattr(state, name)[:, rows] for name in (*parts, "image")}
+        new = update(state._replace(**strip), loss, tf.constant(gradient[:, rows]))
+        for name, part in parts.items():
+            part.append(getattr(new, name))
+    better = new.loss != state.loss
+    if tf.reduce_all(better):
+        image = state.trial  # itself: a copy would be as large as the picture
+    else:
+        image = select_rows(better, state.trial, state.image)
+    whole = {name: tf.concat(parts.pop(name), axis=1) for name in list(parts)}
+    return new._replace(image=image, **whole)
+
+
+def make_optimizer(
+    name: str, learning_rate: float, history: int = HISTORY, storage: str = "float32"
+) -> LBFGS | Adam:
+    """The optimiser a config names: `lbfgs` or `adam`."""
+    return LBFGS(history, storage) if name == "lbfgs" else Adam(learning_rate, storage)

@@ -1,0 +1,1 @@
+"""VGG19: its weights, its features and how they lie on the image, its precision."""

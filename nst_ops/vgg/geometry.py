@@ -1,0 +1,155 @@
+"""How the positions of feature maps lie on the image: what tiles, octaves and least sizes follow
+from. VGG19's is known by arithmetic, without TensorFlow; any other model is asked.
+"""
+
+import functools
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nst_ops.errors import InputError
+from nst_ops.vgg.weights import LAYERS
+
+if TYPE_CHECKING:
+    import keras
+
+_TILE_ALIGNMENT = 16  # px, at least
+
+
+class LayerGeometry(NamedTuple):
+    """Of one layer's feature map, which has a position for every cell of `stride` x `stride` px."""
+
+    stride: int
+    # Pixels that a position sees beyond its own cell, to each side; None where a part of the image
+    # would not give the same features as the whole, so that there can be no tiles.
+    reach: int | None
+    cut: int = 0  # px that convolutions without padding take off, of both borders together
+
+
+@functools.cache
+def vgg19_geometry(layer: str) -> LayerGeometry:
+    """Of a layer such as `block4_conv2`: each block but the first begins with a pooling of 2 x 2,
+    and convolutions are of 3 x 3.
+    """
+    reach = sum(_vgg19_stride(name) for name in LAYERS[: LAYERS.index(layer) + 1])
+    return LayerGeometry(_vgg19_stride(layer), reach)
+
+
+def _vgg19_stride(layer: str) -> int:
+    return 2 ** (int(layer[5]) - 1)
+
+
+def least_side(layers: Iterable[LayerGeometry]) -> int:
+    """Shortest side in px that leaves the coarsest layer two positions, the least that has a
+    texture.
+    """
+    return max(2 * layer.stride + layer.cut for layer in layers)
+
+
+def margin(layers: Iterable[LayerGeometry]) -> int:
+    """Pixels around a tile, a multiple of what tiles are aligned to.
+
+    Raises:
+      InputError: a layer cannot be computed in tiles.
+    """
+    layers = list(layers)
+    reaches = [layer.reach for layer in layers if layer.reach is not None]
+    if len(reaches) < len(layers):
+        raise InputError(
+            "tile: this model cannot be computed in tiles, since parts of an image do not give the "
+            "features of the whole; only unpadded pooling, and convolutions of stride 1 with "
+            "`same` padding, do"
+        )
+    step = alignment(layers)
+    return -(-max(1, *reaches) // step) * step  # total variation sees the next pixel
+
+
+def alignment(layers: Iterable[LayerGeometry]) -> int:
+    """Tiles begin at multiples of this many px, so that their positions are those of the whole."""
+    return math.lcm(_TILE_ALIGNMENT, *(layer.stride for layer in layers))
+
+
+def model_geometry(model: "keras.Model", layers: Iterable[str]) -> dict[str, LayerGeometry]:
+    """Of a Keras model's outputs, from its layers' own configuration.
+
+    Raises:
+      InputError: an output is no feature map.
+    """
+    known = _traced(model)
+    found = {}
+    side = 20_160  # px: of many divisors, so that nothing is left over
+    try:
+        shapes = model.compute_output_shape((1, side, side, 3))
+    except Exception as error:  # Keras raises of all kinds
+        raise InputError(
+            f"the model takes no images [B, H, W, 3] of any size ({error}); use one of shape "
+            "(None, None, 3)"
+        ) from error
+    for layer in layers:
+        shape = shapes[layer]
+        if len(shape) != 4 or not shape[1]:
+            raise InputError(
+                f"the model's output {layer!r} has shape {tuple(shape)}; expected a feature map "
+                "[B, h, w, C]"
+            )
+        stride = max(1, round(side / shape[1]))
+        traced = known.get(id(model.output[layer]))
+        found[layer] = traced or LayerGeometry(stride, None, max(0, side - stride * shape[1]))
+    return found
+
+
+def _traced(model: "keras.Model") -> dict[int, LayerGeometry]:
+    """By the identity of a symbolic tensor; what is not there could not be followed."""
+    import keras
+
+    known = {id(tensor): LayerGeometry(1, 0) for tensor in keras.tree.flatten(model.inputs)}
+    for layer in model.layers:
+        try:
+            inputs = keras.tree.flatten(layer.input)
+            outputs = keras.tree.flatten(layer.output)
+        except (AttributeError, ValueError):  # used twice, or never
+            continue
+        before = [known.get(id(tensor)) for tensor in inputs]
+        geometries = [geometry for geometry in before if geometry is not None]
+        strides = {geometry.stride for geometry in geometries}
+        if len(geometries) < len(before) or len(strides) != 1 or len(outputs) != 1:
+            continue
+        after = _after(layer, strides.pop(), max(g.reach or 0 for g in geometries))
+        if after is not None:
+            known.setdefault(id(outputs[0]), after)
+    return known
+
+
+def _after(layer: Any, stride: int, reach: int) -> LayerGeometry | None:
+    """Behind a layer whose inputs have this geometry; None if tiles end there."""
+    from keras import layers
+
+    if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.SeparableConv2D):
+        same = layer.padding == "same" and set(layer.strides) == {1}
+        sizes = zip(layer.kernel_size, layer.dilation_rate, strict=True)
+        seen = max((size - 1) * dilation for size, dilation in sizes)
+        # An even kernel sees one position more to the right.
+        return LayerGeometry(stride, reach + stride * -(-seen // 2)) if same else None
+    if isinstance(layer, layers.MaxPooling2D | layers.AveragePooling2D):
+        factors = {*layer.pool_size, *layer.strides}
+        apart = layer.padding == "valid" and len(factors) == 1
+        return LayerGeometry(stride * factors.pop(), reach) if apart else None
+    pointwise = (
+        layers.InputLayer,
+        layers.Activation,
+        layers.ReLU,
+        layers.LeakyReLU,
+        layers.ELU,
+        layers.Rescaling,
+        layers.Normalization,
+        layers.BatchNormalization,
+        layers.Dropout,
+        layers.Identity,
+        layers.Add,
+        layers.Subtract,
+        layers.Multiply,
+        layers.Average,
+        layers.Maximum,
+        layers.Concatenate,
+    )
+    return LayerGeometry(stride, reach) if isinstance(layer, pointwise) else None

@@ -1,0 +1,339 @@
+"""What the `nst` commands do. A command maps (its arguments, those it does not know, a console for
+what people want to know) to an exit code.
+"""
+
+import argparse
+import math
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from nst_ops.coarse_to_fine.schedule import pixel_steps
+from nst_ops.errors import InputError
+from pipeline.cli.display import PairDisplay, RunDisplay, count_words, printable
+from pipeline.config.run_config import RunConfig, load_config
+from pipeline.jobs.shard import Shard
+from pipeline.manifest.originals import Originals
+from pipeline.manifest.pairing import make_manifest, write_manifest
+from pipeline.manifest.parts import JobParts
+from pipeline.manifest.rows import checked_rows
+from pipeline.store import files
+from pipeline.store.layout import STATUSES, images_folder
+from pipeline.store.stop_requests import request_stop
+from pipeline.workers.limits import parse_deadline
+
+OK, RUN_FAILED, BAD_INPUT, ROWS_FAILED, DEFERRED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+_EXTENSIONS = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".webp": "webp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+}
+
+
+def run(options: argparse.Namespace, beam_arguments: list[str], console: Console) -> int:
+    """`nst run`: all rows of a manifest."""
+    config = load_config(options.config, options.overrides)
+    shard, deadline = (
+        Shard.parse(options.shard),
+        parse_deadline(options.deadline, options.max_hours),
+    )
+    files.connect([options.manifest, options.output], beam_arguments)
+    _check_folder(options.output)
+    manifest, folder = (files.absolute(path) for path in (options.manifest, options.output))
+    originals = Originals(images_folder(folder))
+    parts = JobParts(checked_rows(manifest, config, originals), shard)
+    originals.reads([manifest])
+    _check_originals(originals, options.config, config)
+    from pipeline.machine.signals import stopping
+    from pipeline.runs.launcher import beam_options, execute, new_spec
+
+    rows = parts.rows
+    beam = beam_options(beam_arguments, config, shard.share(rows))
+    spec = new_spec(
+        manifest,
+        folder,
+        config,
+        parts,
+        _weights_sha256(config),
+        beam,
+        shard=shard,
+        deadline=deadline,
+        retry_failed=options.retry_failed,
+        check_full=options.check == "full",
+    )
+    with RunDisplay(console, shard.share(rows), as_json=options.log_format == "json") as show:
+        text = f"run {spec.run_id}: {rows} rows"
+        text += f", {parts.unreadable} of them of no use" if parts.unreadable else ""
+        text += f"; shard {shard} of them" if shard.count > 1 else ""
+        show.note(
+            text,
+            "begin",
+            run_id=spec.run_id,
+            rows=rows,
+            unreadable=parts.unreadable,
+            shard=str(shard),
+        )
+
+        def stop(signal: str) -> None:
+            show.note("stopping after this step; once more to stop at once", "stopping")
+            request_stop(spec.folder, spec.run_id, f"stopped by {signal}")
+
+        with stopping(stop):
+            summary = execute(
+                spec,
+                parts,
+                beam,
+                show.show,
+                lambda text: show.note(f"warning: {text}"),
+                arguments=beam_arguments,
+            )
+    code = _explain(options.command, summary, show.complain)
+    if summary["deferred"]:
+        show.note("run the same command again to make the deferred pictures")
+    record = os.path.join(options.output, "runs", spec.run_id, "report.html")
+    show.note(
+        f"{count_words(summary)} in {summary['seconds']:.0f} s; pictures in "
+        f"{os.path.join(options.output, 'images')}, report in {record}",
+        "end",
+        **summary,
+    )
+    return code
+
+
+def _check_originals(originals: Originals, config_file: str | None, config: RunConfig) -> None:
+    """With what any command reads beside photos and paintings."""
+    originals.reads(filter(None, (config_file, config.init_file, config.weights_file)))
+    originals.check()
+
+
+def _check_folder(folder: str) -> None:
+    if not folder:
+        raise InputError("--output: give a folder")
+    if wild := sorted(set(folder) & set("*?[]")):
+        raise InputError(
+            f"Beam takes {' '.join(wild)} for wildcards, and could not write the metadata; give a "
+            "--output without",
+            path=folder,
+        )
+
+
+def _explain(command: str, summary: dict, complain: Callable[..., None]) -> int:
+    """Says what went wrong; returns the exit code."""
+    if summary["failed"]:
+        _tell_failures(summary["folder"], summary["run_id"], complain)
+    if "max_failure_ratio" in summary["stopped"]:
+        facts = {"message": summary["stopped"], "exit_code": RUN_FAILED}
+        complain(f"nst {command}: {summary['stopped']}", "error", **facts)
+        return RUN_FAILED
+    if summary["deferred"]:
+        return DEFERRED
+    return ROWS_FAILED if summary["failed"] else OK
+
+
+def _tell_failures(folder: str, run_id: str, complain: Callable[..., None]) -> None:
+    from pipeline.store.layout import read_metadata
+
+    rows = read_metadata(folder, run_id, ["manifest_line", "status", "error_message"]).to_pylist()
+    failed = sorted(
+        (row for row in rows if row["status"] == "failed"), key=lambda row: row["manifest_line"]
+    )
+    for row in failed[:10]:
+        message = row["error_message"]
+        prefix = "" if message.startswith("line ") else f"line {row['manifest_line']}: "
+        facts = {"line": row["manifest_line"], "message": message}
+        complain(f"failed: {prefix}{message}", "failed", **facts)
+    if len(failed) > 10:
+        complain(f"... and {len(failed) - 10} more; see the report")
+
+
+def stylize(options: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """`nst stylize`: one pair, without Beam."""
+    extension = Path(options.output).suffix.lower()
+    if extension not in _EXTENSIONS:
+        raise InputError(
+            f"-o {options.output}: ends in {extension!r}; use {', '.join(_EXTENSIONS)}"
+        )
+    if files.is_url(options.output):
+        raise InputError(
+            "nst stylize writes local files; use nst run for URLs", path=options.output
+        )
+    config = load_config(options.config, [*options.overrides, f"format={_EXTENSIONS[extension]}"])
+    from pipeline.manifest.rows import Job
+    from pipeline.planning.planner import Planner
+    from pipeline.workers.stylizer import Stylizer
+
+    folder, name = os.path.split(os.path.abspath(options.output))
+    if os.path.isdir(folder) and not os.access(folder, os.W_OK):
+        raise InputError("is not writable; give another place to -o", path=folder)
+    styles = tuple(_weighted(style) for style in options.styles)
+    originals = Originals(folder)
+    originals.writes(name)
+    originals.reads([options.content, *(path for path, _ in styles)])
+    _check_originals(originals, options.config, config)
+    files.connect([options.content, *(path for path, _ in styles)])
+    job = Job(1, Path(name).stem, options.content, styles, name)
+    planned = Planner(config, _weights_sha256(config)).plan(job)
+    with PairDisplay(console, pixel_steps(planned.size, config)) as display:
+        stylizer = Stylizer(
+            folder,
+            "stylize",
+            config,
+            single=True,
+            show=display.show,
+            announce=lambda plan: console.print(printable(f"computed {plan}")),
+        )
+        (row,) = stylizer.stylize_batches([[planned]])
+    if row["status"] == "failed":
+        print(f"nst stylize: {printable(row['error_message'])}", file=sys.stderr)
+        return RUN_FAILED
+    name = printable(options.output)
+    console.print(
+        f"{name}: {row['width']}x{row['height']} px, loss {row['loss_last']:.4g}, "
+        f"{row['seconds_total']:.1f} s on {row['device']} in {row['precision']}"
+    )
+    return OK
+
+
+def _weighted(style: str) -> tuple[str, float]:
+    """PATH or PATH=WEIGHT; a path may hold a `=` of its own."""
+    path, equals, text = style.rpartition("=")
+    try:
+        weight = float(text)
+    except ValueError:
+        return style, 1.0
+    if not equals or os.path.exists(style):
+        return style, 1.0
+    if not 0.0 < weight < math.inf:
+        raise InputError(f"{style}: the weight {text!r} must be a number above 0")
+    return path, weight
+
+
+def manifest(options: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """`nst manifest`: rows from files."""
+    rows = make_manifest(
+        options.content,
+        options.style,
+        pair=options.pair,
+        seed=options.seed,
+        name=options.name,
+        folder=os.path.dirname(os.path.abspath(options.output)),
+        warn=lambda text: print(f"warning: {printable(text)}", file=sys.stderr),
+    )
+    write_manifest(rows, options.output)
+    console.print(f"{printable(options.output)}: {len(rows)} rows")
+    return OK
+
+
+def validate(options: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """`nst validate`: what a run would meet, from headers."""
+    config = load_config(options.config, options.overrides)
+    files.connect([options.manifest])
+    from pipeline.planning.estimate import examine, measure_speed
+
+    _weights_sha256(config)
+    found = examine(options.manifest, config)
+    for kind, problems in sorted(found.problems.items()):
+        print(f"{kind}: {len(problems)}")
+        for line, message in problems[: options.show]:
+            named = message if message.startswith("line ") else f"line {line}: {message}"
+            print(f"  {printable(named)}")
+        if len(problems) > options.show:
+            lines = ", ".join(str(line) for line, _ in problems[options.show :][:100])
+            print(f"  and on lines {lines}{' ...' if len(problems) > options.show + 100 else ''}")
+    for line in found.lines():
+        print(line)
+    if found.batches and options.speed != "none":
+        speed = measure_speed(config) if options.speed == "probe" else float(options.speed)
+        print(found.time(speed))
+    return BAD_INPUT if found.problems else OK
+
+
+def report(options: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """`nst report`: the HTML page of a run that has ended."""
+    from pipeline.report.page import write_report
+    from pipeline.store.layout import run_ids
+
+    folder = files.absolute(options.folder)
+    files.connect([folder])
+    known = run_ids(folder)
+    chosen = options.run or (known[-1] if known else "")
+    if chosen not in known:
+        raise InputError(
+            f"no run {chosen!r} that has ended; there are {', '.join(known)}"
+            if known
+            else "no run has ended here; give the DIR that was nst run's --output",
+            path=folder,
+        )
+    console.print(printable(write_report(folder, chosen)))
+    return OK
+
+
+def runs(options: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """`nst runs`: one line a run, oldest first."""
+    from pipeline.store.layout import summaries
+
+    files.connect([options.folder])
+    if not files.is_url(options.folder) and not os.path.isdir(options.folder):
+        raise InputError("there is no such folder; give nst run's --output", path=options.folder)
+    for summary in summaries(files.absolute(options.folder)):
+        counts = ", ".join(f"{summary[status]} {status}" for status in STATUSES if summary[status])
+        seconds = summary["seconds"]
+        facts = [counts or "no rows", f"{seconds:.0f} s" if seconds is not None else ""]
+        shard = summary["shard"]
+        facts += [f"shard {shard}" if shard != "1/1" else "", summary["stopped"]]
+        print(printable(f"{summary['run_id']}  {'; '.join(fact for fact in facts if fact)}"))
+    return OK
+
+
+def merge(options: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """`nst merge`: the last runs of all shards as one."""
+    from pipeline.runs.merge import merge_shards
+
+    files.connect([options.folder])
+    summary = merge_shards(files.absolute(options.folder))
+    words = f"{count_words(summary)}, from {len(summary['merged'])} shards"
+    console.print(f"run {summary['run_id']}: {words}")
+    return _explain(options.command, summary, RunDisplay(console, summary["rows"]).complain)
+
+
+def doctor(options: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """`nst doctor`: what this machine has."""
+    from pipeline.machine.tensorflow_setup import start_tensorflow
+
+    start_tensorflow()
+    import tensorflow as tf
+
+    from nst_ops.vgg.precision import device_name, fast_bfloat16
+    from nst_ops.vgg.weights import EMBEDDED, load_weights
+    from pipeline.store.layout import versions
+
+    facts = {
+        **versions(),
+        "system": platform.platform(),
+        "device": device_name(),
+        "GPUs": str(len(tf.config.list_physical_devices("GPU"))),
+        "precision": f"auto is {'bfloat16, fast here' if fast_bfloat16() else 'float32'}",
+        "threads": str(os.cpu_count()),
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
+        "weights": f"{EMBEDDED.name}, SHA-256 {load_weights().sha256}, verified",
+    }
+    for name, value in facts.items():
+        print(f"{name:12} {value}")
+    return OK
+
+
+def _weights_sha256(config: RunConfig) -> str:
+    """Of the network's weights, which must have all layers in use."""
+    from nst_ops.vgg.weights import layer_weights, load_weights
+
+    weights = load_weights(config.weights)
+    for layer in (*config.content_layers, *config.style_layers):
+        layer_weights(weights, layer)
+    return weights.sha256

@@ -1,0 +1,58 @@
+"""`nst completion`: scripts by which shells complete the command's words."""
+
+import argparse
+from collections.abc import Iterator
+
+import shtab
+
+from pipeline.config.run_config import RunConfig
+
+_SETTINGS = " ".join(f"{name}=" for name in RunConfig.model_fields)
+_SETTING = {
+    "bash": "_nst_settings",
+    "zsh": "_nst_settings",
+    "fish": _SETTINGS,
+    "preamble": {
+        "bash": f'_nst_settings() {{\n  compgen -W "{_SETTINGS}" -- "$1"\n}}',
+        "zsh": f"_nst_settings() {{\n  compadd -S '' -- {_SETTINGS}\n}}",
+    },
+}
+# Bash would go on to the next word behind `size=`.
+_NO_SPACE = """
+_nst() {
+  _shtab_nst "$@"
+  [[ ${COMPREPLY[0]} != *= ]] || compopt -o nospace 2>/dev/null
+}
+complete -o bashdefault -F _nst nst"""
+# What a value is, by the word that the help has for it.
+_KINDS = {
+    "FILE": shtab.FILE,
+    "CONTENT": shtab.FILE,
+    "STYLE": shtab.FILE,
+    "GLOB": shtab.FILE,
+    "DIR": shtab.DIRECTORY,
+    "KEY=VALUE": _SETTING,
+}
+
+
+def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
+    """Commands, options, their choices, files and folders, and the names of settings.
+
+    Args:
+      parser: of the whole command; its actions are marked for shtab.
+      shell: `bash`, `zsh` or `fish`.
+    """
+    for action in _actions(parser):
+        if kind := _KINDS.get(str(action.metavar)):
+            action.complete = kind
+    script = shtab.complete(parser, shell)
+    return script + _NO_SPACE if shell == "bash" else script
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Of the parser and of those below it."""
+    for action in parser._actions:
+        yield action
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from _actions(below)

@@ -1,0 +1,1 @@
+"""A run's settings: their model, where they are read from, how they are described."""

@@ -1,0 +1,1 @@
+"""What everybody speaks of: jobs and shards, plain values."""

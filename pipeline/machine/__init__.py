@@ -1,0 +1,1 @@
+"""This machine: cores, GPUs and memory, TensorFlow's start, signals."""

@@ -1,0 +1,1 @@
+"""Manifests: made, read, checked and handed to workers in parts."""

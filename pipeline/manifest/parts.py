@@ -1,0 +1,97 @@
+"""The rows of a manifest in parts: the launcher parses them once, workers read a part each.
+
+Small parts come first, so that a few rows are shared out too; a million make some hundreds.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pipeline.jobs.shard import Shard
+from pipeline.manifest.rows import BadRow, Job
+from pipeline.store import files
+from pipeline.store.layout import record_folder
+
+_LEAST, _MOST = 256, 4096  # rows of a part
+_OF_A_SIZE = 16  # parts, before they are twice as large
+
+
+class JobParts:
+    """Rows on their way from the launcher to the workers, until `publish` in a temporary folder.
+
+    Args:
+      rows: of the manifest.
+      shard: whose rows are kept.
+
+    Attributes:
+      rows: of the manifest.
+      unreadable: how many of these are no jobs.
+      sha256: of all that they say.
+      count: of parts.
+    """
+
+    def __init__(self, rows: Iterable[Job | BadRow], shard: Shard = Shard()):  # noqa: B008
+        self._folder = tempfile.TemporaryDirectory(prefix="nst-jobs-")
+        self.rows, self.unreadable, self.count = 0, 0, 0
+        self._digest, self._shard = hashlib.sha256(), shard
+        lines = self._counted(rows)
+        while part := list(itertools.islice(lines, _rows_of(self.count))):
+            data = gzip.compress("\n".join(part).encode(), compresslevel=1)
+            Path(self._folder.name, str(self.count)).write_bytes(data)
+            self.count += 1
+        self.sha256 = self._digest.hexdigest()
+
+    def _counted(self, rows: Iterable[Job | BadRow]) -> Iterator[str]:
+        """The shard's, as JSON."""
+        for row in rows:
+            self.rows += 1
+            self.unreadable += isinstance(row, BadRow)
+            text = json.dumps([isinstance(row, Job), vars(row)])
+            self._digest.update(text.encode())
+            if self._shard.has(row.line):
+                yield text
+
+    def publish(self, folder: str, run_id: str) -> None:
+        """Puts them where the workers of a run find them."""
+        for number in range(self.count):
+            data = Path(self._folder.name, str(number)).read_bytes()
+            files.write(_path(folder, run_id, number), data)
+        self._folder.cleanup()
+
+
+def read_part(folder: str, run_id: str, number: int) -> list[Job | BadRow]:
+    """The rows of one part, in the manifest's order."""
+    data = gzip.decompress(files.read(_path(folder, run_id, number)))
+    return [_decode(json.loads(line)) for line in data.splitlines()]
+
+
+def remove_parts(folder: str, run_id: str) -> None:
+    """Of a run that has ended."""
+    for name in files.listing(record_folder(folder, run_id), "jobs/*.gz"):
+        files.delete(files.join(record_folder(folder, run_id), name))
+    if not files.is_url(folder):
+        with contextlib.suppress(OSError):
+            os.rmdir(files.join(record_folder(folder, run_id), "jobs"))
+
+
+def _rows_of(number: int) -> int:
+    return min(_MOST, _LEAST << number // _OF_A_SIZE)
+
+
+def _path(folder: str, run_id: str, number: int) -> str:
+    return files.join(record_folder(folder, run_id), "jobs", f"{number:05}.jsonl.gz")
+
+
+def _decode(pair: list) -> Job | BadRow:
+    is_job, values = pair
+    if not is_job:
+        return BadRow(**values)
+    styles = tuple((path, weight) for path, weight in values.pop("styles"))
+    overrides = tuple((name, value) for name, value in values.pop("overrides"))
+    return Job(**values, styles=styles, overrides=overrides)

@@ -1,0 +1,1 @@
+"""What will be done, before anything is: sizes, hashes, batches, what is done, estimates."""

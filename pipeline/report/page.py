@@ -1,0 +1,192 @@
+"""The report of a run: one HTML file that needs no network, from the run's record and metadata.
+
+Here rows become plain values; how they look is the business of `templates/`. Functions take a
+`Record` or rows and give what the template or its script reads.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import urllib.parse
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from nst_ops.errors import InputError
+from pipeline.config.run_config import RunConfig
+from pipeline.report.comparison import (
+    compare,
+    group_failures,
+    median_seconds,
+    share_seconds,
+)
+from pipeline.report.records import Record, as_json, read_previous, read_run
+from pipeline.report.thumbnails import thumbnails
+from pipeline.store import files
+from pipeline.store.layout import (
+    STATUSES,
+    counts,
+    images_folder,
+    record_folder,
+    run_ids,
+)
+
+# Two pictures of 4 KB a row: with 1000 rows the report still goes by mail, about 12 MB.
+_ROWS_WITH_THUMBNAILS = 1000
+_STYLES_SHOWN = 4  # of a blend
+_LINKED = ("http", "https", "file", "s3", "gs")  # schemes that are safe to click, unlike javascript
+_COLUMNS = (
+    *("manifest_line", "job_id", "status", "output", "height", "width", "seed", "spec_hash"),
+    *("error_type", "error_message", "error_path", "batch_size", "tile", "peak_memory_bytes"),
+    *("loss_first", "loss_last", "loss_content", "loss_style", "loss_tv", "device", "precision"),
+    *("started_at", "finished_at"),
+)
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("pipeline.report"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def write_report(folder: str, run_id: str) -> str:
+    """Writes the report of a run beside its summary.
+
+    Pictures that are missing or damaged leave a gap in it, no more.
+
+    Args:
+      folder: the run's folder, or its URL.
+      run_id: one of `outputs.run_ids(folder)`; it is compared with the last one before it, of the
+        same shard.
+
+    Returns:
+      The report's path, `<folder>/runs/<run_id>/report.html`.
+
+    Raises:
+      InputError: there is no such run, or its record is damaged.
+      OSError: the report cannot be written.
+    """
+    folder = files.absolute(folder)
+    known = run_ids(folder)
+    if run_id not in known:
+        raise InputError(f"no run {run_id!r} has ended here; known: {known or 'none'}", path=folder)
+    run = read_run(folder, run_id)
+    previous = read_previous(folder, run, [each for each in known if each < run_id])
+    path = files.join(record_folder(folder, run_id), "report.html")
+    files.write(path, render(folder, run, previous).encode())
+    return path
+
+
+def render(folder: str, run: Record, previous: Record | None) -> str:
+    """The report as HTML; everything that users named is escaped in it."""
+    failures = group_failures(run.each_outcome())
+    comparison = compare(run, previous) if previous else None
+    changes = comparison["changes"] if comparison else []
+    shown = {row["manifest_line"] for row in run.rows}
+    groups = {
+        kind: [{**group, "lines": [n for n in group["lines"] if n in shown]} for group in found]
+        for kind, found in (("failures", failures), ("changes", changes))
+    }
+    data = table_data(folder, run) | {"groups": groups}
+    script = _TEMPLATES.get_template("report.js").render()
+    return _TEMPLATES.get_template("report.html").render(
+        run=run,
+        folder=folder,
+        facts=_facts(run),
+        statuses=STATUSES,
+        failures=failures,
+        comparison=comparison,
+        defaults=as_json(RunConfig().model_dump(mode="json")),
+        # "<" would end the element that holds it.
+        data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
+        script=script,
+        # Nothing but this very script may run, whatever a file is called.
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def table_data(folder: str, run: Record) -> dict[str, Any]:
+    """Rows column by column, and the files they name, each once.
+
+    Returns:
+      {columns: {name: values}, files: [[path, link, thumbnail]]}; the columns `content`, `styles`
+      ([[file, weight]]) and `result` hold indices into files. A link may be None, a thumbnail too,
+      if none was made; it is "" if none can be made.
+    """
+    index: dict[str, int] = {}
+    wanted: dict[str, None] = {}  # paths to make thumbnails of, in order
+    columns: dict[str, list[Any]] = {
+        name: [_plain(row[name]) for row in run.rows] for name in _COLUMNS
+    }
+    columns["seconds_total"] = [_plain(share_seconds(row)) for row in run.rows]
+    columns["seconds_optimise"] = [
+        _plain(share_seconds(row, "seconds_optimise")) for row in run.rows
+    ]
+    columns["scales"] = [
+        [[_plain(value) for value in scale.values()] for scale in row["scales"] or ()]
+        for row in run.rows
+    ]
+    columns["curve"] = [row["curve"] for row in run.rows]
+    columns |= {"content": [], "styles": [], "result": []}
+    for position, row in enumerate(run.rows):
+        made = row["output"] if row["status"] in ("ok", "cached") else None
+        result = files.join(images_folder(folder), made) if made else None
+        styles = [(each["path"], each["weight"]) for each in row["styles"] or ()]
+        named = [row["content"] or None, result, *(path for path, _ in styles)]
+        number = [None if path is None else index.setdefault(path, len(index)) for path in named]
+        columns["content"].append(number[0])
+        columns["result"].append(number[1])
+        columns["styles"].append([[n, w] for n, (_, w) in zip(number[2:], styles, strict=True)])
+        if position < _ROWS_WITH_THUMBNAILS:
+            wanted |= dict.fromkeys(path for path in named[: 2 + _STYLES_SHOWN] if path)
+    # What is left relative is a row that could not be parsed.
+    small = thumbnails([p for p in wanted if files.is_url(p) or os.path.isabs(p)])
+    return {
+        "columns": columns,
+        "files": [[path, link(path, folder), small.get(path)] for path in index],
+    }
+
+
+def link(path: str, folder: str) -> str | None:
+    """What the report, two folders below `folder`, links a file by: relative if it lies in the
+    folder; None if a browser should not be sent there.
+    """
+    root = folder.rstrip("/") + "/"
+    if path.startswith(root):
+        return "../../" + urllib.parse.quote(path.removeprefix(root))
+    if files.is_url(path):
+        return path if path.partition("://")[0].lower() in _LINKED else None
+    return Path(path).as_uri() if os.path.isabs(path) else None
+
+
+def _facts(run: Record) -> dict[str, Any]:
+    """The figures at the head of the report."""
+    seconds, found = run.summary["seconds"], counts(run.outcomes)
+    started = datetime.strptime(run.run_id.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    devices = Counter(
+        (row["device"], row["precision"]) for row in run.each_outcome() if row["device"]
+    )
+    return {
+        "counts": found,
+        "started": started,
+        "wall": str(timedelta(seconds=round(seconds))) if seconds else "unknown",
+        "per_hour": f"{3600.0 * found['ok'] / seconds:,.0f}" if seconds else "unknown",
+        "seconds": median_seconds(run.each_outcome()),
+        "devices": [f"{device}, {precision}" for (device, precision), _ in devices.most_common()],
+    }
+
+
+def _plain(value: Any) -> Any:
+    """As JSON holds it, without digits that nobody reads."""
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if np.isfinite(value) else None
+    return value

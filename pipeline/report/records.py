@@ -1,0 +1,138 @@
+"""What a run left behind, read for those who look back: the report, and comparisons of runs."""
+
+import contextlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow
+import yaml
+
+from nst_ops.coarse_to_fine.iterates import LOSSES
+from nst_ops.errors import InputError
+from pipeline.store import files
+from pipeline.store.layout import Row, read_metadata, read_summary, record_folder
+
+_CURVE_POINTS = 60  # of a loss curve
+_LEAST_LOSS = 1e-9  # drawn as zero
+_OUTCOME = (
+    *("output", "manifest_line", "status", "seconds_total", "batch_size"),
+    *("error_type", "error_message", "error_path", "device", "precision"),
+)
+_MOST_ROWS = 10_000  # that a report shows
+
+
+class Record(NamedTuple):
+    """What a run left behind."""
+
+    run_id: str
+    summary: dict[str, Any]
+    settings: dict[str, str]  # values as JSON
+    outcomes: pyarrow.Table  # what became of each row, in the manifest's order
+    rows: list[Row]  # all or, of many, some; their curves as `loss_curves` gives them
+
+    def each_outcome(self) -> Iterator[Row]:
+        """One after the other: a million at once take gigabytes."""
+        for batch in self.outcomes.to_batches(max_chunksize=8192):
+            yield from batch.to_pylist()
+
+
+def read_run(folder: str, run_id: str, *, most_rows: int = _MOST_ROWS) -> Record:
+    """The record of a run that has ended, with so many of its rows in full.
+
+    Raises:
+      InputError: it is damaged.
+    """
+    record = record_folder(folder, run_id)
+    try:
+        summary = read_summary(folder, run_id)
+        settings = read_settings(folder, run_id)
+        outcomes = _one_a_line(read_metadata(folder, run_id, _OUTCOME))
+        lines = _choose_lines(outcomes, most_rows)
+        table = _one_a_line(read_metadata(folder, run_id, lines=lines)) if len(lines) else None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"the record of run {run_id} is damaged: {error}", path=record) from error
+    rows: list[Row] = []
+    if table is not None:
+        plain = table.select([name for name in table.column_names if name != "loss_curve"])
+        curves = loss_curves(table)
+        rows = [r | {"curve": c} for r, c in zip(plain.to_pylist(), curves, strict=True)]
+    return Record(run_id, summary, settings, outcomes, rows)
+
+
+def read_settings(folder: str, run_id: str) -> dict[str, str]:
+    """A run's settings, as JSON."""
+    path = files.join(record_folder(folder, run_id), "config.yaml")
+    return as_json(yaml.safe_load(files.read(path)))
+
+
+def read_previous(folder: str, run: Record, earlier: Sequence[str]) -> Record | None:
+    """The last of the `earlier` runs that was of the same shard, as far as `compare` needs it."""
+    for run_id in reversed(earlier):
+        with contextlib.suppress(InputError, ValueError):  # damaged: nothing to compare with
+            if read_summary(folder, run_id)["shard"] == run.summary["shard"]:
+                return read_run(folder, run_id, most_rows=0)
+    return None
+
+
+def _one_a_line(table: pyarrow.Table) -> pyarrow.Table:
+    """In the manifest's order: a run that died after its metadata, but before its end, has its rows
+    twice.
+    """
+    lines = table["manifest_line"].to_numpy()
+    _, last = np.unique(lines[::-1], return_index=True)
+    return table.take(pyarrow.array(len(lines) - 1 - last))
+
+
+def _choose_lines(outcomes: pyarrow.Table, most: int) -> pyarrow.Array:
+    """Of the rows to show in full: all, or of too many the same number of those that have no
+    picture and of the others, evenly spaced.
+    """
+    lines = outcomes["manifest_line"].to_numpy()
+    if len(lines) <= most:
+        return pyarrow.array(lines)
+    made = np.isin(outcomes["status"].to_numpy(zero_copy_only=False), ["ok", "cached"])
+    without = _evenly(lines[~made], max(most // 2, most - made.sum()))
+    return pyarrow.array(np.concatenate([without, _evenly(lines[made], most - len(without))]))
+
+
+def _evenly(lines: np.ndarray, most: int) -> np.ndarray:
+    count = min(len(lines), most)
+    return lines[np.linspace(0, len(lines) - 1, count).round().astype(int)]
+
+
+def loss_curves(table: pyarrow.Table) -> list[dict[str, Any] | None]:
+    """The rows' loss curves, thinned.
+
+    Returns:
+      Per row None, or {steps, starts, total, content, style, tv}: the number of steps, those at
+      which a scale starts, and of each loss at most 60 values of round(1000 * log10(loss)), evenly
+      spaced, as differences from the one before: a third of the bytes.
+    """
+    column = table["loss_curve"].combine_chunks()
+    offsets, points = column.offsets.to_numpy(), column.values
+    scales = points.field("scale").to_numpy(zero_copy_only=False)
+    levels = {name: _levels(points.field(name)) for name in LOSSES}
+    curves: list[dict[str, Any] | None] = []
+    for start, end in itertools.pairwise(offsets.tolist()):
+        if start == end:
+            curves.append(None)
+            continue
+        steps = end - start
+        keep = np.linspace(start, end - 1, min(steps, _CURVE_POINTS)).round().astype(int)
+        starts = np.flatnonzero(np.diff(scales[start:end], prepend=-1)).tolist()
+        differences = {name: np.diff(levels[name][keep], prepend=0).tolist() for name in LOSSES}
+        curves.append({"steps": steps, "starts": starts, **differences})
+    return curves
+
+
+def as_json(settings: dict[str, Any]) -> dict[str, str]:
+    """Settings as they are compared and shown."""
+    return {name: json.dumps(value) for name, value in settings.items()}
+
+
+def _levels(losses: pyarrow.Array) -> np.ndarray:
+    values = np.nan_to_num(losses.to_numpy(zero_copy_only=False), nan=0.0)
+    return np.round(1000.0 * np.log10(np.maximum(values, _LEAST_LOSS))).astype(int)

@@ -1,0 +1,1 @@
+"""A run from its beginning to its record: the Beam graph, the launcher, attempts, merged shards."""

@@ -1,0 +1,293 @@
+"""The whole graph: manifest in, pictures and metadata out."""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.io.parquetio import WriteToParquet
+from apache_beam.metrics import Metrics
+from apache_beam.ml.inference.base import ModelHandler, RunInference
+
+from nst_ops import __version__
+from nst_ops.errors import InputError
+from pipeline.config.run_config import ConfigError, RunConfig
+from pipeline.jobs.shard import Shard
+from pipeline.manifest.parts import read_part
+from pipeline.manifest.rows import BadRow, Job
+from pipeline.planning.finished import Finished
+from pipeline.planning.planner import PlannedJob, Planner, cut_batches
+from pipeline.store import files, layout
+from pipeline.store.file_index import FileIndex
+from pipeline.store.layout import Row, error_columns, row
+from pipeline.store.progress import Progress
+from pipeline.workers.limits import Stopped, Supervisor
+from pipeline.workers.stylizer import Stylizer
+
+# Batches that a worker takes at once, to read one and write another while a third is optimised.
+_TRAY = 8
+_READERS = 8  # files of a part that are looked at side by side
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run: plain values, pickled to workers."""
+
+    manifest: str
+    folder: str
+    run_id: str
+    settings: str  # RunConfig as JSON
+    weights_sha256: str
+    rows: int  # of the manifest
+    parts: int  # that the rows of the shard are in, see `job_parts`
+    manifest_sha256: str  # of all that the rows say
+    shard: Shard = Shard()
+    processes: int = 1  # that share one machine
+    deadline: float = math.inf  # as time.time(); no picture is begun that would end after it
+    retry_failed: bool = True
+    workers: int = 1  # of all machines, which should all get a part of the work
+    check_full: bool = False  # reads every file, also those that have not changed since a run
+    version: str = __version__  # of nst
+
+    def check_version(self) -> None:
+        """Raises RuntimeError in a worker that has another version of nst than the launcher."""
+        if self.version != __version__:
+            raise RuntimeError(
+                f"this worker has nst {__version__}, and the run was begun by nst {self.version}; "
+                "install the same on both"
+            )
+
+    @functools.cached_property
+    def config(self) -> RunConfig:
+        """The settings that rows override."""
+        return RunConfig.model_validate_json(self.settings)
+
+    def file_index(self, before_reading: Callable[[], None] = lambda: None) -> FileIndex:
+        """What is known of the run's files."""
+        return FileIndex(
+            self.folder,
+            self.run_id,
+            self.shard,
+            full=self.check_full,
+            before_reading=before_reading,
+        )
+
+
+def build(root: beam.Pipeline, spec: RunSpec) -> None:
+    """The whole graph."""
+    parts = root | "JobParts" >> beam.Create(range(spec.parts)) | "SpreadParts" >> Spread(str)
+    planned = parts | "PlanParts" >> beam.ParDo(PlanPart(spec)).with_outputs("rows", main="batches")
+    made = (
+        planned.batches
+        | "SpreadBatches" >> Spread(_first_output)
+        | "Stylize" >> StylizeBatches(spec)
+    )
+    # Each where its rows arise: no process holds those of a million.
+    planned.rows | "WriteFinished" >> WriteMetadata(spec, "finished")
+    made | "WriteMade" >> WriteMetadata(spec, "made")
+
+
+class Spread(beam.PTransform):
+    """Elements to all workers. By their keys, since Flink's reshuffle leaves what one worker made
+    with it; and reshuffled, since keys alone may leave few elements with one worker.
+    """
+
+    def __init__(self, key: Callable[[Any], str]):
+        super().__init__()
+        self.key = key
+
+    def expand(self, elements: beam.PCollection) -> beam.PCollection:
+        """The same elements."""
+        return (
+            elements
+            | beam.Map(lambda element, key: (key(element), element), self.key)
+            | beam.GroupByKey()
+            | beam.FlatMap(lambda group: group[1])
+            | beam.Reshuffle()
+        )
+
+
+def _first_output(batch: Sequence[PlannedJob]) -> str:
+    return batch[0].job.output
+
+
+class PlanPart(beam.DoFn):
+    """The number of a part of the manifest to batches of `PlannedJob`s that need work, on the main
+    output, and to `rows` of all others: what is done already, or cannot be done.
+    """
+
+    def __init__(self, spec: RunSpec):
+        self.spec = spec
+
+    def setup(self) -> None:
+        """Once per worker."""
+        spec = self.spec
+        spec.check_version()
+        self.supervisor = Supervisor(spec.folder, spec.run_id, spec.deadline)
+        self.index = spec.file_index(before_reading=self.supervisor.check_stop)
+        self.planner = Planner(spec.config, spec.weights_sha256, self.index)
+        self.progress = Progress(spec.folder, f"{spec.run_id}-planning")
+        self.finished = Finished(spec.folder, spec.run_id, self.index, spec.processes)
+        # What other runs failed at, if it is not to be tried again.
+        self.failed = {} if spec.retry_failed else layout.failures(spec.folder)
+
+    def process(self, part: int) -> Iterator[Any]:
+        """One part."""
+        spec = self.spec
+        elements = read_part(spec.folder, spec.run_id, part)
+        results = _side_by_side(self._plan, elements)
+        planned = [result for result in results if isinstance(result, PlannedJob)]
+        # Cut before anyone looks at what is done: so that neighbours stay the same.
+        batches = list(cut_batches(planned, spec.config, spec.workers))
+        found = _side_by_side(self._finished_row, [p for batch in batches for p in batch])
+        done = {row["manifest_line"] for row in found if row}
+        rows = [result for result in results if not isinstance(result, PlannedJob)]
+        rows += [row for row in found if row]
+        self.progress.count(rows)
+        self.index.flush()
+        yield from (beam.pvalue.TaggedOutput("rows", row) for row in rows)
+        for batch in batches:
+            if left := tuple(planned for planned in batch if planned.job.line not in done):
+                yield left
+
+    def _plan(self, element: Job | BadRow) -> PlannedJob | Row:
+        run_id = self.spec.run_id
+        if isinstance(element, BadRow):
+            message = {"error_type": "InputError", "error_message": element.message}
+            return row(run_id, element.as_job(), "failed", **message)
+        try:
+            planned = self.planner.plan(element)
+        except (InputError, ConfigError) as error:
+            return row(run_id, element, "failed", **error_columns(error))
+        except Stopped as stopped:
+            return self._deferred(element, stopped)
+        before = self.failed.get((element.output, planned.spec_hash))
+        return row(run_id, element, "failed", **planned.facts(), **before) if before else planned
+
+    def _finished_row(self, planned: PlannedJob) -> Row | None:
+        """None for a job that needs work."""
+        try:
+            return self.finished.row(planned, self.planner.config(planned.job))
+        except Stopped as stopped:
+            return self._deferred(planned.job, stopped)
+
+    def _deferred(self, job: Job, stopped: Stopped) -> Row:
+        """Unless it was made before this run was begun anew."""
+        return self.finished.earlier_row(job.output) or row(
+            self.spec.run_id, job, "deferred", error_message=str(stopped)
+        )
+
+
+def _side_by_side(function: Callable[[Any], Any], elements: Sequence[Any]) -> list[Any]:
+    """The results in some order: files are waited for, and hashed without Python's lock."""
+    parts = [elements[start::_READERS] for start in range(_READERS)]
+    with ThreadPoolExecutor(_READERS) as readers:
+        done = readers.map(lambda part: [function(element) for element in part], parts)
+        return [result for part in done for result in part]
+
+
+class StylizeHandler(ModelHandler[tuple[PlannedJob, ...], Row, Stylizer]):
+    """Gives Beam's RunInference a `Stylizer` per worker process."""
+
+    def __init__(self, spec: RunSpec):
+        super().__init__()
+        self.spec = spec
+
+    def load_model(self) -> Stylizer:
+        """Cheap: the network is loaded with the first batch."""
+        spec = self.spec
+        spec.check_version()
+        return Stylizer(
+            spec.folder,
+            spec.run_id,
+            spec.config,
+            index=spec.file_index(),
+            deadline=spec.deadline,
+            progress=Progress(spec.folder, spec.run_id),
+            processes=spec.processes,
+        )
+
+    def run_inference(
+        self,
+        batch: Sequence[tuple[PlannedJob, ...]],
+        model: Stylizer,
+        inference_args: dict[str, Any] | None = None,
+    ) -> Iterable[Row]:
+        """One row per job of the batches that Beam hands over together."""
+        return list(model.stylize_batches(batch))
+
+    def batch_elements_kwargs(self) -> dict[str, Any]:
+        """Trays of a fixed size."""
+        return {"min_batch_size": _TRAY, "max_batch_size": _TRAY}
+
+    def get_num_bytes(self, batch: Any) -> int:
+        """Without Beam's default, which pickles every batch to measure it."""
+        return len(batch)
+
+    def get_metrics_namespace(self) -> str:
+        """Beside our own counters."""
+        return "nst"
+
+
+class StylizeBatches(beam.PTransform):
+    """Batches of `PlannedJob`s to metadata rows; pictures are written on the way."""
+
+    def __init__(self, spec: RunSpec):
+        super().__init__()
+        self.spec = spec
+
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        """To rows."""
+        config = self.spec.config
+        stylize = RunInference(StylizeHandler(self.spec))
+        hints = {"accelerator": config.accelerator, "min_ram": config.min_ram}
+        given = {key: value for key, value in hints.items() if value}
+        return batches | (stylize.with_resource_hints(**given) if given else stylize)
+
+
+class WriteMetadata(beam.PTransform):
+    """Rows to Parquet, in as many files as there are workers or bundles.
+
+    Args:
+      spec: of the run.
+      name: of these rows among the run's.
+    """
+
+    def __init__(self, spec: RunSpec, name: str):
+        super().__init__()
+        self.spec, self.name = spec, name
+
+    def expand(self, rows: beam.PCollection) -> beam.PCollection:
+        """To the names of files."""
+        folder, run_id = self.spec.folder, self.spec.run_id
+        prefix = files.join(layout.metadata_folder(folder, run_id), f"part-{self.name}")
+        return (
+            rows
+            | beam.Map(_count)
+            | WriteToParquet(prefix, layout.FILE_SCHEMA, codec="zstd", file_name_suffix=".parquet")
+            | beam.Map(_forget_recovered, folder, run_id)
+        )
+
+
+def _forget_recovered(path: str, folder: str, run_id: str) -> str:
+    layout.forget_recovered(folder, run_id)
+    return path
+
+
+def _count(done: Row) -> Row:
+    """Beam's own metrics, for the dashboards of clusters."""
+    Metrics.counter("nst", done["status"]).inc()
+    if done["error_type"]:
+        Metrics.counter("nst", f"failed_{done['error_type']}").inc()
+    for name in ("seconds_total", "seconds_optimise", "peak_memory_bytes", "batch_size"):
+        if done[name] is not None:
+            # Distributions are of whole numbers.
+            unit, scale = ("_ms", 1000) if name.startswith("seconds") else ("", 1)
+            Metrics.distribution("nst", name + unit).update(round(done[name] * scale))
+    steps = sum(scale["steps"] for scale in done["scales"] or ())
+    if steps:
+        Metrics.distribution("nst", "steps").update(steps)
+    return done

@@ -1,0 +1,113 @@
+"""A batch's checkpoint in the run's `work` folder, there while the batch is optimised.
+
+Named by the batch's last picture, which is the last to be written: as long as any of them is
+missing, that one is.
+"""
+
+import contextlib
+import hashlib
+import io
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from nst_ops.errors import InputError
+from pipeline.config.run_config import RunConfig
+from pipeline.planning.planner import PlannedJob
+from pipeline.store import files
+
+if TYPE_CHECKING:
+    from nst_ops.coarse_to_fine.checkpoints import Checkpoint
+    from nst_ops.coarse_to_fine.iterates import Iterate
+    from nst_ops.engines.memory import MemoryPlan
+
+
+def forget(folder: str, outputs: Iterable[str]) -> None:
+    """Removes the checkpoints of pictures that are done, one way or the other."""
+    for output in outputs:
+        with contextlib.suppress(OSError, InputError):  # a store that does not answer; it is named
+            files.delete(_path(folder, output))  # by the picture, and harmless
+
+
+def all_kept(folder: str) -> list[str]:
+    """Paths of all checkpoints."""
+    return [files.join(folder, name) for name in files.listing(folder, "work/checkpoints/*.npz")]
+
+
+class BatchCheckpoint:
+    """Of some jobs that are optimised together.
+
+    Args:
+      folder: the run's.
+      jobs: in the order of the batch.
+      every: seconds between two checkpoints within a scale.
+    """
+
+    def __init__(self, folder: str, jobs: Sequence[PlannedJob], every: float):
+        self._members = [[job.job.output, job.spec_hash] for job in jobs]
+        self.path = _path(folder, jobs[-1].job.output)
+        self._every, self._saved = every, time.monotonic()
+
+    def load(
+        self, config: RunConfig, plan: "MemoryPlan"
+    ) -> "tuple[Callable[[], Checkpoint], MemoryPlan] | None":
+        """Where the batch stood, and how it was computed; None, with a warning where something
+        unusable was found, if it has to begin anew.
+
+        A checkpoint may take gigabytes; it is handed over once, by the function, and not kept.
+
+        Args:
+          config: of the batch. `memory_limit` and `tiling` may have been changed since, for
+            memory was short.
+          plan: how the batch would be computed if it began now.
+        """
+        if not files.exists(self.path):
+            return None
+        from nst_ops.coarse_to_fine import checkpoints
+        from nst_ops.engines.memory import MemoryPlan
+
+        try:
+            checkpoint, facts = checkpoints.load(io.BytesIO(files.read(self.path)))
+        except InputError as error:
+            return self._ignore(str(error))
+        if not all(member in facts["members"] for member in self._members):
+            return self._ignore("it is of other settings or files")
+        if facts["members"] != self._members:  # some are done, or the manifest's order has changed
+            rows = [facts["members"].index(member) for member in self._members]
+            checkpoint = checkpoint.take(rows)
+        before = MemoryPlan(*facts["plan"])
+        # Only what was asked for: what is free varies from run to run.
+        if config.memory_limit and before.bytes > config.memory_limit:
+            return self._ignore("it needs more than memory_limit")
+        if before.optimizer != config.optimizer == plan.optimizer:
+            return self._ignore(f"it was begun with {before.optimizer}, for want of memory")
+        if config.tiling != "auto" and before.tile != plan.tile:
+            return self._ignore("it was computed with another tiling")
+        return [checkpoint].pop, before
+
+    def offer(self, iterate: "Iterate", plan: "MemoryPlan") -> None:
+        """Saves at the end of a scale, and else when it is time to."""
+        due = iterate.finished or time.monotonic() - self._saved >= self._every
+        if due and not iterate.last:
+            self.save(iterate, plan)
+
+    def save(self, iterate: "Iterate", plan: "MemoryPlan") -> None:
+        """Saves. A checkpoint that cannot be written costs time later, not the picture."""
+        from nst_ops.coarse_to_fine import checkpoints
+
+        self._saved = time.monotonic()
+        try:
+            # Not synced: after a power loss, damage is noticed and the batch begins anew.
+            with files.replacing(self.path, sync=False) as file:
+                checkpoints.save(iterate.checkpoint(), file, members=self._members, plan=list(plan))
+        except OSError as error:
+            warnings.warn(f"{self.path}: no checkpoint: {error}", stacklevel=2)
+
+    def _ignore(self, reason: str) -> None:
+        warnings.warn(f"{self.path}: ignored: {reason}; the pictures begin anew", stacklevel=3)
+
+
+def _path(folder: str, output: str) -> str:
+    name = hashlib.sha256(output.encode()).hexdigest()[:24]
+    return files.join(folder, "work", "checkpoints", f"{name}.npz")
