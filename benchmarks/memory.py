@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.table import Table
-from nst_ops.coarse_to_fine.schedule import Size
 from nst_ops.engines.memory import MemoryPlan
+from nst_ops.images.size import Size
 
 # Long side, tile, optimiser, history, precision.
 CASES: tuple[tuple[int, int | None, str, int, str], ...] = (
@@ -114,7 +114,7 @@ def case_of_files(
     """Prints one row as JSON."""
     from nst_ops.vgg.weights import load_weights
     from pipeline.config.run_config import RunConfig
-    from pipeline.manifest.rows import Job
+    from pipeline.jobs.job import Job
     from pipeline.planning.planner import Planner
     from pipeline.workers.stylizer import Stylizer
 

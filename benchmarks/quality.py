@@ -17,8 +17,8 @@ all.
 import numpy as np
 import tensorflow as tf
 
-from nst_ops.coarse_to_fine.schedule import fit
 from nst_ops.images import resampling
+from nst_ops.images.size import fit
 from nst_ops.losses.gram import gram_matrix
 from nst_ops.vgg.network import vgg19
 

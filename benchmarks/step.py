@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import nst_ops
 from benchmarks.table import Table
-from nst_ops.coarse_to_fine.schedule import Size
+from nst_ops.images.size import Size
 from nst_ops.vgg.geometry import vgg19_geometry
 from nst_ops.vgg.weights import CHANNELS
 

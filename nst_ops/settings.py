@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+HISTORY = 10  # steps that L-BFGS remembers where there is room
 INITS = ("content", "noise", "style")  # other values of `init` are files
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

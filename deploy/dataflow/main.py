@@ -24,11 +24,12 @@ from apache_beam.runners.runner import PipelineResult
 
 from nst_ops.vgg.weights import load_weights
 from pipeline.cli import main
-from pipeline.config.run_config import load_config
+from pipeline.config.loading import load_config
 from pipeline.manifest.parts import JobParts
-from pipeline.manifest.rows import checked_rows
+from pipeline.manifest.reader import checked_rows
+from pipeline.runs.beam_options import beam_options
 from pipeline.runs.graph import build
-from pipeline.runs.launcher import beam_options, new_spec
+from pipeline.runs.spec import new_spec
 from pipeline.store import files
 from pipeline.workers.limits import parse_deadline
 

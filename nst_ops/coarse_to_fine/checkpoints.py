@@ -13,7 +13,10 @@ import tensorflow as tf
 from nst_ops import archives
 from nst_ops.coarse_to_fine.convergence import Standing
 from nst_ops.coarse_to_fine.iterates import Report, ScaleReport
-from nst_ops.optimizers.lbfgs import AdamState, LBFGSState, State, take_rows
+from nst_ops.optimizers.adam import AdamState
+from nst_ops.optimizers.lbfgs import LBFGSState
+from nst_ops.optimizers.optimizer import State
+from nst_ops.optimizers.rows import take_rows
 
 _FORMAT = 2  # of the file; another one is not read
 _STATES = {kind.__name__: kind for kind in (LBFGSState, AdamState)}

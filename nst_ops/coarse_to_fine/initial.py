@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from nst_ops.coarse_to_fine.schedule import Size
 from nst_ops.errors import InputError
 from nst_ops.images import colors, resampling
+from nst_ops.images.size import Size
 
 
 def first_pictures(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nst_ops.coarse_to_fine.schedule import Size
 from nst_ops.errors import InputError, short
+from nst_ops.images.size import Size
 from nst_ops.settings import MOST_WEIGHT
 
 if TYPE_CHECKING:

@@ -13,27 +13,23 @@ from nst_ops.coarse_to_fine.checkpoints import Checkpoint
 from nst_ops.coarse_to_fine.convergence import Standing
 from nst_ops.coarse_to_fine.initial import first_pictures, given_pictures
 from nst_ops.coarse_to_fine.iterates import Iterate, Knobs, Report, Result
-from nst_ops.coarse_to_fine.schedule import ScalePlan, Size, check_side, octaves_in_use, schedule
-from nst_ops.engines.memory import HISTORY
+from nst_ops.coarse_to_fine.schedule import ScalePlan, check_side, schedule
 from nst_ops.errors import InputError
 from nst_ops.images import colors, resampling
 from nst_ops.images.inputs import Style, image_batch, photo_seeds, style_blends
+from nst_ops.images.size import Size
 from nst_ops.losses.objective import Objective, evaluate
+from nst_ops.losses.octaves import octaves_in_use
 from nst_ops.losses.targets import TargetCache, content_targets, style_targets
 from nst_ops.losses.terms import LossWeights, Targets
 from nst_ops.losses.tile_grid import side_for
 from nst_ops.losses.tiled import evaluate_tiled
-from nst_ops.optimizers.lbfgs import (
-    LBFGS,
-    Adam,
-    AdamState,
-    State,
-    join_rows,
-    make_optimizer,
-    update_in_strips,
-)
-from nst_ops.optimizers.rows import Part, RunningRows
-from nst_ops.settings import Settings
+from nst_ops.optimizers.adam import Adam, AdamState, update_in_strips
+from nst_ops.optimizers.lbfgs import LBFGS
+from nst_ops.optimizers.optimizer import State, make_optimizer
+from nst_ops.optimizers.rows import join_rows
+from nst_ops.optimizers.running_rows import Part, RunningRows
+from nst_ops.settings import HISTORY, Settings
 from nst_ops.vgg.network import vgg19
 from nst_ops.vgg.precision import resolve_precision
 from nst_ops.vgg.weights import load_weights

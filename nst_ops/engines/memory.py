@@ -14,14 +14,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nst_ops.coarse_to_fine.schedule import Size
 from nst_ops.errors import InputError
+from nst_ops.images.size import Size
 from nst_ops.losses.tile_grid import PAINTING_TILE, largest_patch, side_for
-from nst_ops.settings import Settings
+from nst_ops.settings import HISTORY, Settings
 from nst_ops.vgg.geometry import margin, vgg19_geometry
 from nst_ops.vgg.precision import cpu_multiplies_bfloat16
 
-HISTORY = 10  # steps that L-BFGS remembers where there is room
 _PROCESS = 0.8e9  # bytes: Python, TensorFlow and the network's weights
 # Bytes per px of the images that the network sees at once, by the bytes of a number. float32 was
 # measured on two processors, whose libraries take 2400 and 3500.

@@ -6,7 +6,8 @@ something that shows has changed.
 
 from typing import Any
 
-from nst_ops.coarse_to_fine.schedule import Size, schedule
+from nst_ops.coarse_to_fine.schedule import schedule
+from nst_ops.images.size import Size
 from nst_ops.settings import Settings
 
 # Raise it when the method changes pictures: everything is then made anew on the next run.

@@ -18,9 +18,9 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from nst_ops import __version__
-from nst_ops.coarse_to_fine.schedule import Size, fit
 from nst_ops.errors import InputError
 from nst_ops.images.samples import read_samples
+from nst_ops.images.size import Size, fit
 
 FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from nst_ops.coarse_to_fine.schedule import Size
+from nst_ops.images.size import Size
 
 # Burt & Adelson 1983, the 5-tap binomial: its spectrum is near zero where subsampling would alias.
 _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from nst_ops.coarse_to_fine.schedule import Size
 from nst_ops.compiled import Compiled
 from nst_ops.errors import InputError
 from nst_ops.images import resampling
+from nst_ops.images.size import Size
 from nst_ops.losses.gram import gram_matrix
 from nst_ops.losses.terms import (
     LossWeights,

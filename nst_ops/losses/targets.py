@@ -18,12 +18,13 @@ import tensorflow as tf
 
 from nst_ops import archives
 from nst_ops.atomic import replacing
-from nst_ops.coarse_to_fine.schedule import Size, first_octave, octaves_in_use, style_size
 from nst_ops.errors import InputError
 from nst_ops.images import resampling
 from nst_ops.images.inputs import Style
+from nst_ops.images.size import Size
 from nst_ops.losses.gram import gram_matrix
 from nst_ops.losses.objective import Objective, extractor
+from nst_ops.losses.octaves import first_octave, octaves_in_use, style_size
 from nst_ops.losses.tile_grid import PAINTING_TILE, side_for
 from nst_ops.losses.tiled import tiled_content, tiled_grams
 from nst_ops.settings import Settings

@@ -5,7 +5,7 @@ TensorFlow.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from nst_ops.coarse_to_fine.schedule import Size
+from nst_ops.images.size import Size
 
 # px. A painting that is larger is computed in tiles of this side whatever memory there is: how it
 # is cut changes the last digits, and a picture must not depend on who filled the cache.

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from nst_ops.coarse_to_fine.schedule import Size
 from nst_ops.images import resampling
+from nst_ops.images.size import Size
 from nst_ops.losses.gram import gram_sum
 from nst_ops.losses.objective import Objective, extractor
 from nst_ops.losses.terms import (

@@ -9,22 +9,21 @@ what single runs give, and can be taken apart and put together row by row.
 `state.image` is the best picture so far and `state.loss` its loss.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
-from nst_ops.coarse_to_fine.schedule import Size
-from nst_ops.engines.memory import HISTORY
 from nst_ops.images.resampling import resize
+from nst_ops.images.size import Size
+from nst_ops.optimizers.rows import per_image, select_rows
+from nst_ops.settings import HISTORY
 
 _EXPONENT = 0.35  # measured: .25 speckles, from .5 on textures are learnt late
 _FIRST_STEP = 0.02  # RMS change of the first step after a (re)start, in a pixel's range of 1
 _SUFFICIENT = 1e-4  # Armijo's constant (Nocedal & Wright 2006, section 3.1)
 _RESTART_AFTER = 4  # rejections in a row
-_STRIP = 512  # rows
 
 
 class LBFGSState(NamedTuple):
@@ -41,45 +40,6 @@ class LBFGSState(NamedTuple):
     moves: tuple[tf.Tensor, ...]  # history x [B, H, W, 3], newest first
     bends: tuple[tf.Tensor, ...]  # history x [B, H, W, 3], the gradients' changes along the moves
     curvatures: tuple[tf.Tensor, ...]  # history x [B], <move, bend>; 0 marks a pair as empty
-
-
-class AdamState(NamedTuple):
-    """Of a batch of B images."""
-
-    trial: tf.Tensor  # [B, H, W, 3]
-    image: tf.Tensor  # [B, H, W, 3]
-    loss: tf.Tensor  # [B]
-    rejections: tf.Tensor  # [B] int32, always 0: Adam takes every step
-    first: tf.Tensor  # [B, H, W, 3], mean gradient
-    second: tf.Tensor  # [B, H, W, 3], mean squared gradient
-    steps: tf.Tensor  # [B]
-
-
-State = LBFGSState | AdamState
-
-
-def take_rows(tensors: Any, rows: Sequence[int]) -> Any:
-    """Of a state, or any nest of tensors [B, ...], the images of these rows."""
-    return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), tensors)
-
-
-def select_rows(rows: tf.Tensor, yes: tf.Tensor, no: tf.Tensor) -> tf.Tensor:
-    """Of two tensors [B, ...], the first's images where `rows` [B] says so, else the second's."""
-    return tf.where(tf.reshape(rows, [-1] + [1] * (yes.shape.rank - 1)), yes, no)
-
-
-def join_rows(parts: Sequence[tuple[Sequence[int], Any]]) -> Any:
-    """What was taken apart, whole again.
-
-    Args:
-      parts: (rows, nest of tensors) that together have each row once.
-    """
-    if len(parts) == 1:
-        return parts[0][1]
-    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
-    return tf.nest.map_structure(
-        lambda *tensors: tf.gather(tf.concat(tensors, axis=0), order), *(part for _, part in parts)
-    )
 
 
 @dataclass(frozen=True)
@@ -166,7 +126,7 @@ class LBFGS:
         direction = select_rows(fresh, direction, state.direction)
         shorter = state.length * _backtrack(state.loss, loss, expected)
         length = tf.where(fresh, tf.where(unscaled, first_length, 1.0), shorter)
-        trial = tf.clip_by_value(image + _rows(length) * direction, 0.0, 1.0)
+        trial = tf.clip_by_value(image + per_image(length) * direction, 0.0, 1.0)
         return LBFGSState(
             trial=trial,
             image=image,
@@ -181,7 +141,7 @@ class LBFGS:
             curvatures=curvatures,
         )
 
-    def fits(self, state: State) -> bool:
+    def fits(self, state: object) -> bool:
         """Whether the state could be this optimiser's."""
         if not isinstance(state, LBFGSState):
             return False
@@ -220,12 +180,12 @@ def _two_loops(
     for move, bend, curvature in pairs:
         move, bend = _widened(q, move, bend)
         alphas.append(tf.math.divide_no_nan(_dot(move, q), curvature))
-        q -= _rows(alphas[-1]) * bend
-    r = _rows(tf.where(scale == 0.0, 1.0, scale)) * _smooth(q)
+        q -= per_image(alphas[-1]) * bend
+    r = per_image(tf.where(scale == 0.0, 1.0, scale)) * _smooth(q)
     for (move, bend, curvature), alpha in reversed(list(zip(pairs, alphas, strict=True))):
         move, bend = _widened(r, move, bend)
         beta = tf.math.divide_no_nan(_dot(bend, r), curvature)
-        r += _rows(tf.where(curvature > 0.0, alpha - beta, 0.0)) * move
+        r += per_image(tf.where(curvature > 0.0, alpha - beta, 0.0)) * move
     return r
 
 
@@ -299,110 +259,3 @@ def _inward(gradient: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
 
 def _dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(a * b, axis=[1, 2, 3])  # [B]
-
-
-def _rows(values: tf.Tensor) -> tf.Tensor:
-    return values[:, None, None, None]
-
-
-@dataclass(frozen=True)
-class Adam:
-    """Adam (Kingma & Ba 2015) on pixels, which are clipped to [0, 1] after every step.
-
-    Args:
-      learning_rate: per step, a pixel's range being 1.
-      storage: of the moments between steps: `float32`, or `bfloat16`, which halves them.
-    """
-
-    learning_rate: float
-    storage: str = "float32"
-    beta1: float = 0.9
-    beta2: float = 0.99
-    epsilon: float = 1e-8
-
-    def start(self, image: tf.Tensor) -> AdamState:
-        """The state whose first trial is `image`, [B, H, W, 3] in [0, 1]."""
-        zeros = tf.zeros_like(image[:, 0, 0, 0])
-        moment = tf.zeros_like(image, self.storage)
-        return AdamState(
-            image,
-            image,
-            zeros + float("inf"),
-            tf.zeros_like(zeros, tf.int32),
-            moment,
-            moment,
-            zeros,
-        )
-
-    def update(self, state: AdamState, loss: tf.Tensor, gradient: tf.Tensor) -> AdamState:
-        """Takes in loss [B] and gradient [B, H, W, 3] at `state.trial`.
-
-        Where the loss is not finite it goes on from the best picture.
-        """
-        better = loss < state.loss
-        taken = tf.math.is_finite(loss)  # else the moments would be lost for good
-        steps = state.steps + 1.0
-        first, second = tf.cast(state.first, tf.float32), tf.cast(state.second, tf.float32)
-        first = self.beta1 * first + (1.0 - self.beta1) * gradient
-        second = self.beta2 * second + (1.0 - self.beta2) * tf.square(gradient)
-        mean = first / _rows(1.0 - self.beta1**steps)
-        deviation = tf.sqrt(second / _rows(1.0 - self.beta2**steps))
-        trial = tf.clip_by_value(
-            state.trial - self.learning_rate * mean / (deviation + self.epsilon), 0.0, 1.0
-        )
-        return AdamState(
-            trial=select_rows(taken, trial, state.image),
-            image=select_rows(better, state.trial, state.image),
-            loss=tf.where(better, loss, state.loss),
-            rejections=state.rejections,
-            first=select_rows(taken, tf.cast(first, self.storage), state.first),
-            second=select_rows(taken, tf.cast(second, self.storage), state.second),
-            steps=tf.where(taken, steps, state.steps),
-        )
-
-    def fits(self, state: State) -> bool:
-        """Whether the state could be this optimiser's."""
-        return isinstance(state, AdamState) and state.first.dtype == self.storage
-
-    def resize(self, state: AdamState, size: Size) -> AdamState:
-        """The state for the next scale: moments carried over, the picture to be evaluated anew."""
-        shrink = (state.image.shape[1] * state.image.shape[2]) / (size[0] * size[1])
-        image = tf.clip_by_value(resize(state.image, size), 0.0, 1.0)
-        first = resize(state.first, size) * shrink
-        second = tf.maximum(resize(state.second, size), 0.0) * shrink**2
-        return self.start(image)._replace(
-            first=tf.cast(first, self.storage),
-            second=tf.cast(second, self.storage),
-            steps=state.steps,
-        )
-
-
-def update_in_strips(
-    update: Callable, state: AdamState, loss: tf.Tensor, gradient: np.ndarray
-) -> AdamState:
-    """Adam's `update`, which looks at every pixel by itself, a strip of rows at a time.
-
-    What it computes on the way is then as large as a strip, not as the picture.
-    """
-    parts: dict[str, list[tf.Tensor]] = {"trial": [], "first": [], "second": []}
-    new = state
-    for top in range(0, gradient.shape[1], _STRIP):
-        rows = slice(top, top + _STRIP)
-        strip = {name: getattr(state, name)[:, rows] for name in (*parts, "image")}
-        new = update(state._replace(**strip), loss, tf.constant(gradient[:, rows]))
-        for name, part in parts.items():
-            part.append(getattr(new, name))
-    better = new.loss != state.loss
-    if tf.reduce_all(better):
-        image = state.trial  # itself: a copy would be as large as the picture
-    else:
-        image = select_rows(better, state.trial, state.image)
-    whole = {name: tf.concat(parts.pop(name), axis=1) for name in list(parts)}
-    return new._replace(image=image, **whole)
-
-
-def make_optimizer(
-    name: str, learning_rate: float, history: int = HISTORY, storage: str = "float32"
-) -> LBFGS | Adam:
-    """The optimiser a config names: `lbfgs` or `adam`."""
-    return LBFGS(history, storage) if name == "lbfgs" else Adam(learning_rate, storage)

@@ -1,98 +1,35 @@
-"""The state of a batch, of which only the images that still run are computed."""
+"""The images of a batch as rows of tensors [B, ...]: taken apart, chosen from, joined."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from nst_ops.compiled import uses_xla
-from nst_ops.losses.terms import LossWeights, Targets
-from nst_ops.optimizers.lbfgs import State, join_rows, select_rows, take_rows
 
-Part = tuple[Sequence[int] | np.ndarray, State]  # rows of the batch, and their state
+def take_rows(tensors: Any, rows: Sequence[int]) -> Any:
+    """Of a state, or any nest of tensors [B, ...], the images of these rows."""
+    return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), tensors)
 
 
-class RunningRows:
-    """Advances a batch of B images at one scale.
+def select_rows(rows: tf.Tensor, yes: tf.Tensor, no: tf.Tensor) -> tf.Tensor:
+    """Of two tensors [B, ...], the first's images where `rows` [B] says so, else the second's."""
+    return tf.where(tf.reshape(rows, [-1] + [1] * (yes.shape.rank - 1)), yes, no)
 
-    On a GPU, where a smaller batch would be compiled anew, all of them are computed, and those that
-    have stopped are put back.
+
+def join_rows(parts: Sequence[tuple[Sequence[int], Any]]) -> Any:
+    """What was taken apart, whole again.
 
     Args:
-      state: of all images.
-      targets: of all images.
+      parts: (rows, nest of tensors) that together have each row once.
     """
+    if len(parts) == 1:
+        return parts[0][1]
+    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+    return tf.nest.map_structure(
+        lambda *tensors: tf.gather(tf.concat(tensors, axis=0), order), *(part for _, part in parts)
+    )
 
-    def __init__(self, state: State, targets: Targets):
-        self._all_targets = targets
-        self._begin(state)
 
-    def _begin(self, state: State) -> None:
-        self._state, self._targets = state, self._all_targets
-        self._rows = np.arange(state.loss.shape[0])  # which are computed
-        self._aside: list[Part] = []
-        self._put_back: np.ndarray | None = None  # [B] bool, of those that are computed in vain
-
-    @property
-    def parts(self) -> list[Part]:
-        """All of the state, as it is kept."""
-        return [(self._rows, self._state), *self._aside]
-
-    def whole(self) -> State:
-        """All of the state, by row."""
-        return join_rows(self.parts)
-
-    def set_aside(self, stopped: np.ndarray) -> None:
-        """Computes these images [B bool] no more; others may not come back."""
-        if uses_xla():
-            self._put_back = stopped if stopped.any() else None
-            return
-        out = np.flatnonzero(stopped[self._rows])
-        if not len(out):
-            return
-        left = np.flatnonzero(~stopped[self._rows])
-        self._aside.append((self._rows[out], take_rows(self._state, out)))
-        self._rows = self._rows[left]
-        self._state = take_rows(self._state, left)
-        self._targets = take_rows(self._all_targets, self._rows)
-
-    def begin_anew(self, stopped: np.ndarray) -> None:
-        """Takes all images back, for weights under which their losses do not compare: the next
-        trial is taken whatever it costs; of those that have stopped it is the picture itself.
-        """
-        state = self.whole()
-        self._begin(
-            state._replace(
-                loss=tf.fill(state.loss.shape, float("inf")),
-                rejections=tf.zeros_like(state.rejections),
-                trial=select_rows(tf.constant(stopped), state.image, state.trial),
-            )
-        )
-
-    def advance(
-        self, step: Callable, weights: LossWeights
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """One step of the images that still run.
-
-        Args:
-          step: (state, targets, weights) -> (state, losses).
-
-        Returns:
-          The trial's losses, [B] each, and rejections in a row, [B]; NaN and 0 for images that were
-          set aside.
-        """
-        if self._put_back is None:
-            self._state, found = step(self._state, self._targets, weights)
-        else:
-            after, found = step(self._state, self._targets, weights)
-            put_back = tf.constant(self._put_back)
-            self._state = tf.nest.map_structure(
-                lambda old, new: select_rows(put_back, old, new), self._state, after
-            )
-        count = sum(len(rows) for rows, _ in self.parts)
-        losses = {name: np.full(count, np.nan, np.float32) for name in found}
-        for name, values in found.items():
-            losses[name][self._rows] = values.numpy()
-        rejections = np.zeros(count, np.int32)
-        rejections[self._rows] = self._state.rejections.numpy()
-        return losses, rejections
+def per_image(values: tf.Tensor) -> tf.Tensor:
+    return values[:, None, None, None]

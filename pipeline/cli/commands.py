@@ -14,15 +14,18 @@ from rich.console import Console
 
 from nst_ops.coarse_to_fine.schedule import pixel_steps
 from nst_ops.errors import InputError
-from pipeline.cli.display import PairDisplay, RunDisplay, count_words, printable
-from pipeline.config.run_config import RunConfig, load_config
+from pipeline.cli.display import PairDisplay, RunDisplay, count_words
+from pipeline.config.loading import load_config
+from pipeline.config.run_config import RunConfig
 from pipeline.jobs.shard import Shard
+from pipeline.machine.messages import printable
 from pipeline.manifest.originals import Originals
 from pipeline.manifest.pairing import make_manifest, write_manifest
 from pipeline.manifest.parts import JobParts
-from pipeline.manifest.rows import checked_rows
+from pipeline.manifest.reader import checked_rows
 from pipeline.store import files
-from pipeline.store.layout import STATUSES, images_folder
+from pipeline.store.layout import images_folder
+from pipeline.store.metadata import STATUSES
 from pipeline.store.stop_requests import request_stop
 from pipeline.workers.limits import parse_deadline
 
@@ -52,7 +55,9 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
     originals.reads([manifest])
     _check_originals(originals, options.config, config)
     from pipeline.machine.signals import stopping
-    from pipeline.runs.launcher import beam_options, execute, new_spec
+    from pipeline.runs.beam_options import beam_options
+    from pipeline.runs.launcher import execute
+    from pipeline.runs.spec import new_spec
 
     rows = parts.rows
     beam = beam_options(beam_arguments, config, shard.share(rows))
@@ -138,7 +143,7 @@ def _explain(command: str, summary: dict, complain: Callable[..., None]) -> int:
 
 
 def _tell_failures(folder: str, run_id: str, complain: Callable[..., None]) -> None:
-    from pipeline.store.layout import read_metadata
+    from pipeline.store.metadata import read_metadata
 
     rows = read_metadata(folder, run_id, ["manifest_line", "status", "error_message"]).to_pylist()
     failed = sorted(
@@ -165,7 +170,7 @@ def stylize(options: argparse.Namespace, rest: list[str], console: Console) -> i
             "nst stylize writes local files; use nst run for URLs", path=options.output
         )
     config = load_config(options.config, [*options.overrides, f"format={_EXTENSIONS[extension]}"])
-    from pipeline.manifest.rows import Job
+    from pipeline.jobs.job import Job
     from pipeline.planning.planner import Planner
     from pipeline.workers.stylizer import Stylizer
 
@@ -258,7 +263,7 @@ def validate(options: argparse.Namespace, rest: list[str], console: Console) -> 
 def report(options: argparse.Namespace, rest: list[str], console: Console) -> int:
     """`nst report`: the HTML page of a run that has ended."""
     from pipeline.report.page import write_report
-    from pipeline.store.layout import run_ids
+    from pipeline.store.records import run_ids
 
     folder = files.absolute(options.folder)
     files.connect([folder])
@@ -277,7 +282,7 @@ def report(options: argparse.Namespace, rest: list[str], console: Console) -> in
 
 def runs(options: argparse.Namespace, rest: list[str], console: Console) -> int:
     """`nst runs`: one line a run, oldest first."""
-    from pipeline.store.layout import summaries
+    from pipeline.store.records import summaries
 
     files.connect([options.folder])
     if not files.is_url(options.folder) and not os.path.isdir(options.folder):
@@ -312,7 +317,7 @@ def doctor(options: argparse.Namespace, rest: list[str], console: Console) -> in
 
     from nst_ops.vgg.precision import device_name, fast_bfloat16
     from nst_ops.vgg.weights import EMBEDDED, load_weights
-    from pipeline.store.layout import versions
+    from pipeline.store.metadata import versions
 
     facts = {
         **versions(),

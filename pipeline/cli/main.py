@@ -15,11 +15,9 @@ from nst_ops import __version__
 from nst_ops.errors import InputError
 from pipeline.cli import commands
 from pipeline.cli.commands import BAD_INPUT, INTERRUPTED, OK, RUN_FAILED
-from pipeline.cli.display import indented, json_line, log_as_json, printable, tell_warnings
-from pipeline.config.run_config import ConfigError
+from pipeline.errors import ConfigError, LockedError, ManifestError
+from pipeline.machine.messages import indented, json_line, log_as_json, printable, tell_warnings
 from pipeline.machine.tensorflow_setup import quiet_logs
-from pipeline.manifest.rows import ManifestError
-from pipeline.store.locks import LockedError
 
 _DESCRIPTION = "Stylizes photos after paintings: one, or a collection as a nightly job."
 _EPILOG = """examples:

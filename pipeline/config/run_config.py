@@ -2,40 +2,22 @@
 and the remedy.
 """
 
-import difflib
 import hashlib
 import json
 import os
 import re
 import urllib.parse
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import pydantic
-import yaml
 from pydantic import Field
 
-from nst_ops.coarse_to_fine.schedule import Size
 from nst_ops.engines.recipe import recipe
-from nst_ops.errors import short
 from nst_ops.images.codec import MAX_PIXELS
+from nst_ops.images.size import Size
 from nst_ops.settings import Settings
 from nst_ops.vgg.weights import LAYERS
-from pipeline.store import files
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; nothing was started. Its arguments are the problems, one
-    a line of its text.
-    """
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.args))
-
-
-class DuplicateKeyError(yaml.YAMLError):
-    """A key that stands twice in one mapping, of which YAML would silently take the last."""
 
 
 class RunConfig(Settings):
@@ -164,163 +146,7 @@ ROW_SETTINGS = tuple(
 )
 
 
-def load_config(path: str | None, overrides: Iterable[str] = ()) -> RunConfig:
-    """Reads a YAML file (or none: defaults) and applies `key.path=value` overrides, values being
-    YAML.
-
-    Raises:
-      ConfigError: with all that is wrong, one problem a line.
-    """
-    values = {}
-    if path is not None:
-        try:
-            values = parse_yaml(Path(path).read_text(encoding="utf-8-sig"))
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}; give an existing YAML file") from error
-        except DuplicateKeyError as error:
-            raise ConfigError(f"{path}: {error}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not valid YAML: {_reason(error)}") from error
-        values = {} if values is None else values
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path}: expected `key: value` lines, got a {type(values).__name__}")
-    for override in overrides:
-        _override(values, override)
-    config = validate(values, path or "--set")
-    # Workers may have another working folder.
-    paths = {
-        "init": config.init_file,
-        "weights": config.weights_file,
-        "cache_dir": config.cache_dir,
-    }
-    return config.model_copy(update={key: files.absolute(p) for key, p in paths.items() if p})
-
-
-def validate(values: Mapping[str, Any], where: str) -> RunConfig:
-    """The settings, or a `ConfigError` that begins with `where`."""
-    try:
-        return RunConfig.model_validate(values)
-    except pydantic.ValidationError as error:
-        raise ConfigError(*(f"{where}: {_explain(p)}" for p in error.errors())) from error
-
-
-def parse_yaml(text: str) -> Any:
-    """Plain values from YAML.
-
-    Raises:
-      DuplicateKeyError: a key stands twice, naming both lines.
-      yaml.YAMLError: not YAML, other values, or aliases.
-    """
-    try:
-        return yaml.load(text, _PlainLoader)
-    except yaml.YAMLError:
-        raise
-    except Exception as error:  # of PyYAML's constructors, such as KeyError for `!!bool x`
-        raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Of YAML 1.1, but as people mean it: `off` is a word, 1e3 a number."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  # as PyYAML has it
-        first: [kind for kind in kinds if kind[0] != "tag:yaml.org,2002:bool"]
-        for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            # Ten lines of them can stand for a billion values.
-            raise yaml.YAMLError("aliases are not supported; write the value out")
-        return super().compose_node(parent, index)
-
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        node = super().compose_mapping_node(anchor)
-        lines: dict[tuple[str, str], int] = {}  # of each key
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue  # a list or mapping, which is no key of ours
-            name, line = (key.tag, key.value), key.start_mark.line + 1
-            if name in lines:
-                raise DuplicateKeyError(
-                    f"line {line}: the key {short(key.value)} stands twice, first on line "
-                    f"{lines[name]}; keep one of them"
-                )
-            lines[name] = line
-        return node
-
-
-_PlainLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"(?:[tT]rue|TRUE|[fF]alse|FALSE)$"), list("tTfF")
-)
-_PlainLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
 def spec_hash(recipe: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
     """Identifies a picture by all that it depends on: 16 hex digits."""
     text = json.dumps({"recipe": recipe, "sources": sources}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals:
-        raise ConfigError(f"--set {override}: expected key=value, such as --set size=512")
-    try:
-        value = parse_yaml(text)
-    except yaml.YAMLError as error:
-        reason = _reason(error)
-        raise ConfigError(f"--set {override}: the value is not valid YAML: {reason}") from error
-    *parents, last = key.split(".")
-    target: Any = values
-    try:
-        for part in parents:
-            if isinstance(target, list):
-                target = target[int(part)]
-            elif part.isdigit():
-                raise TypeError
-            else:
-                target = target.setdefault(part, {})
-        if isinstance(target, list):
-            target[int(last)] = value
-        elif isinstance(target, dict):
-            target[last] = value
-        else:
-            raise TypeError
-    except (TypeError, ValueError, IndexError, AttributeError) as error:
-        raise ConfigError(
-            f"--set {override}: {key!r} is not there; a list's entries count from 0 and must be "
-            "in the config "
-            "(`scales: auto` has none: list the scales, or set `steps`)"
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    """Why a text is no YAML, on one line: PyYAML says it on several, with a drawing."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        return f"line {error.problem_mark.line + 1}: {error.problem or error.context}"
-    return " ".join(str(error).split())
-
-
-def _explain(problem: Mapping[str, Any]) -> str:
-    # Pydantic names the branches of a union too, such as `scales.list[Scale].0.size`.
-    parts = [
-        str(p) for p in problem["loc"] if not str(p).startswith(("list[", "literal[", "function"))
-    ]
-    key = ".".join(p for p in parts if p not in ("int", "str"))
-    if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(key, list(RunConfig.model_fields), n=1)
-        hint = (
-            f"did you mean {close[0]!r}?"
-            if close
-            else f"keys are {', '.join(RunConfig.model_fields)}"
-        )
-        return f"unknown key {key!r}; {hint}"
-    message = problem["msg"].removeprefix("Value error, ")
-    if not key:
-        return message
-    given = short(problem["input"])
-    return f"{key}: {given} is not usable: {message[0].lower()}{message[1:]}"

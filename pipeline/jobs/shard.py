@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from pipeline.config.run_config import ConfigError
+from pipeline.errors import ConfigError
 
 
 class Shard(NamedTuple):

@@ -13,8 +13,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from pipeline.jobs.job import BadRow, Job
 from pipeline.jobs.shard import Shard
-from pipeline.manifest.rows import BadRow, Job
 from pipeline.store import files
 from pipeline.store.layout import record_folder
 

@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from nst_ops.coarse_to_fine.schedule import Size, pixel_steps
+from nst_ops.coarse_to_fine.schedule import pixel_steps
 from nst_ops.engines.memory import MemoryPlan, Sources, plan_memory
 from nst_ops.errors import InputError
-from pipeline.config.run_config import ConfigError, RunConfig
+from nst_ops.images.size import Size
+from pipeline.config.run_config import RunConfig
+from pipeline.errors import ConfigError
+from pipeline.jobs.job import BadRow, Job
 from pipeline.machine import parallelism
-from pipeline.manifest.rows import BadRow, Job, checked_rows
+from pipeline.manifest.reader import checked_rows
 from pipeline.planning.planner import Planner
 
 _PROBE_SIZE, _PROBE_STEPS = 256, 4

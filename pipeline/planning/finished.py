@@ -3,12 +3,13 @@
 from nst_ops.engines.memory import plan_memory
 from nst_ops.errors import InputError
 from pipeline.config.run_config import RunConfig
+from pipeline.jobs.planned_job import PlannedJob
 from pipeline.machine import parallelism
-from pipeline.planning.planner import PlannedJob
 from pipeline.store import files
 from pipeline.store.file_index import FileIndex
 from pipeline.store.journal import Journal
-from pipeline.store.layout import Row, images_folder, now, row
+from pipeline.store.layout import images_folder, now
+from pipeline.store.metadata import Row, row
 
 
 class Finished:

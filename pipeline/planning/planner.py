@@ -6,57 +6,23 @@ import contextlib
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from nst_ops.coarse_to_fine.schedule import Size, fit, largest_style_side, output_size
+from nst_ops.coarse_to_fine.schedule import largest_style_side, output_size
 from nst_ops.engines.memory import Sources
 from nst_ops.errors import InputError
 from nst_ops.images.codec import Header, check_format, probe
+from nst_ops.images.size import Size, fit
 from nst_ops.settings import INITS
 from pipeline.config.run_config import RunConfig, spec_hash
-from pipeline.manifest.rows import Job
+from pipeline.jobs.job import Job
+from pipeline.jobs.planned_job import PlannedJob
 from pipeline.store import files
 from pipeline.store.file_index import Facts, FileIndex
-from pipeline.store.layout import Row
 
 _HEADER_BYTES = 2**18
 _REMEMBERED = 10_000  # paintings
-
-
-@dataclass(frozen=True)
-class PlannedJob:
-    """A job whose files were seen: plain values only."""
-
-    job: Job
-    size: Size  # of the result
-    spec_hash: str
-    content_sha256: str
-    style_sha256: tuple[str, ...]
-    init_sha256: str  # "" where no file is the first picture
-    weights_sha256: str
-    adam_hash: str  # the spec hash of what Adam makes, where memory is short for L-BFGS
-    style_sides: tuple[int, ...]  # long side in px at which each painting is seen at most
-    sources: Sources
-    seed: int  # of everything random, from the settings' and the photo: any batch's
-
-    @property
-    def bucket(self) -> tuple[Size, tuple[tuple[str, str], ...]]:
-        """Jobs of a run with the same bucket can be optimised together."""
-        return self.size, self.job.overrides
-
-    def facts(self) -> Row:
-        """The columns of the metadata that are known by now."""
-        return {
-            "height": self.size[0],
-            "width": self.size[1],
-            "seed": self.seed,
-            "spec_hash": self.spec_hash,
-            "content_sha256": self.content_sha256,
-            "style_sha256": list(self.style_sha256),
-            "weights_sha256": self.weights_sha256,
-        }
 
 
 class Planner:
@@ -225,25 +191,3 @@ def _header(path: str, config: RunConfig) -> Header:
     # A header of unusual length, or behind the pixels.
     whole = files.read(path, config.max_file_bytes)
     return probe(whole, path=path, max_pixels=config.max_pixels)
-
-
-def cut_batches(
-    jobs: Iterable[PlannedJob], run: RunConfig, workers: int = 1
-) -> Iterator[tuple[PlannedJob, ...]]:
-    """Cuts jobs into batches that share shape and settings, in the manifest's order.
-
-    The same jobs are always cut in the same way, whatever is done already.
-
-    Args:
-      run: settings that rows override.
-      workers: that should all get a part of the jobs, if they are few.
-    """
-    buckets: dict[Any, list[PlannedJob]] = {}
-    for planned in sorted(jobs, key=lambda planned: planned.job.line):
-        buckets.setdefault(planned.bucket, []).append(planned)
-    for bucket in buckets.values():
-        height, width = bucket[0].size
-        most = bucket[0].job.config(run).batch_of(height * width)
-        count = min(most, -(-len(bucket) // workers))
-        for start in range(0, len(bucket), count):
-            yield tuple(bucket[start : start + count])

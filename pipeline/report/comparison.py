@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from pipeline.report.records import Record
-from pipeline.store.layout import Row, counts
+from pipeline.report.history import Record
+from pipeline.store.metadata import Row, counts
 
 _SLOWER = 1.5  # times the previous run's seconds, and a second more, is markedly slower
 

@@ -25,16 +25,12 @@ from pipeline.report.comparison import (
     median_seconds,
     share_seconds,
 )
-from pipeline.report.records import Record, as_json, read_previous, read_run
+from pipeline.report.history import Record, as_json, read_previous, read_run
 from pipeline.report.thumbnails import thumbnails
 from pipeline.store import files
-from pipeline.store.layout import (
-    STATUSES,
-    counts,
-    images_folder,
-    record_folder,
-    run_ids,
-)
+from pipeline.store.layout import images_folder, record_folder
+from pipeline.store.metadata import STATUSES, counts
+from pipeline.store.records import run_ids
 
 # Two pictures of 4 KB a row: with 1000 rows the report still goes by mail, about 12 MB.
 _ROWS_WITH_THUMBNAILS = 1000

@@ -27,7 +27,7 @@ from pipeline.store.progress import forget_doings, longest_step
 from pipeline.store.stop_requests import request_stop, stop_requested
 
 if TYPE_CHECKING:
-    from pipeline.runs.graph import RunSpec
+    from pipeline.runs.spec import RunSpec
 
 # Seconds that workers have to stop in order, beyond the longest step that one of them is at.
 GRACE = 120.0
@@ -133,9 +133,9 @@ def main() -> None:
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":  # as `nst --verbose` sets it
         quiet_logs()
     spec, arguments = pickle.load(sys.stdin.buffer)
-    from pipeline.cli.display import tell_warnings
+    from pipeline.machine.messages import tell_warnings
+    from pipeline.runs.beam_options import beam_options, make_pipeline
     from pipeline.runs.graph import build
-    from pipeline.runs.launcher import beam_options, make_pipeline
 
     tell_warnings()
     threading.Thread(target=_end_with_launcher, daemon=True).start()

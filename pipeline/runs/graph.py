@@ -1,10 +1,7 @@
 """The whole graph: manifest in, pictures and metadata out."""
 
-import functools
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -12,17 +9,17 @@ from apache_beam.io.parquetio import WriteToParquet
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
-from nst_ops import __version__
 from nst_ops.errors import InputError
-from pipeline.config.run_config import ConfigError, RunConfig
-from pipeline.jobs.shard import Shard
+from pipeline.errors import ConfigError
+from pipeline.jobs.job import BadRow, Job
+from pipeline.jobs.planned_job import PlannedJob
 from pipeline.manifest.parts import read_part
-from pipeline.manifest.rows import BadRow, Job
+from pipeline.planning.batches import cut_batches
 from pipeline.planning.finished import Finished
-from pipeline.planning.planner import PlannedJob, Planner, cut_batches
-from pipeline.store import files, layout
-from pipeline.store.file_index import FileIndex
-from pipeline.store.layout import Row, error_columns, row
+from pipeline.planning.planner import Planner
+from pipeline.runs.spec import RunSpec
+from pipeline.store import files, layout, metadata
+from pipeline.store.metadata import Row, error_columns, row
 from pipeline.store.progress import Progress
 from pipeline.workers.limits import Stopped, Supervisor
 from pipeline.workers.stylizer import Stylizer
@@ -30,50 +27,6 @@ from pipeline.workers.stylizer import Stylizer
 # Batches that a worker takes at once, to read one and write another while a third is optimised.
 _TRAY = 8
 _READERS = 8  # files of a part that are looked at side by side
-
-
-@dataclass(frozen=True)
-class RunSpec:
-    """One run: plain values, pickled to workers."""
-
-    manifest: str
-    folder: str
-    run_id: str
-    settings: str  # RunConfig as JSON
-    weights_sha256: str
-    rows: int  # of the manifest
-    parts: int  # that the rows of the shard are in, see `job_parts`
-    manifest_sha256: str  # of all that the rows say
-    shard: Shard = Shard()
-    processes: int = 1  # that share one machine
-    deadline: float = math.inf  # as time.time(); no picture is begun that would end after it
-    retry_failed: bool = True
-    workers: int = 1  # of all machines, which should all get a part of the work
-    check_full: bool = False  # reads every file, also those that have not changed since a run
-    version: str = __version__  # of nst
-
-    def check_version(self) -> None:
-        """Raises RuntimeError in a worker that has another version of nst than the launcher."""
-        if self.version != __version__:
-            raise RuntimeError(
-                f"this worker has nst {__version__}, and the run was begun by nst {self.version}; "
-                "install the same on both"
-            )
-
-    @functools.cached_property
-    def config(self) -> RunConfig:
-        """The settings that rows override."""
-        return RunConfig.model_validate_json(self.settings)
-
-    def file_index(self, before_reading: Callable[[], None] = lambda: None) -> FileIndex:
-        """What is known of the run's files."""
-        return FileIndex(
-            self.folder,
-            self.run_id,
-            self.shard,
-            full=self.check_full,
-            before_reading=before_reading,
-        )
 
 
 def build(root: beam.Pipeline, spec: RunSpec) -> None:
@@ -132,7 +85,7 @@ class PlanPart(beam.DoFn):
         self.progress = Progress(spec.folder, f"{spec.run_id}-planning")
         self.finished = Finished(spec.folder, spec.run_id, self.index, spec.processes)
         # What other runs failed at, if it is not to be tried again.
-        self.failed = {} if spec.retry_failed else layout.failures(spec.folder)
+        self.failed = {} if spec.retry_failed else metadata.failures(spec.folder)
 
     def process(self, part: int) -> Iterator[Any]:
         """One part."""
@@ -267,13 +220,15 @@ class WriteMetadata(beam.PTransform):
         return (
             rows
             | beam.Map(_count)
-            | WriteToParquet(prefix, layout.FILE_SCHEMA, codec="zstd", file_name_suffix=".parquet")
+            | WriteToParquet(
+                prefix, metadata.FILE_SCHEMA, codec="zstd", file_name_suffix=".parquet"
+            )
             | beam.Map(_forget_recovered, folder, run_id)
         )
 
 
 def _forget_recovered(path: str, folder: str, run_id: str) -> str:
-    layout.forget_recovered(folder, run_id)
+    metadata.forget_recovered(folder, run_id)
     return path
 
 

@@ -7,9 +7,9 @@ import pyarrow
 from nst_ops.errors import InputError
 from pipeline.config.run_config import ROW_SETTINGS
 from pipeline.jobs.shard import Shard
+from pipeline.report.history import read_settings
 from pipeline.report.page import write_report
-from pipeline.report.records import read_settings
-from pipeline.store import files, layout
+from pipeline.store import files, layout, metadata, records
 
 
 def merge_shards(folder: str) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def merge_shards(folder: str) -> dict[str, Any]:
     """
     parts = _last_of_each(folder)
     run_id = layout.new_run_id()
-    tables = [layout.read_metadata(folder, part["run_id"]) for part in parts]
+    tables = [metadata.read_metadata(folder, part["run_id"]) for part in parts]
     table = pyarrow.concat_tables(tables).sort_by("manifest_line")
     if len(table) != parts[0]["rows"]:
         raise InputError(
@@ -32,7 +32,7 @@ def merge_shards(folder: str) -> dict[str, Any]:
             "the shards again",
             path=folder,
         )
-    layout.write_metadata(folder, run_id, "part-merged.parquet", [table])
+    metadata.write_metadata(folder, run_id, "part-merged.parquet", [table])
 
     newest = layout.record_folder(folder, max(part["run_id"] for part in parts))
     record = layout.record_folder(folder, run_id)
@@ -44,9 +44,9 @@ def merge_shards(folder: str) -> dict[str, Any]:
         "shard": str(Shard()),
         "seconds": max(part["seconds"] for part in parts),
         "stopped": next((part["stopped"] for part in parts if part["stopped"]), ""),
-        **layout.counts(table),
+        **metadata.counts(table),
     }
-    layout.close_record(folder, run_id, summary)
+    records.close_record(folder, run_id, summary)
     write_report(folder, run_id)
     return summary
 
@@ -55,7 +55,7 @@ def _last_of_each(folder: str) -> list[dict[str, Any]]:
     """Summaries, in the order of the shards."""
     last: dict[Shard, dict[str, Any]] = {}
     newest = Shard()
-    for summary in layout.summaries(folder):
+    for summary in records.summaries(folder):
         shard = Shard.parse(summary["shard"])
         if shard.count > 1:
             newest = shard

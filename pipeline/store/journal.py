@@ -12,8 +12,9 @@ from datetime import datetime
 from pathlib import Path
 
 from pipeline.store import files
-from pipeline.store.layout import Row, has_metadata, work_folder, write_recovered
+from pipeline.store.layout import work_folder
 from pipeline.store.locks import born
+from pipeline.store.metadata import Row, has_metadata, write_recovered
 
 # This process, among all machines that share the folder.
 PROCESS = f"{os.getpid()}-{secrets.token_hex(4)}"

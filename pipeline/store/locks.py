@@ -16,16 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import LockedError
 from pipeline.jobs.shard import Shard
 from pipeline.store.layout import work_folder
 
 _HEARTBEAT = 5.0  # seconds between two signs of life
 _SILENT = 30.0  # the same for a container that has our name, and that we wait for
 _STALE = 120.0  # seconds without one after which another machine's lock is taken over
-
-
-class LockedError(ValueError):
-    """Another run is at work on the same folder."""
 
 
 @contextlib.contextmanager

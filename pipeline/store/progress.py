@@ -10,7 +10,8 @@ from typing import Any
 
 from pipeline.store import files
 from pipeline.store.journal import PROCESS, RANKS, keep_rows, work_files
-from pipeline.store.layout import STATUSES, Row, work_folder
+from pipeline.store.layout import work_folder
+from pipeline.store.metadata import STATUSES, Row
 
 
 class Progress:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from nst_ops.errors import InputError
 from pipeline.config.run_config import RunConfig
-from pipeline.planning.planner import PlannedJob
+from pipeline.jobs.planned_job import PlannedJob
 from pipeline.store import files
 
 if TYPE_CHECKING:

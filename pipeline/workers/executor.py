@@ -17,10 +17,10 @@ from nst_ops.images.codec import Picture
 from nst_ops.images.inputs import Style
 from nst_ops.vgg.weights import load_weights
 from pipeline.config.run_config import RunConfig
+from pipeline.jobs.planned_job import PlannedJob
 from pipeline.machine import parallelism
 from pipeline.machine.tensorflow_setup import start_tensorflow
-from pipeline.planning.planner import PlannedJob
-from pipeline.store.layout import Row
+from pipeline.store.metadata import Row
 from pipeline.store.progress import Progress
 from pipeline.workers import batch_checkpoint
 from pipeline.workers.batch_checkpoint import BatchCheckpoint

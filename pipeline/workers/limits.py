@@ -4,7 +4,7 @@ import datetime
 import math
 import time
 
-from pipeline.config.run_config import ConfigError
+from pipeline.errors import ConfigError
 from pipeline.store.stop_requests import stop_requested
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 
-from pipeline.cli.display import tell_warnings
+from pipeline.machine.messages import tell_warnings
 from pipeline.machine.signals import ignore_signals
 
 

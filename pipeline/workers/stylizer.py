@@ -24,13 +24,14 @@ from nst_ops.errors import InputError
 from nst_ops.images.codec import SOFTWARE, Picture, decode, encode
 from nst_ops.images.inputs import Style
 from pipeline.config.run_config import RunConfig
+from pipeline.jobs.planned_job import PlannedJob
 from pipeline.machine import parallelism
 from pipeline.planning.finished import Finished
-from pipeline.planning.planner import PlannedJob
 from pipeline.store import files
 from pipeline.store.file_index import FileIndex
 from pipeline.store.journal import deaths
-from pipeline.store.layout import Row, error_columns, images_folder, now, row
+from pipeline.store.layout import images_folder, now
+from pipeline.store.metadata import Row, error_columns, row
 from pipeline.store.progress import Progress
 from pipeline.workers import batch_checkpoint
 from pipeline.workers.executor import Made, Optimiser, Outcome, Ready

@@ -22,10 +22,10 @@ import yaml
 from apache_beam.portability.api import beam_runner_api_pb2
 
 from pipeline.cli import main as nst
-from pipeline.config.run_config import load_config
+from pipeline.config.loading import load_config
 from pipeline.jobs.shard import Shard
-from pipeline.runs.launcher import beam_options
-from pipeline.store.layout import read_metadata
+from pipeline.runs.beam_options import beam_options
+from pipeline.store.metadata import read_metadata
 
 from ..pipeline.conftest import write_manifest
 

@@ -13,8 +13,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from pipeline.config.run_config import ConfigError, RunConfig
-from pipeline.manifest.rows import COLUMNS, BadRow, Job, ManifestError, read_manifest
+from pipeline.config.run_config import RunConfig
+from pipeline.errors import ConfigError, ManifestError
+from pipeline.jobs.job import BadRow, Job
+from pipeline.manifest.formats import COLUMNS
+from pipeline.manifest.reader import read_manifest
 from pipeline.store import files
 
 from ..pipeline.conftest import count_rows
@@ -167,7 +170,7 @@ def test_damaged_parquet(tmp_path, damage):
 @FEW
 @given(override=TEXT, key=st.sampled_from(sorted(RunConfig.model_fields)))
 def test_overrides(tmp_path, override, key):
-    from pipeline.config.run_config import load_config
+    from pipeline.config.loading import load_config
 
     try:
         load_config(None, [f"{key}={override}"])

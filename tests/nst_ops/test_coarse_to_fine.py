@@ -6,7 +6,7 @@ from nst_ops.coarse_to_fine import loop
 from nst_ops.errors import InputError
 from nst_ops.images import colors
 from nst_ops.losses.targets import TargetCache
-from nst_ops.optimizers import lbfgs
+from nst_ops.optimizers import adam, lbfgs
 from nst_ops.settings import Settings
 
 QUICK = {"precision": "float32", "steps": 4, "octaves": [1.0, 1.0]}
@@ -161,7 +161,7 @@ def test_cache_is_bounded():
     assert cache.bytes <= 1000
 
 
-@pytest.mark.parametrize("make", [lbfgs.LBFGS, lambda: lbfgs.Adam(0.05)])
+@pytest.mark.parametrize("make", [lbfgs.LBFGS, lambda: adam.Adam(0.05)])
 def test_optimizers_find_a_minimum_and_keep_the_best(make):
     """Of a badly scaled quadratic, for two images at once."""
     goal = tf.constant(np.random.default_rng(3).uniform(0.2, 0.8, (2, 16, 12, 3)), tf.float32)

@@ -10,8 +10,8 @@ from nst_ops.errors import InputError
 from nst_ops.images import colors
 from nst_ops.images.codec import encode
 from nst_ops.images.inputs import Style
-from nst_ops.optimizers import rows
-from nst_ops.optimizers.lbfgs import make_optimizer
+from nst_ops.optimizers import running_rows
+from nst_ops.optimizers.optimizer import make_optimizer
 from nst_ops.settings import Settings
 
 QUICK = {"precision": "float32", "steps": 2, "octaves": [1.0]}
@@ -159,7 +159,7 @@ def test_stopped_rows_are_computed_no_more(small, night, monkeypatch):
     flat = np.full_like(small, 0.5)
     photos, paintings = np.stack([flat, small, flat]), [flat, night, flat]
     chosen = settings(steps=12, tolerance=0.02, patience=3, optimizer="adam")
-    made = rows.RunningRows.advance
+    made = running_rows.RunningRows.advance
     counts = []
 
     def advance(self, step, weights):
@@ -169,7 +169,7 @@ def test_stopped_rows_are_computed_no_more(small, night, monkeypatch):
 
         return made(self, counting, weights)
 
-    monkeypatch.setattr(rows.RunningRows, "advance", advance)
+    monkeypatch.setattr(running_rows.RunningRows, "advance", advance)
     iterates = list(loop.stylize(photos, paintings, chosen))
     stopped = next(index for index, iterate in enumerate(iterates) if iterate.stopped[0])
     assert counts == [3] * (stopped + 1) + [1] * (len(counts) - stopped - 1) and 1 in counts
@@ -213,7 +213,7 @@ def test_on_a_gpu_stopped_rows_are_put_back(small, night, monkeypatch):
     photos, paintings = np.stack([flat, small]), [flat, night]
     chosen = settings(steps=12, tolerance=0.02, patience=3)
     apart = loop.run(photos, paintings, chosen)
-    monkeypatch.setattr(rows, "uses_xla", lambda: True)
+    monkeypatch.setattr(running_rows, "uses_xla", lambda: True)
     together = loop.run(photos, paintings, chosen)
     np.testing.assert_allclose(together.images, apart.images, atol=2e-3)
     assert [report.scales[0].steps for report in together.reports] == [
@@ -250,7 +250,7 @@ def test_knobs_refuse_what_is_no_weight(value):
 
 @pytest.mark.parametrize("xla", [False, True])
 def test_rows_that_had_stopped_go_on_under_other_weights(small, night, monkeypatch, xla):
-    monkeypatch.setattr(rows, "uses_xla", lambda: xla)
+    monkeypatch.setattr(running_rows, "uses_xla", lambda: xla)
     # Without style, a photo is done at once, and noise has far to go to it.
     knobs = loop.Knobs(5e3, 0.0, 0.0)
     photos = np.stack([small, small])

@@ -3,9 +3,9 @@ import os
 import pytest
 
 from nst_ops.engines import memory
-from nst_ops.engines.memory import HISTORY, default_limit, plan_memory, predict_bytes
+from nst_ops.engines.memory import default_limit, plan_memory, predict_bytes
 from nst_ops.errors import InputError
-from nst_ops.settings import Settings
+from nst_ops.settings import HISTORY, Settings
 
 SETTINGS = Settings()
 

@@ -4,17 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nst_ops.engines.memory import HISTORY
 from nst_ops.images.resampling import resize
 from nst_ops.optimizers import lbfgs
-from nst_ops.optimizers.lbfgs import (
-    LBFGS,
-    Adam,
-    join_rows,
-    make_optimizer,
-    take_rows,
-    update_in_strips,
-)
+from nst_ops.optimizers.adam import Adam, update_in_strips
+from nst_ops.optimizers.lbfgs import LBFGS
+from nst_ops.optimizers.optimizer import make_optimizer
+from nst_ops.optimizers.rows import join_rows, take_rows
+from nst_ops.settings import HISTORY
 
 SHAPE = (12, 16, 3)
 EACH = pytest.mark.parametrize("make", [LBFGS, lambda: Adam(0.05)], ids=["lbfgs", "adam"])

@@ -1,16 +1,10 @@
 import pytest
 from pydantic import ValidationError
 
-from nst_ops.coarse_to_fine.schedule import (
-    fit,
-    largest_style_side,
-    least_side,
-    octave_sizes,
-    octaves_in_use,
-    output_size,
-    schedule,
-)
+from nst_ops.coarse_to_fine.schedule import largest_style_side, output_size, schedule
 from nst_ops.errors import InputError
+from nst_ops.images.size import fit
+from nst_ops.losses.octaves import least_side, octave_sizes, octaves_in_use
 from nst_ops.settings import Scale, Settings
 
 

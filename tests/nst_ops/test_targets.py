@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 
 from nst_ops.coarse_to_fine import loop
-from nst_ops.coarse_to_fine.schedule import fit
 from nst_ops.errors import InputError
 from nst_ops.images import inputs, resampling
 from nst_ops.images.inputs import Style
+from nst_ops.images.size import fit
 from nst_ops.losses import targets as targets_module
 from nst_ops.losses.gram import gram_matrix
 from nst_ops.losses.objective import Objective

@@ -3,10 +3,10 @@ import pytest
 import tensorflow as tf
 
 from nst_ops.coarse_to_fine import loop
-from nst_ops.coarse_to_fine.schedule import octaves_in_use
 from nst_ops.images.inputs import Style
 from nst_ops.losses import tiled
 from nst_ops.losses.objective import Objective, evaluate
+from nst_ops.losses.octaves import octaves_in_use
 from nst_ops.losses.targets import TargetCache, content_targets, style_targets
 from nst_ops.losses.terms import LossWeights, Targets
 from nst_ops.losses.tile_grid import tiles

@@ -6,11 +6,14 @@ import pytest
 
 from nst_ops.vgg.weights import load_weights
 from pipeline.config.run_config import RunConfig
+from pipeline.jobs.job import BadRow
 from pipeline.jobs.shard import Shard
 from pipeline.manifest.parts import JobParts
-from pipeline.manifest.rows import BadRow, checked_rows, read_manifest
+from pipeline.manifest.reader import checked_rows, read_manifest
 from pipeline.planning.planner import Planner
-from pipeline.runs.launcher import beam_options, execute, new_spec
+from pipeline.runs.beam_options import beam_options
+from pipeline.runs.launcher import execute
+from pipeline.runs.spec import new_spec
 from pipeline.workers.stylizer import Stylizer
 
 from ..conftest import IMAGES

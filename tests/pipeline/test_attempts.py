@@ -13,10 +13,12 @@ import pytest
 from nst_ops.images.codec import decode
 from nst_ops.vgg.weights import load_weights
 from pipeline.manifest.parts import JobParts
-from pipeline.manifest.rows import checked_rows
+from pipeline.manifest.reader import checked_rows
 from pipeline.runs import attempts
-from pipeline.runs.launcher import beam_options, execute, new_spec
-from pipeline.store import layout
+from pipeline.runs.beam_options import beam_options
+from pipeline.runs.launcher import execute
+from pipeline.runs.spec import new_spec
+from pipeline.store import metadata, records
 from pipeline.store.journal import count_deaths, deaths
 
 from .conftest import settings, write_manifest
@@ -60,7 +62,7 @@ def run(manifest, folder, processes=2, **changes):
     spec = new_spec(str(manifest), str(folder), config, parts, load_weights().sha256, beam)
     said = []
     summary = execute(spec, parts, beam, lambda progress: None, said.append, arguments=arguments)
-    rows = layout.read_metadata(str(folder), spec.run_id).to_pylist()
+    rows = metadata.read_metadata(str(folder), spec.run_id).to_pylist()
     return summary, {row["job_id"]: row for row in rows}, said
 
 
@@ -158,7 +160,7 @@ def test_nothing_but_deaths_ends_the_run_with_a_record(tmp_path, manifest, monke
     )
     with pytest.raises(RuntimeError, match="died 3 times without finishing a picture"):
         run(manifest, tmp_path / "out")
-    (summary,) = layout.summaries(str(tmp_path / "out"))
+    (summary,) = records.summaries(str(tmp_path / "out"))
     assert "died 3 times" in summary["stopped"]
 
 

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from pipeline.cli import display
 from pipeline.cli.display import PairDisplay, RunDisplay
+from pipeline.machine import messages
 
 
 class Iterate:
@@ -98,18 +99,18 @@ def test_names_forge_no_lines(clock, capsys):
 
 
 def test_errors_of_many_lines_are_indented():
-    assert display.indented("a\r\nfailed: b\x1b") == "a\n  failed: b\\x1b"
+    assert messages.indented("a\r\nfailed: b\x1b") == "a\n  failed: b\\x1b"
 
 
 def test_json_escapes_all_that_is_not_printed():
-    (line,) = display.json_line("note", {"text": FORGED}).splitlines()
+    (line,) = messages.json_line("note", {"text": FORGED}).splitlines()
     assert line.isascii() and line.isprintable() and json.loads(line)["text"] == FORGED
 
 
 def test_warnings_are_printed_as_all_else(monkeypatch, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        display.tell_warnings()
+        messages.tell_warnings()
         warnings.warn(f"{FORGED}; set aside", stacklevel=1)
         assert capsys.readouterr().err == f"warning: {SHOWN}; set aside\n"
         monkeypatch.setenv("NST_LOG_FORMAT", "json")

@@ -11,15 +11,12 @@ import pyarrow.parquet
 import pytest
 
 from nst_ops.errors import InputError
-from pipeline.config.run_config import ConfigError, RunConfig, load_config
-from pipeline.manifest.rows import (
-    BadRow,
-    Job,
-    ManifestError,
-    checked_rows,
-    parse_row,
-    read_manifest,
-)
+from pipeline.config.loading import load_config
+from pipeline.config.run_config import RunConfig
+from pipeline.errors import ConfigError, ManifestError
+from pipeline.jobs.job import BadRow, Job
+from pipeline.manifest.reader import checked_rows, read_manifest
+from pipeline.manifest.rows import parse_row
 from pipeline.planning.planner import Planner
 
 from ..conftest import IMAGES

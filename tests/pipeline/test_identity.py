@@ -11,12 +11,12 @@ from nst_ops.engines.memory import predict_bytes
 from nst_ops.images.codec import probe
 from nst_ops.vgg import weights
 from pipeline.cli.main import _parser
-from pipeline.config.run_config import load_config
+from pipeline.config.loading import load_config
 from pipeline.machine import parallelism
-from pipeline.manifest.rows import read_manifest
+from pipeline.manifest.reader import read_manifest
 from pipeline.planning import estimate
 from pipeline.planning.planner import Planner
-from pipeline.store.layout import row
+from pipeline.store.metadata import row
 
 from ..conftest import IMAGES
 from .conftest import plans, settings, stylizer, write_manifest

@@ -8,12 +8,13 @@ import pytest
 from apache_beam.options.pipeline_options import DirectOptions
 
 from nst_ops.errors import InputError
-from pipeline.config.run_config import ConfigError
+from pipeline.errors import ConfigError
 from pipeline.jobs.shard import Shard
 from pipeline.manifest.parts import JobParts
-from pipeline.runs.launcher import beam_options, new_spec
+from pipeline.runs.beam_options import beam_options
 from pipeline.runs.merge import merge_shards
-from pipeline.store import layout
+from pipeline.runs.spec import new_spec
+from pipeline.store import metadata, records
 from pipeline.store.journal import keep_rows
 from pipeline.workers.stylizer import Stylizer
 
@@ -21,12 +22,12 @@ from .conftest import settings, write_manifest
 
 
 def lines(folder, run_id, *columns):
-    table = layout.read_metadata(str(folder), run_id, ["manifest_line", *columns])
+    table = metadata.read_metadata(str(folder), run_id, ["manifest_line", *columns])
     return sorted(tuple(row.values()) for row in table.to_pylist())
 
 
 def counts(summary):
-    return {status: summary[status] for status in layout.STATUSES if summary[status]}
+    return {status: summary[status] for status in metadata.STATUSES if summary[status]}
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_record_of_a_run(run_manifest, manifest, tmp_path):
     assert "Infinity" not in text and json.loads(text) == json.loads(json.dumps(summary))
     assert [path.name for path in (tmp_path / "out/work").rglob("*.*")] == ["files.sqlite"]
     assert not list((tmp_path / "out/runs").rglob("*.gz"))  # the rows on their way to the workers
-    assert layout.summaries(str(tmp_path / "out"))[0]["run_id"] == summary["run_id"]
+    assert records.summaries(str(tmp_path / "out"))[0]["run_id"] == summary["run_id"]
 
 
 def test_rows_that_would_write_one_picture(run_manifest, tmp_path):
@@ -110,7 +111,7 @@ def test_killed_runs_get_a_record(run_manifest, manifest, tmp_path):
     folder = str(tmp_path / "out")
     summary = run_manifest(manifest)
     dead = "20200101T000000Z-abcdef"
-    job = layout.read_metadata(folder, summary["run_id"]).to_pylist()[0] | {"run_id": dead}
+    job = metadata.read_metadata(folder, summary["run_id"]).to_pylist()[0] | {"run_id": dead}
     keep_rows(folder, dead, [job])
     (tmp_path / "out/runs" / dead).mkdir()
     begun = json.loads((tmp_path / "out/runs" / summary["run_id"] / "run.json").read_text())
@@ -121,9 +122,9 @@ def test_killed_runs_get_a_record(run_manifest, manifest, tmp_path):
     mine.write_text("")
     run_manifest(manifest)
     assert mine.exists() and not half.exists()
-    first = layout.summaries(folder)[0]
+    first = records.summaries(folder)[0]
     assert (first["run_id"], first["stopped"]) == (dead, "it was killed")
-    assert sum(first[status] for status in layout.STATUSES) == 1
+    assert sum(first[status] for status in metadata.STATUSES) == 1
 
 
 @pytest.mark.parametrize("answer", [200, 500, None])
@@ -171,7 +172,7 @@ def test_failed_run_says_so(run_manifest, manifest, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.workers.stylizer.Stylizer.stylize_batches", broken)
     with pytest.raises(RuntimeError, match="of ours"):
         run_manifest(manifest)
-    (summary,) = layout.summaries(str(tmp_path / "out"))
+    (summary,) = records.summaries(str(tmp_path / "out"))
     assert summary["stopped"].startswith("failed: ") and "of ours" in summary["stopped"]
     assert not list((tmp_path / "out/runs").rglob("*.gz"))
     monkeypatch.undo()
@@ -188,7 +189,7 @@ def test_failed_run_says_what_it_made(run_manifest, manifest, tmp_path, monkeypa
     monkeypatch.setattr(Stylizer, "stylize_batches", broken)
     with pytest.raises(RuntimeError, match="of ours"):
         run_manifest(manifest)
-    (summary,) = layout.summaries(str(tmp_path / "out"))
+    (summary,) = records.summaries(str(tmp_path / "out"))
     assert counts(summary) == {"ok": 4, "failed": 1}
     monkeypatch.undo()
     run_manifest(manifest)
@@ -273,5 +274,5 @@ def test_traces_of_java_are_left_out(run_manifest, tmp_path, monkeypatch):
     expected = "job-1 failed: JobException: suppressed; Caused by: java.io.IOException: lost it"
     with pytest.raises(RuntimeError, match=f"^{expected}$"):
         run_manifest(manifest)
-    (summary,) = layout.summaries(str(tmp_path / "out"))
+    (summary,) = records.summaries(str(tmp_path / "out"))
     assert summary["stopped"].endswith(expected)

@@ -8,10 +8,11 @@ import time
 
 import pytest
 
+from pipeline.errors import LockedError
 from pipeline.jobs.shard import Shard
 from pipeline.store import locks
 from pipeline.store.layout import work_folder
-from pipeline.store.locks import LockedError, lock, running
+from pipeline.store.locks import lock, running
 
 
 def test_lock_is_held_once_and_released(tmp_path):

@@ -6,14 +6,13 @@ import pyarrow.parquet
 import pytest
 
 from nst_ops.errors import InputError
-from pipeline.config.run_config import ConfigError, RunConfig, load_config
+from pipeline.config.loading import load_config
+from pipeline.config.run_config import RunConfig
+from pipeline.errors import ConfigError, ManifestError
+from pipeline.jobs.job import BadRow
 from pipeline.manifest.pairing import make_manifest, write_manifest
-from pipeline.manifest.rows import (
-    BadRow,
-    ManifestError,
-    parse_row,
-    read_manifest,
-)
+from pipeline.manifest.reader import read_manifest
+from pipeline.manifest.rows import parse_row
 
 from .conftest import count_rows
 

@@ -11,12 +11,13 @@ import pytest
 
 from nst_ops.errors import InputError
 from pipeline.cli import main
-from pipeline.config import run_config
-from pipeline.manifest import rows
+from pipeline.config import loading
+from pipeline.errors import LockedError
+from pipeline.manifest import reader, rows
 from pipeline.manifest.originals import Originals
-from pipeline.runs import launcher
-from pipeline.store import files, layout, locks
-from pipeline.store.locks import LockedError, lock
+from pipeline.runs import beam_options, launcher
+from pipeline.store import files, locks, records
+from pipeline.store.locks import lock
 
 from ..conftest import IMAGES
 from .conftest import count_rows, settings, write_manifest
@@ -99,8 +100,8 @@ def test_outputs_that_end_in_tears(folder, capsys, output, message):
 
 @pytest.mark.parametrize("url", ["notaurl", "file:///etc/passwd", "data:,x", "http://"])
 def test_only_web_addresses_are_notified(url):
-    with pytest.raises(run_config.ConfigError, match="notify_url: .* must be a web address"):
-        run_config.validate({"notify_url": url}, "test")
+    with pytest.raises(loading.ConfigError, match="notify_url: .* must be a web address"):
+        loading.validate({"notify_url": url}, "test")
 
 
 def test_a_listener_that_drips_does_not_hold_up_the_end(monkeypatch):
@@ -133,7 +134,7 @@ def test_damaged_records_of_old_runs_are_set_aside(run_manifest, tmp_path, damag
         (record / "summary.json").unlink()  # as of a run that was killed
     with pytest.warns(UserWarning, match=f"{name}: is damaged.*kept as"):
         second = run_manifest(one)
-        known = [summary["run_id"] for summary in layout.summaries(str(tmp_path / "out"))]
+        known = [summary["run_id"] for summary in records.summaries(str(tmp_path / "out"))]
     assert second["cached"] == 1 and known == [second["run_id"]]
     assert (record / f"{name}.damaged").read_bytes() == damage
 
@@ -161,7 +162,7 @@ def test_a_folder_that_cannot_be_written_is_found_at_once(run_manifest, tmp_path
     one = write_manifest(tmp_path / "one.csv", ["rocket"])
     (tmp_path / "out").mkdir()
     (tmp_path / "out/images").write_text("a file")
-    with pytest.raises(run_config.ConfigError, match="images.*; give another --output"):
+    with pytest.raises(loading.ConfigError, match="images.*; give another --output"):
         run_manifest(one)
 
 
@@ -209,7 +210,7 @@ def test_the_same_pair_has_one_name_wherever_its_manifest_is(tmp_path):
     for place, prefix in ((".", ""), ("deep", "../"), ("deep/er", "../../")):
         path = tmp_path / place / "m.csv"
         path.write_text(f"content,style\n{prefix}a.jpg,{prefix}b.jpg\n")
-        (job,) = rows.read_manifest(str(path), settings())
+        (job,) = reader.read_manifest(str(path), settings())
         names.add(job.output)
     assert len(names) == 1
 
@@ -224,7 +225,7 @@ def test_names_of_our_own_are_safe(tmp_path, name):
 def test_what_processes_tell_each_other_takes_no_proxy(monkeypatch):
     monkeypatch.setenv("no_proxy", "example.org")
     monkeypatch.delenv("no_grpc_proxy", raising=False)
-    launcher.beam_options([], settings(), 1)
+    beam_options.beam_options([], settings(), 1)
     assert os.environ["no_grpc_proxy"] == "example.org,localhost,127.0.0.1,::1"
     monkeypatch.delenv("no_grpc_proxy")
 
@@ -243,7 +244,7 @@ def test_pictures_that_vanish_in_mid_run_are_not_ok(run_manifest, tmp_path, monk
     monkeypatch.setattr(files, "write", write)
     with pytest.raises(RuntimeError, match="1 pictures that were there are gone"):
         run_manifest(two, settings(batch_size=1))
-    (summary,) = layout.summaries(str(tmp_path / "out"))
+    (summary,) = records.summaries(str(tmp_path / "out"))
     assert "are gone" in summary["stopped"]
     again = run_manifest(two, settings(batch_size=1))
     assert (again["ok"], again["cached"]) == (1, 1)

@@ -8,7 +8,7 @@ import warnings
 import pytest
 
 from nst_ops.images.codec import decode
-from pipeline.store import layout
+from pipeline.store import metadata
 from pipeline.store.journal import recover_dead_runs
 from pipeline.store.progress import Progress
 
@@ -73,4 +73,4 @@ def test_power_loss_at_any_write(tmp_path, disk):
         (picture,) = folder.glob("images/[!.]*")
         assert picture.read_bytes() == expected
         recover_dead_runs(str(folder), list)
-        assert len(layout.read_metadata(str(folder), "run")) == 1
+        assert len(metadata.read_metadata(str(folder), "run")) == 1

@@ -17,14 +17,14 @@ from PIL import Image
 
 from nst_ops.errors import InputError
 from pipeline.config.run_config import RunConfig
-from pipeline.manifest.rows import Job
+from pipeline.jobs.job import Job
 from pipeline.report import page as report_page
 from pipeline.report import thumbnails
 from pipeline.report.comparison import group_failures
+from pipeline.report.history import loss_curves, read_run
 from pipeline.report.page import render, write_report
-from pipeline.report.records import loss_curves, read_run
 from pipeline.report.thumbnails import thumbnail
-from pipeline.store import files, layout
+from pipeline.store import files, layout, metadata
 
 from ..conftest import IMAGES
 
@@ -37,15 +37,15 @@ def make_row(folder, run_id, line, status="ok", *, content="rocket.jpg", style="
     content, style = (str(folder / "in" / name) for name in (content, style))
     job = Job(line, f"job-{line}", content, ((style, 1.0),), f"picture-{line}.png")
     made = dict(height=80, width=120, seconds_total=2.0, batch_size=1) if status == "ok" else {}
-    return layout.row(run_id, job, status, **made | values)
+    return metadata.row(run_id, job, status, **made | values)
 
 
 def write_run(folder, run_id, rows, summary=None, part="-00000-of-00001", **settings):
     """Leaves a run as the pipeline does."""
-    table = pyarrow.Table.from_pylist(rows, schema=layout.SCHEMA)
-    layout.write_metadata(str(folder), run_id, f"part{part}.parquet", [table])
+    table = pyarrow.Table.from_pylist(rows, schema=metadata.SCHEMA)
+    metadata.write_metadata(str(folder), run_id, f"part{part}.parquet", [table])
     if summary is None:
-        versions = layout.versions()
+        versions = metadata.versions()
         summary = {"seconds": 3600.0, "manifest": "m.csv", "stopped": "", "versions": versions}
     record = layout.record_folder(str(folder), run_id)
     files.write(files.join(record, "summary.json"), json.dumps(summary).encode())
@@ -245,7 +245,7 @@ def test_loss_curves_are_thinned_and_true(folder):
     rows = rows_beside(folder, FIRST, ["ok"], loss_curve=points) + rows_beside(
         folder, FIRST, ["cached"]
     )
-    table = pyarrow.Table.from_pylist(rows, schema=layout.SCHEMA)
+    table = pyarrow.Table.from_pylist(rows, schema=metadata.SCHEMA)
     thinned, none = loss_curves(table)
     assert none is None and thinned["steps"] == 151 and thinned["starts"] == [0, 100]
     levels = np.cumsum(thinned["content"]) / 1000

@@ -4,8 +4,8 @@ import time
 import pyarrow.parquet
 import pytest
 
-from pipeline.manifest.rows import Job
-from pipeline.store import layout
+from pipeline.jobs.job import Job
+from pipeline.store import layout, metadata
 from pipeline.store.journal import keep_rows, recover_dead_runs
 from pipeline.store.progress import Progress, Tally, clear
 from pipeline.store.stop_requests import request_stop
@@ -16,8 +16,8 @@ JOB = Job(3, "x", "c.jpg", (("s.jpg", 1.0),), "x.png")
 
 def test_journal_becomes_metadata(tmp_path):
     folder = str(tmp_path)
-    keep_rows(folder, "dead", [layout.row("dead", JOB, "failed", error_message="first")])
-    keep_rows(folder, "dead", [layout.row("dead", JOB, "ok", started_at=layout.now())])
+    keep_rows(folder, "dead", [metadata.row("dead", JOB, "failed", error_message="first")])
+    keep_rows(folder, "dead", [metadata.row("dead", JOB, "ok", started_at=layout.now())])
     (journal,) = (tmp_path / "work").glob("*.rows")
     journal.write_text(journal.read_text() + '{"run_id": "dead", "manif')  # it died in this line
     recover_dead_runs(folder, lambda: ["dead"])
@@ -30,7 +30,7 @@ def test_journal_becomes_metadata(tmp_path):
 
 def test_two_that_start_together_both_bury_the_dead(tmp_path):
     folder = str(tmp_path)
-    keep_rows(folder, "dead", [layout.row("dead", JOB, "ok")])
+    keep_rows(folder, "dead", [metadata.row("dead", JOB, "ok")])
     (journal,) = (tmp_path / "work").glob("*.rows")
 
     def meanwhile():
@@ -47,14 +47,14 @@ def test_progress_of_several_workers_adds_up(tmp_path):
     tally = Tally(str(tmp_path), "run")
     for line, (progress, status) in enumerate(zip(workers, ("ok", "ok", "failed"), strict=True)):
         job = dataclasses.replace(JOB, line=line)
-        progress.record([layout.row("run", job, status)])
+        progress.record([metadata.row("run", job, status)])
         progress.show("busy", least=0.0)
     total = tally.read()
     assert (total["ok"], total["failed"], total["now"]) == (2, 1, ["busy"] * 3)
     # What an engine does again, since it lost a worker, counts once.
     again = Progress(str(tmp_path), "run")
-    again.record([layout.row("run", dataclasses.replace(JOB, line=1), "cached")])
-    again.record([layout.row("run", dataclasses.replace(JOB, line=7), "cached")])
+    again.record([metadata.row("run", dataclasses.replace(JOB, line=1), "cached")])
+    again.record([metadata.row("run", dataclasses.replace(JOB, line=7), "cached")])
     total = tally.read()
     assert (total["ok"], total["failed"], total["cached"]) == (2, 1, 1)
 

@@ -13,7 +13,9 @@ import yaml
 from nst_ops.coarse_to_fine.iterates import LOSSES
 from nst_ops.errors import InputError
 from pipeline.store import files
-from pipeline.store.layout import Row, read_metadata, read_summary, record_folder
+from pipeline.store.layout import record_folder
+from pipeline.store.metadata import Row, read_metadata
+from pipeline.store.records import read_summary
 
 _CURVE_POINTS = 60  # of a loss curve
 _LEAST_LOSS = 1e-9  # drawn as zero

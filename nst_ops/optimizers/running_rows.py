@@ -1,0 +1,99 @@
+"""The state of a batch, of which only the images that still run are computed."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from nst_ops.compiled import uses_xla
+from nst_ops.losses.terms import LossWeights, Targets
+from nst_ops.optimizers.optimizer import State
+from nst_ops.optimizers.rows import join_rows, select_rows, take_rows
+
+Part = tuple[Sequence[int] | np.ndarray, State]  # rows of the batch, and their state
+
+
+class RunningRows:
+    """Advances a batch of B images at one scale.
+
+    On a GPU, where a smaller batch would be compiled anew, all of them are computed, and those that
+    have stopped are put back.
+
+    Args:
+      state: of all images.
+      targets: of all images.
+    """
+
+    def __init__(self, state: State, targets: Targets):
+        self._all_targets = targets
+        self._begin(state)
+
+    def _begin(self, state: State) -> None:
+        self._state, self._targets = state, self._all_targets
+        self._rows = np.arange(state.loss.shape[0])  # which are computed
+        self._aside: list[Part] = []
+        self._put_back: np.ndarray | None = None  # [B] bool, of those that are computed in vain
+
+    @property
+    def parts(self) -> list[Part]:
+        """All of the state, as it is kept."""
+        return [(self._rows, self._state), *self._aside]
+
+    def whole(self) -> State:
+        """All of the state, by row."""
+        return join_rows(self.parts)
+
+    def set_aside(self, stopped: np.ndarray) -> None:
+        """Computes these images [B bool] no more; others may not come back."""
+        if uses_xla():
+            self._put_back = stopped if stopped.any() else None
+            return
+        out = np.flatnonzero(stopped[self._rows])
+        if not len(out):
+            return
+        left = np.flatnonzero(~stopped[self._rows])
+        self._aside.append((self._rows[out], take_rows(self._state, out)))
+        self._rows = self._rows[left]
+        self._state = take_rows(self._state, left)
+        self._targets = take_rows(self._all_targets, self._rows)
+
+    def begin_anew(self, stopped: np.ndarray) -> None:
+        """Takes all images back, for weights under which their losses do not compare: the next
+        trial is taken whatever it costs; of those that have stopped it is the picture itself.
+        """
+        state = self.whole()
+        self._begin(
+            state._replace(
+                loss=tf.fill(state.loss.shape, float("inf")),
+                rejections=tf.zeros_like(state.rejections),
+                trial=select_rows(tf.constant(stopped), state.image, state.trial),
+            )
+        )
+
+    def advance(
+        self, step: Callable, weights: LossWeights
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """One step of the images that still run.
+
+        Args:
+          step: (state, targets, weights) -> (state, losses).
+
+        Returns:
+          The trial's losses, [B] each, and rejections in a row, [B]; NaN and 0 for images that were
+          set aside.
+        """
+        if self._put_back is None:
+            self._state, found = step(self._state, self._targets, weights)
+        else:
+            after, found = step(self._state, self._targets, weights)
+            put_back = tf.constant(self._put_back)
+            self._state = tf.nest.map_structure(
+                lambda old, new: select_rows(put_back, old, new), self._state, after
+            )
+        count = sum(len(rows) for rows, _ in self.parts)
+        losses = {name: np.full(count, np.nan, np.float32) for name in found}
+        for name, values in found.items():
+            losses[name][self._rows] = values.numpy()
+        rejections = np.zeros(count, np.int32)
+        rejections[self._rows] = self._state.rejections.numpy()
+        return losses, rejections

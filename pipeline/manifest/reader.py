@@ -1,0 +1,95 @@
+"""Manifests in, one `Job` a row out. A manifest is read whole, its rows are parsed one by one."""
+
+import unicodedata
+from collections.abc import Iterator
+
+from nst_ops.errors import InputError, short
+from pipeline.config.run_config import RunConfig
+from pipeline.errors import ConfigError, ManifestError
+from pipeline.jobs.job import BadRow, Job
+from pipeline.manifest.formats import read_rows
+from pipeline.manifest.originals import Originals
+from pipeline.manifest.rows import LONGEST_PATH, parse_row
+from pipeline.store import files
+
+
+def read_manifest(path: str, run: RunConfig) -> Iterator[Job | BadRow]:
+    """Parses a manifest row by row; `checked_rows` also compares rows.
+
+    Raises:
+      ManifestError: the file cannot be read, or its header lacks a column or has an unknown one.
+    """
+    folder = files.parent(path)
+    cache: dict[tuple, RunConfig] = {}  # validated settings by overrides: rows share few
+    for line, row in read_rows(path):
+        if isinstance(row, str):
+            yield BadRow(line, row)
+            continue
+        try:
+            job = parse_row(row, line, folder, run.format)
+            if job.overrides not in cache:
+                cache[job.overrides] = job.config(run)
+            yield (
+                job
+                if cache[job.overrides].format == run.format
+                else parse_row(row, line, folder, cache[job.overrides].format)
+            )
+        except (InputError, ConfigError) as error:
+            content = row.get("content")
+            content = content[:LONGEST_PATH] if isinstance(content, str) else ""
+            message = "; ".join(map(str, error.args))  # a row is one line of a log
+            yield BadRow(line, message, content=content.encode(errors="replace").decode())
+        except RecursionError:
+            yield BadRow(line, f"line {line}: lists within lists, too deep to be read")
+
+
+def checked_rows(
+    path: str, run: RunConfig, originals: Originals | None = None
+) -> Iterator[Job | BadRow]:
+    """The rows of `read_manifest`, each once; but a row that would write where one before it does
+    is a bad one.
+
+    Args:
+      originals: is shown what the good rows read and write.
+
+    Raises:
+      ManifestError: as `read_manifest`, or there is no row.
+    """
+    outputs: dict[str, int] = {}  # the line that writes a file
+    folders: dict[str, int] = {}  # and the first that needs a folder
+    row = None
+    for row in read_manifest(path, run):
+        if isinstance(row, Job):
+            if clash := _clash(row, outputs, folders):
+                yield BadRow(row.line, f"line {row.line}: {clash}", row.content)
+                continue
+            if originals:
+                originals.writes(row.output)
+                originals.reads([row.content, *(style for style, _ in row.styles)])
+        yield row
+    if row is None:
+        raise ManifestError(f"{path}: no rows; add one with content and style")
+
+
+def _clash(job: Job, outputs: dict[str, int], folders: dict[str, int]) -> str:
+    """Why a job cannot have its output; if it can, "", and its line is entered into both."""
+    # Some file systems do not tell A from a, or an é of one code point from one of two.
+    name = unicodedata.normalize("NFC", job.output.casefold())
+    remedy = "give them different `output` or `id` values"
+    if name in outputs:
+        return f"{short(job.output)} is written by line {outputs[name]} already; {remedy}"
+    if name in folders:
+        return f"{short(job.output)} is a folder to line {folders[name]}; {remedy}"
+    parents = []
+    parent = name.rpartition("/")[0]
+    while parent and parent not in folders:  # whose own parents are known to be folders
+        if parent in outputs:
+            return (
+                f"{short(job.output)} needs a folder where line {outputs[parent]} writes a "
+                f"picture; {remedy}"
+            )
+        parents.append(parent)
+        parent = parent.rpartition("/")[0]
+    outputs[name] = job.line
+    folders.update(dict.fromkeys(parents, job.line))
+    return ""

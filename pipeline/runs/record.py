@@ -1,0 +1,122 @@
+"""A run's record: what is written of it when it begins, and when it has ended."""
+
+import json
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import yaml
+
+from pipeline.errors import ConfigError
+from pipeline.manifest.parts import JobParts, remove_parts
+from pipeline.report import page
+from pipeline.runs.spec import RunSpec
+from pipeline.store import file_index, files, layout, locks, metadata, records
+from pipeline.store.progress import clear
+from pipeline.store.stop_requests import stop_requested
+from pipeline.workers import batch_checkpoint
+
+# Of a stylized picture, which is full of strokes; a rough guess, not measured.
+_BYTES_PER_PIXEL = {"png": 2.0, "tiff": 3.0, "jpeg": 0.6, "webp": 0.5}
+
+
+def begin_record(spec: RunSpec, parts: JobParts) -> dict[str, Any]:
+    """Writes what is known by now: the run may not live to say more."""
+    begun = asdict(spec) | {"shard": str(spec.shard), "versions": metadata.versions()}
+    del begun["settings"], begun["deadline"]  # the one has its own file, the other may be infinite
+    path = files.join(layout.record_folder(spec.folder, spec.run_id), "config.yaml")
+    try:
+        files.write(path, _settings_file(spec))
+        records.write_record(spec.folder, spec.run_id, "run.json", begun)
+        # Found out now rather than when the first picture is done.
+        trial = files.join(layout.images_folder(spec.folder), f"{spec.run_id}.trial")
+        files.write(trial, b"may be deleted\n")
+        files.delete(trial)
+        parts.publish(spec.folder, spec.run_id)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}"
+        raise ConfigError(f"{what}; give another --output") from error
+    return begun
+
+
+def warn_of_little_space(spec: RunSpec, warn: Callable[[str], None]) -> None:
+    """A disk that will be full should be known of before the night."""
+    if files.is_url(spec.folder):
+        return
+    config, images = spec.config, layout.images_folder(spec.folder)
+    each = config.final_size**2 * _BYTES_PER_PIXEL[config.format]
+    left = spec.shard.share(spec.rows)
+    free = shutil.disk_usage(images if os.path.isdir(images) else spec.folder).free
+    if left * each > free:  # else nobody need count what is there, perhaps a million pictures
+        left = max(0, left - sum(len(names) for _, _, names in os.walk(images)))
+    expected = left * each
+    if expected > free:
+        warn(
+            f"{left} pictures of up to {config.final_size} px may take {expected / 1e9:.1f} GB, "
+            f"and {free / 1e9:.1f} GB are free at {spec.folder}; free some, or lower size"
+        )
+
+
+def run_outcome(spec: RunSpec, started: float) -> dict[str, Any]:
+    """How the run ended."""
+    metadata.remove_leftovers(spec.folder, spec.run_id)
+    table = metadata.read_metadata(spec.folder, spec.run_id, ["status", "error_type", "output"])
+    counts = metadata.counts(table)
+    if missing := metadata.count_missing(spec.folder, table):
+        raise RuntimeError(
+            f"{missing} pictures that were there are gone from {layout.images_folder(spec.folder)}"
+            "; was it deleted or replaced? run the same command again to make them anew"
+        )
+    stopped = stop_requested(spec.folder, spec.run_id) or failure_stop(spec, counts)
+    if counts["deferred"] and not stopped:
+        stopped = "the deadline has come"
+    return {"seconds": round(time.time() - started, 3), "stopped": stopped, **counts}
+
+
+def end_record(spec: RunSpec, summary: dict[str, Any], warn: Callable[[str], None]) -> None:
+    records.close_record(spec.folder, spec.run_id, summary)
+    try:
+        page.write_report(spec.folder, spec.run_id)
+    except Exception as error:  # the pictures are there, and `nst report` can try again
+        warn(f"no report: {type(error).__name__}: {error}")
+    file_index.gather(spec.folder, spec.shard, spec.run_id)
+    remove_parts(spec.folder, spec.run_id)
+    clear(spec.folder, spec.run_id)
+    strays = batch_checkpoint.all_kept(
+        spec.folder
+    )  # such as those of rows that no manifest has any more
+    if strays and locks.running(spec.folder) <= {spec.run_id} and _all_is_done(spec.folder):
+        for path in strays:
+            files.delete(path)
+
+
+def _all_is_done(folder: str) -> bool:
+    """Whether the last run of every manifest, and of every shard of it, left no row over."""
+    last = {(s["manifest"], s["shard"]): s for s in records.summaries(folder)}
+    return all(s["seconds"] is not None and not s["deferred"] for s in last.values())
+
+
+def failure_stop(spec: RunSpec, counts: dict[str, Any]) -> str:
+    """Why the run should stop, if it should: a wrong mount should not burn a night."""
+    rows = spec.shard.share(spec.rows)
+    ratio = spec.config.max_failure_ratio
+    if counts["failed"] <= ratio * rows:
+        return ""
+    return f"{counts['failed']} of {rows} rows failed, more than max_failure_ratio = {ratio:g}"
+
+
+def _settings_file(spec: RunSpec) -> bytes:
+    """The settings as they were, headed by the command that runs them again from this folder."""
+    settings = json.loads(spec.settings)
+    words = ["nst", "run", "--config", "config.yaml", "--manifest", spec.manifest]
+    words += ["--output", spec.folder]
+    words += ["--shard", str(spec.shard)] if spec.shard.count > 1 else []
+    comments = [shlex.join(words)]
+    if settings.pop("notify_url"):
+        comments.append("notify_url was set, and is not recorded, as it may hold a secret")
+    head = "".join(f"# {comment}\n" for comment in comments)
+    return f"{head}{yaml.safe_dump(settings)}".encode()

@@ -1,0 +1,39 @@
+"""Runs that were killed get the record that they did not live to write."""
+
+from nst_ops.atomic import TEMPORARY
+from nst_ops.errors import InputError
+from pipeline.manifest.parts import remove_parts
+from pipeline.runs.spec import RunSpec
+from pipeline.store import file_index, files, layout, locks, metadata
+from pipeline.store.journal import recover_dead_runs
+from pipeline.store.stop_requests import request_stop
+
+
+def finalize_dead_runs(spec: RunSpec) -> None:
+    """Runs that were killed get the record that they did not live to write."""
+    folder = spec.folder
+    # Looked for before asking who lives: a run takes its lock before it leaves anything.
+    records = files.listing(folder, "runs/*/run.json")
+    # A store has no half files.
+    half = [] if files.is_url(folder) else files.listing(folder, f"**/{TEMPORARY}")
+    file_index.gather_dead(folder, spec.shard, lambda: locks.running(folder))
+    recover_dead_runs(folder, lambda: locks.running(folder))
+    alive = locks.running(folder)
+    if alive <= {spec.run_id}:
+        for name in half:
+            files.delete(files.join(folder, name))
+    for run_id in (name.split("/")[1] for name in records):
+        path = files.join(layout.record_folder(folder, run_id), "summary.json")
+        if run_id not in alive and not files.exists(path):
+            # To what a cluster may still do of it.
+            request_stop(folder, run_id, "its launcher died")
+            metadata.remove_leftovers(folder, run_id)
+            remove_parts(folder, run_id)
+            try:
+                begun = records.read_record(folder, run_id, "run.json")
+                table = metadata.read_metadata(folder, run_id, ["status", "error_type"])
+            except InputError as error:
+                records.set_aside(error)
+                continue
+            summary = begun | {"stopped": "it was killed"} | metadata.counts(table)
+            records.write_record(folder, run_id, "summary.json", summary)

@@ -1,0 +1,79 @@
+"""What a run records of itself: run.json when it begins, summary.json when it has ended."""
+
+import contextlib
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from nst_ops.errors import InputError
+from pipeline.store import files
+from pipeline.store.layout import record_folder
+from pipeline.store.metadata import STATUSES
+
+
+def write_record(folder: str, run_id: str, name: str, values: Mapping[str, Any]) -> None:
+    """`run.json`, what is known of a run when it begins; or `summary.json`, the same and what came
+    of it.
+    """
+    data = json.dumps(values, indent=2).encode()
+    files.write(files.join(record_folder(folder, run_id), name), data)
+
+
+def close_record(folder: str, run_id: str, summary: Mapping[str, Any]) -> None:
+    """Writes the summary of a run that came to its end; `_SUCCESS` too, if it left no row over and
+    there is a picture.
+    """
+    write_record(folder, run_id, "summary.json", summary)
+    if not summary["deferred"] and (summary["ok"] or summary["cached"]):
+        # Not empty: Beam cannot put an empty object on S3.
+        files.write(files.join(record_folder(folder, run_id), "_SUCCESS"), b"\n")
+
+
+def read_record(folder: str, run_id: str, name: str) -> dict[str, Any]:
+    """What `write_record` wrote.
+
+    Raises:
+      InputError: it cannot be read, or is damaged.
+    """
+    path = files.join(record_folder(folder, run_id), name)
+    try:
+        found = json.loads(files.read(path))
+    except ValueError as error:
+        raise InputError(f"is damaged ({error})", path=path) from error
+    if not isinstance(found, dict) or not found:
+        raise InputError("is damaged: it lacks what a run records", path=path)
+    return found
+
+
+def read_summary(folder: str, run_id: str) -> dict[str, Any]:
+    """Of a run that has ended; `seconds` are None if it did not by itself."""
+    # Runs of other versions may not have all.
+    blank = {"seconds": None, "stopped": "", "manifest": "", "versions": {}, "shard": "1/1"}
+    return blank | dict.fromkeys(STATUSES, 0) | read_record(folder, run_id, "summary.json")
+
+
+def run_ids(folder: str) -> list[str]:
+    """Of the runs that have ended, oldest first."""
+    return [name.split("/")[1] for name in files.listing(folder, "runs/*/summary.json")]
+
+
+def summaries(folder: str) -> list[dict[str, Any]]:
+    """Of the runs that have ended, oldest first; damaged ones are set aside."""
+    found = []
+    for run_id in run_ids(folder):
+        try:
+            found.append(read_summary(folder, run_id))
+        except InputError as error:
+            set_aside(error)
+    return found
+
+
+def set_aside(error: InputError) -> None:
+    """Moves a damaged record out of the way, to be looked at, and says so: what went wrong one
+    night must not stop the next.
+    """
+    warnings.warn(f"{error}; it is kept as {error.path}.damaged", stacklevel=2)
+    with contextlib.suppress(OSError, InputError):
+        files.write(f"{error.path}.damaged", files.read(error.path))
+        files.delete(error.path)
