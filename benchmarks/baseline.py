@@ -1,7 +1,7 @@
 """Against the usual recipe: TensorFlow's style transfer tutorial, on the same network, pictures and
 precision.
 
-The tutorial (tensorflow.org/tutorials/generative/style_transfer) optimises pixels at one scale with
+The tutorial (tensorflow.org/tutorials/generative/style_transfer) optimizes pixels at one scale with
 Adam on absolute Gram and content losses, from the photo. One departure: its content layer is
 block5_conv2; the weights in this package end at block5_conv1, so block4_conv2 (Gatys et al. 2016)
 stands in.

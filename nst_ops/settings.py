@@ -36,7 +36,7 @@ class Scale(_Strict):
     """One scale of the coarse-to-fine loop."""
 
     size: int = Field(ge=32, le=65536, description="long side in px")
-    steps: int = Field(ge=1, le=100_000, description="at most this many optimiser steps")
+    steps: int = Field(ge=1, le=100_000, description="at most this many optimizer steps")
     weight: Share = Field(1.0, description="multiplies style_weight at this scale")
 
 
@@ -156,7 +156,7 @@ class Settings(_Strict):
             raise ValueError("octaves: all weights are 0; give at least one above 0")
         if not (self.content_weight or self.style_weight):
             raise ValueError(
-                "content_weight and style_weight are both 0; there is nothing to optimise"
+                "content_weight and style_weight are both 0; there is nothing to optimize"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""Where an optimisation stands after a step, as a value that outlives its process.
+"""Where an optimization stands after a step, as a value that outlives its process.
 
 `stylize(..., resume=lambda: checkpoint)` goes on as if it had never stopped: given the same inputs
 on the same machine, to the same bytes.
@@ -11,14 +11,14 @@ import numpy as np
 import tensorflow as tf
 
 from nst_ops import archives
-from nst_ops.coarse_to_fine.convergence import Standing
-from nst_ops.coarse_to_fine.iterates import Report, ScaleReport
+from nst_ops.coarse_to_fine.convergence import Convergence
+from nst_ops.coarse_to_fine.reports import Report, ScaleReport
 from nst_ops.optimizers.adam import AdamState
 from nst_ops.optimizers.lbfgs import LBFGSState
 from nst_ops.optimizers.optimizer import State
 from nst_ops.optimizers.rows import take_rows
 
-_FORMAT = 2  # of the file; another one is not read
+_FORMAT = 3  # of the file; another one is not read
 _STATES = {kind.__name__: kind for kind in (LBFGSState, AdamState)}
 
 
@@ -26,7 +26,7 @@ class Checkpoint(NamedTuple):
     """Of a batch of B images."""
 
     scale: int  # index into the schedule
-    standing: Standing
+    convergence: Convergence
     state: State
     reports: list[Report]  # one per image
 
@@ -34,7 +34,7 @@ class Checkpoint(NamedTuple):
         """Of some of the images: they do not depend on their neighbours."""
         reports = [self.reports[row] for row in rows]
         state = take_rows(self.state, rows)
-        return Checkpoint(self.scale, self.standing.take(rows), state, reports)
+        return Checkpoint(self.scale, self.convergence.take(rows), state, reports)
 
 
 def save(checkpoint: Checkpoint, file: BinaryIO, **facts: Any) -> None:
@@ -44,20 +44,20 @@ def save(checkpoint: Checkpoint, file: BinaryIO, **facts: Any) -> None:
       file: open for writing.
       facts: plain values that `load` gives back.
     """
-    standing = checkpoint.standing
+    convergence = checkpoint.convergence
     header = {
         "state": type(checkpoint.state).__name__,
         "scale": checkpoint.scale,
-        "step": standing.step,
-        "stopped": standing.stopped,
-        "seconds": standing.seconds,
-        "weights": standing.weights,
+        "step": convergence.step,
+        "stopped": convergence.stopped,
+        "seconds": convergence.seconds,
+        "weights": convergence.weights,
         "reports": [[r.scales, r.curve, r.losses] for r in checkpoint.reports],
         "facts": facts,
     }
     arrays = dict(_flat(checkpoint.state))
-    arrays |= {f"best/{name}": values for name, values in standing.best.items()}
-    arrays |= {"goal": standing.goal, "since": standing.since}
+    arrays |= {f"best/{name}": values for name, values in convergence.best.items()}
+    arrays |= {"threshold": convergence.threshold, "stalled_steps": convergence.stalled_steps}
     archives.write(file, "checkpoint", _FORMAT, header, arrays)
 
 
@@ -70,17 +70,17 @@ def load(file: BinaryIO) -> tuple[Checkpoint, dict[str, Any]]:
     with archives.opened(file, "checkpoint", _FORMAT) as (header, arrays):
         state = _state(header["state"], arrays)
         best = {n.removeprefix("best/"): arrays[n] for n in arrays if n.startswith("best/")}
-        standing = Standing(
+        convergence = Convergence(
             header["step"],
             best,
-            arrays["goal"],
-            arrays["since"],
+            arrays["threshold"],
+            arrays["stalled_steps"],
             tuple(header["stopped"]),
             header["seconds"],
             header["weights"] and tuple(header["weights"]),
         )
         reports = [_report(*parts) for parts in header["reports"]]
-        return Checkpoint(header["scale"], standing, state, reports), header["facts"]
+        return Checkpoint(header["scale"], convergence, state, reports), header["facts"]
 
 
 def _flat(state: State) -> Iterator[tuple[str, np.ndarray]]:

@@ -9,19 +9,19 @@ from nst_ops.settings import Settings
 _STALLED_AFTER = 10  # rejected trials in a row: two restarts along the gradient found nothing lower
 
 
-class Standing(NamedTuple):
+class Convergence(NamedTuple):
     """Of a batch of B images after `step` steps; plain arrays, so that a checkpoint can hold it."""
 
     step: int
     best: dict[str, np.ndarray]  # losses [B] of the best pictures; empty before the first step
-    goal: np.ndarray  # [B], the loss to get below
-    since: np.ndarray  # [B], steps since it was got below
+    threshold: np.ndarray  # [B], the loss to get below
+    stalled_steps: np.ndarray  # [B], steps since it was got below
     stopped: tuple[str, ...]  # per image: "" while it runs, else its `ScaleReport.stop_reason`
     seconds: float  # spent in the compiled step
     weights: tuple[float, ...] | None = None  # under which the losses are; None before the first
 
     @classmethod
-    def at_start(cls, count: int) -> "Standing":
+    def at_start(cls, count: int) -> "Convergence":
         """Before the first step."""
         return cls(0, {}, np.full(count, np.inf), np.zeros(count, int), ("",) * count, 0.0)
 
@@ -35,14 +35,16 @@ class Standing(NamedTuple):
         """Whether none runs any more."""
         return all(self.stopped)
 
-    def under_other_weights(self) -> "Standing":
+    def under_other_weights(self) -> "Convergence":
         """Losses under other weights do not compare, and who had come to an end under the old ones
         goes on.
         """
-        fresh = Standing.at_start(len(self.stopped))
+        fresh = Convergence.at_start(len(self.stopped))
         ended = ("converged", "stalled", "non-finite")
         stopped = tuple("" if reason in ended else reason for reason in self.stopped)
-        return self._replace(best={}, goal=fresh.goal, since=fresh.since, stopped=stopped)
+        return self._replace(
+            best={}, threshold=fresh.threshold, stalled_steps=fresh.stalled_steps, stopped=stopped
+        )
 
     def after(
         self,
@@ -52,7 +54,7 @@ class Standing(NamedTuple):
         *,
         last: bool,
         settings: Settings,
-    ) -> "Standing":
+    ) -> "Convergence":
         """One step later.
 
         Args:
@@ -71,33 +73,33 @@ class Standing(NamedTuple):
             for name, value in losses.items()
         }
         total = best["total"]
-        gained = total < self.goal
-        since = np.where(gained, 0, self.since + 1)
-        goal = np.where(gained, total * (1.0 - settings.tolerance), self.goal)
+        gained = total < self.threshold
+        stalled_steps = np.where(gained, 0, self.stalled_steps + 1)
+        threshold = np.where(gained, total * (1.0 - settings.tolerance), self.threshold)
         stopped = list(self.stopped)
         for row in np.flatnonzero(active):
             if not np.isfinite(total[row]):  # not once so far
                 stopped[row] = "non-finite"
             elif rejections[row] >= _STALLED_AFTER:
                 stopped[row] = "stalled"
-            elif since[row] >= settings.patience:
+            elif stalled_steps[row] >= settings.patience:
                 stopped[row] = "converged"
             elif last:
                 stopped[row] = "steps"
         return self._replace(
             step=self.step + 1,
             best=best,
-            goal=goal,
-            since=since,
+            threshold=threshold,
+            stalled_steps=stalled_steps,
             stopped=tuple(stopped),
             seconds=self.seconds + seconds,
         )
 
-    def take(self, rows: list[int]) -> "Standing":
+    def take(self, rows: list[int]) -> "Convergence":
         """Of some of the images."""
         return self._replace(
             best={name: values[rows] for name, values in self.best.items()},
-            goal=self.goal[rows],
-            since=self.since[rows],
+            threshold=self.threshold[rows],
+            stalled_steps=self.stalled_steps[rows],
             stopped=tuple(self.stopped[row] for row in rows),
         )

@@ -1,4 +1,4 @@
-"""The picture an optimisation starts from."""
+"""The picture an optimization starts from."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from nst_ops.images import colors, resampling
 from nst_ops.images.size import Size
 
 
-def first_pictures(
+def initial_pictures(
     init: str, photos: tf.Tensor, paintings: Sequence[np.ndarray], seeds: Sequence[int]
 ) -> tf.Tensor:
     """One per photo, as `Settings.init` says.
@@ -37,7 +37,7 @@ def first_pictures(
     return tf.constant(np.stack(noise))
 
 
-def given_pictures(initial: np.ndarray, size: Size) -> tf.Tensor:
+def resize_initial(initial: np.ndarray, size: Size) -> tf.Tensor:
     """Pictures [B, h, w, 3] from elsewhere, brought to the coarsest scale."""
     return tf.clip_by_value(resampling.resize(tf.constant(initial), size), 0.0, 1.0)
 

@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from nst_ops.coarse_to_fine.checkpoints import Checkpoint
-from nst_ops.coarse_to_fine.convergence import Standing
-from nst_ops.coarse_to_fine.initial import first_pictures, given_pictures
-from nst_ops.coarse_to_fine.iterates import Iterate, Knobs, Report, Result
+from nst_ops.coarse_to_fine.convergence import Convergence
+from nst_ops.coarse_to_fine.initial import initial_pictures, resize_initial
+from nst_ops.coarse_to_fine.iterates import Iterate, Knobs
+from nst_ops.coarse_to_fine.reports import Report, Result
 from nst_ops.coarse_to_fine.schedule import ScalePlan, check_side, schedule
 from nst_ops.errors import InputError
 from nst_ops.images import colors, resampling
@@ -70,7 +71,7 @@ def stylize(
     resume: Callable[[], Checkpoint] | None = None,
     eager: bool = False,
 ) -> Iterator[Iterate]:
-    """Optimises a batch of pictures, coarse to fine, yielding after every step.
+    """Optimizes a batch of pictures, coarse to fine, yielding after every step.
 
     Gatys et al. 2016 and 2017; departures are named in `losses` and `optimizers`.
 
@@ -112,7 +113,7 @@ def stylize(
     objective = _objective(settings, model, eager)
     final: Size = (contents.shape[1], contents.shape[2])
     check_side(final, settings, "contents: ", objective.least_side)
-    # Who needs tiles needs memory: rounding what the optimiser remembers does not show in the
+    # Who needs tiles needs memory: rounding what the optimizer remembers does not show in the
     # picture.
     storage = "float32" if tile is None else "bfloat16"
     optimizer = make_optimizer(settings.optimizer, settings.learning_rate, history, storage)
@@ -120,41 +121,41 @@ def stylize(
     given = None if initial is None else image_batch(initial, "initial", count=len(contents))
     teller = _Teller(plans, functools.partial(_finished, contents=contents, color=settings.color))
     state: State | None = None
-    standing = Standing.at_start(len(contents))
+    convergence = Convergence.at_start(len(contents))
     reports = [Report() for _ in contents]
     begin = 0
     if resume is not None:
-        begin, standing, state, reports = _checked(resume(), plans, optimizer, len(contents))
-        if standing.finished and begin == len(plans) - 1:  # nothing is left to do but to say so
-            yield teller.iterate(begin, standing, [(range(len(contents)), state)], reports)
+        begin, convergence, state, reports = _checked(resume(), plans, optimizer, len(contents))
+        if convergence.finished and begin == len(plans) - 1:  # nothing is left to do but to say so
+            yield teller.iterate(begin, convergence, [(range(len(contents)), state)], reports)
             return
-        if standing.finished:
-            begin, standing = begin + 1, Standing.at_start(len(contents))
+        if convergence.finished:
+            begin, convergence = begin + 1, Convergence.at_start(len(contents))
     for index, plan in list(enumerate(plans))[begin:]:
         side = side_for(plan.size, tile)
         photo = resampling.resize(tf.constant(photos), plan.size)
         octaves, targets = _targets(photo, blends, final, settings, objective, cache or CACHE, side)
         if state is None:
             if given is not None:
-                first = given_pictures(given, plan.size)
+                first = resize_initial(given, plan.size)
             else:
                 main = [blend[0].image for blend in blends]
-                first = first_pictures(settings.init, photo, main, seeds)
+                first = initial_pictures(settings.init, photo, main, seeds)
             state = optimizer.start(first)
             del first
-        elif standing.step == 0:
+        elif convergence.step == 0:
             teller.forget()
             state = optimizer.resize(state, plan.size)
         del photo  # a picture's memory, which may be gigabytes
         step = _step(objective, optimizer, octaves, side)
         running, state = RunningRows(state, targets), None  # a large picture's is not held twice
-        for losses, ran, now in _optimise(step, running, standing, plan, knobs, settings):
+        for losses, ran, now in _optimize(step, running, convergence, plan, knobs, settings):
             iterate = teller.iterate(index, now, running.parts, reports, losses)
             for row in np.flatnonzero(ran):
-                reports[row].add(iterate, row)
+                iterate.record(row)
             yield iterate
         state = running.whole()
-        standing = Standing.at_start(len(contents))
+        convergence = Convergence.at_start(len(contents))
 
 
 class _Teller:
@@ -177,7 +178,7 @@ class _Teller:
     def iterate(
         self,
         index: int,
-        standing: Standing,
+        convergence: Convergence,
         parts: Sequence[Part],
         reports: list[Report],
         losses: dict[str, np.ndarray] | None = None,
@@ -189,7 +190,7 @@ class _Teller:
                 raise InputError(
                     "only the latest iterate has a checkpoint; ask for it before the next step"
                 )
-            return Checkpoint(index, standing, join_rows(self._parts), reports)
+            return Checkpoint(index, convergence, join_rows(self._parts), reports)
 
         self._latest, self._parts = checkpoint, parts
         images = [(rows, state.image) for rows, state in parts]  # all that earlier iterates keep
@@ -197,12 +198,12 @@ class _Teller:
             scale=index,
             scales=len(self._plans),
             size=self._plans[index].size,
-            step=standing.step,
+            step=convergence.step,
             steps=self._plans[index].steps,
-            losses=standing.best if losses is None else losses,
-            best=standing.best,
-            stopped=standing.stopped,
-            seconds=standing.seconds,
+            losses=convergence.best if losses is None else losses,
+            best=convergence.best,
+            stopped=convergence.stopped,
+            seconds=convergence.seconds,
             image=lambda: self._finished(join_rows(images)),
             reports=reports,
             checkpoint=checkpoint,
@@ -218,7 +219,7 @@ def _targets(
     cache: TargetCache,
     side: int | None,
 ) -> tuple[tuple[int, ...], Targets]:
-    """What the pictures of a batch are optimised towards at the size of `photos`, and at which
+    """What the pictures of a batch are optimized towards at the size of `photos`, and at which
     octaves, by number.
     """
     height, width = photos.shape.as_list()[1:3]
@@ -237,42 +238,42 @@ def _targets(
     return tuple(used), Targets(content, tuple(style), tuple(weights))
 
 
-def _optimise(
+def _optimize(
     step: Callable,
     running: RunningRows,
-    standing: Standing,
+    convergence: Convergence,
     plan: ScalePlan,
     knobs: Knobs,
     settings: Settings,
-) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, Standing]]:
+) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, Convergence]]:
     """One scale, from where it stands, until all images have stopped.
 
     Yields:
       Per step the losses of its trial, which images it was of, [B] bool, and where that has led.
     """
-    running.set_aside(~standing.active)
-    while not standing.finished:
+    running.set_aside(~convergence.active)
+    while not convergence.finished:
         weights = (knobs.content_weight, knobs.style_weight * plan.weight, knobs.tv_weight)
-        if standing.weights not in (None, weights):
-            running.begin_anew(~standing.active)
-            standing = standing.under_other_weights()
-            running.set_aside(~standing.active)
-        standing = standing._replace(weights=weights)
+        if convergence.weights not in (None, weights):
+            running.begin_anew(~convergence.active)
+            convergence = convergence.under_other_weights()
+            running.set_aside(~convergence.active)
+        convergence = convergence._replace(weights=weights)
         started = time.perf_counter()
-        ran = standing.active
+        ran = convergence.active
         found, rejections = running.advance(step, LossWeights(*map(tf.constant, weights)))
         # Those who have stopped are told of by their best.
-        losses = {n: np.where(ran, v, standing.best.get(n, v)) for n, v in found.items()}
-        standing = standing.after(
+        losses = {n: np.where(ran, v, convergence.best.get(n, v)) for n, v in found.items()}
+        convergence = convergence.after(
             losses,
             rejections,
             time.perf_counter() - started,
-            last=standing.step + 1 >= plan.steps,
+            last=convergence.step + 1 >= plan.steps,
             settings=settings,
         )
-        yield losses, ran, standing
-        if not standing.finished:
-            running.set_aside(~standing.active)
+        yield losses, ran, convergence
+        if not convergence.finished:
+            running.set_aside(~convergence.active)
 
 
 def _checked(
@@ -336,7 +337,7 @@ def _objective(settings: Settings, model: keras.Model | None, eager: bool) -> Ob
 def _recolored(
     contents: np.ndarray, blends: list[list[Style]], color: str
 ) -> tuple[np.ndarray, list[list[Style]]]:
-    """Photos and paintings as the optimisation sees them."""
+    """Photos and paintings as the optimization sees them."""
     recolor = {"match": colors.match_colors, "content": colors.match_luminance}.get(color)
     if recolor is None:
         return contents, blends

@@ -27,14 +27,14 @@ _PROCESS = 0.8e9  # bytes: Python, TensorFlow and the network's weights
 _ACTIVATIONS = {2: 2000, 4: 3300}
 _WORKSPACE = 0.1e9  # bytes, of the libraries, however small the picture
 _RETAINED = 1200  # bytes per px of a tile that the libraries keep for the next one
-# Bytes per px of the picture, while activations are there: photo, content features, optimiser.
+# Bytes per px of the picture, while activations are there: photo, content features, optimizer.
 _HELD = {"lbfgs": 100, "lbfgs in tiles": 100, "adam": 95, "adam in tiles": 85}
-# The same while the optimiser computes, and activations are gone.
+# The same while the optimizer computes, and activations are gone.
 _UPDATING = {"lbfgs": 220, "lbfgs in tiles": 195, "adam": 165, "adam in tiles": 120}
 _PAIR = 24  # of one step that L-BFGS remembers: move and bend, 3 float32 each; in tiles half of it
 _LEAST_HISTORY = 3
 _DECODING = 22  # bytes per px of a file that is decoded and shrunk, colour by colour
-# The most px that are decoded while another picture is optimised: more take longer, but few files
+# The most px that are decoded while another picture is optimized: more take longer, but few files
 # have so many, and of a JPEG no more is decoded than is needed.
 READ_AHEAD = 4_000_000
 _PAINTING = 28  # bytes per px of a painting and its octaves, float32
@@ -78,7 +78,7 @@ def predict_bytes(
     history: int = HISTORY,
     sources: Sources = Sources(),  # noqa: B008  # immutable
 ) -> int:
-    """Peak memory of the process while a batch of this size is read and optimised."""
+    """Peak memory of the process while a batch of this size is read and optimized."""
     pixels = batch * size[0] * size[1]
     octaves = sum(0.25**octave for octave in range(len(settings.octaves)))
     seen = pixels * octaves

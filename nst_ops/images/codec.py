@@ -194,7 +194,7 @@ def encode(
         return file.getvalue()
 
     data = save()
-    # Pillow optimises a JPEG only if it fits into a buffer of a byte a pixel, and fails if not.
+    # Pillow optimizes a JPEG only if it fits into a buffer of a byte a pixel, and fails if not.
     if format == "jpeg" and len(data) < max(ImageFile.MAXBLOCK, levels.shape[0] * levels.shape[1]):
         data = save(optimize=True)
     return data

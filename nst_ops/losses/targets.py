@@ -1,4 +1,4 @@
-"""What pictures are optimised towards, computed once: features of photos, and Gram matrices of
+"""What pictures are optimized towards, computed once: features of photos, and Gram matrices of
 paintings, cached.
 """
 

@@ -37,7 +37,7 @@ class LossWeights(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What a batch is optimised towards, at one scale."""
+    """What a batch is optimized towards, at one scale."""
 
     content: dict[str, tf.Tensor]  # {layer: [B, h, w, C]}
     style: tuple[dict[str, tf.Tensor], ...]  # per octave in use, finest first: {layer: [B, C, C]}

@@ -1,9 +1,9 @@
 """Exact tiling: loss and gradient of pictures whose activations do not fit into memory.
 
-A Gram loss sees the whole picture, so tiles cannot be optimised one by one. Two passes can (Galerne
+A Gram loss sees the whole picture, so tiles cannot be optimized one by one. Two passes can (Galerne
 et al. 2024): the first sums the tiles' Gram matrices up, which gives the loss and its gradient with
 respect to the Gram matrices; the second pushes that gradient back through each tile. Picture,
-optimiser and content features are held whole, activations only for one tile.
+optimizer and content features are held whole, activations only for one tile.
 
 A tile is computed with a margin as wide as the network sees and begins at a multiple of its
 strides, so its inner features are exactly those of the whole picture; only they are counted, and
@@ -49,10 +49,10 @@ def evaluate_tiled(
     """
     levels = [images, *_coarser_octaves(objective, max(octaves) + 1)(images)]
     grams = tuple(tiled_grams(objective, levels[octave], side) for octave in octaves)
-    style, pulls = _style_gradient(objective)(
+    style, gram_gradients = _style_gradient(objective)(
         grams, targets.style, targets.octave_weights, weights.style
     )
-    pull_of = dict(zip(octaves, pulls, strict=True))
+    gram_gradient_of = dict(zip(octaves, gram_gradients, strict=True))
     shares = _content_shares(objective, targets.content)
     gradients = [np.zeros(level.shape, np.float32) for level in levels]
     content, tv = 0.0, 0.0
@@ -60,9 +60,9 @@ def evaluate_tiled(
     per_pixel = tf.constant(1.0 / ((height - 1) * (width - 1)), tf.float32)
     for octave in sorted({0, *octaves}):
         full, level = octave == 0, levels[octave]
-        pull = {
+        gram_gradient = {
             layer: matrix / _positions(objective, level, layer)
-            for layer, matrix in pull_of.get(octave, {}).items()
+            for layer, matrix in gram_gradient_of.get(octave, {}).items()
         }
         for tile in objective.tiles(_size(level), side):
             goals = {
@@ -72,7 +72,7 @@ def evaluate_tiled(
             part, content_part, tv_part = _tile_gradient(objective, full)(
                 _cut(tile, level),
                 tf.constant(tile.inner),
-                pull,
+                gram_gradient,
                 goals if full else {},
                 shares if full else {},
                 weights,
@@ -185,15 +185,15 @@ def _tile_gradient(objective: Objective, full: bool) -> Callable:
     Only the picture itself (`full`) has content and total variation, its other octaves do not.
     """
 
-    def tile_gradient(patch, inner, pulls, goals, shares, weights, per_pixel):
+    def tile_gradient(patch, inner, gram_gradients, goals, shares, weights, per_pixel):
         zero = tf.zeros_like(patch[:, 0, 0, 0])
         with tf.GradientTape() as tape:
             tape.watch(patch)
             features = objective.model(patch)
             style, content, tv = zero, zero, zero
-            for layer, pull in pulls.items():
+            for layer, gram_gradient in gram_gradients.items():
                 gram = gram_sum(_inner(features[layer], inner, objective.stride(layer)))
-                style += tf.reduce_sum(pull * gram, axis=[1, 2])
+                style += tf.reduce_sum(gram_gradient * gram, axis=[1, 2])
             for layer, goal in goals.items():
                 found = _inner(features[layer], inner, objective.stride(layer))
                 distance = tf.square(tf.cast(found, tf.float32) - tf.cast(goal, tf.float32))
@@ -202,7 +202,7 @@ def _tile_gradient(objective: Objective, full: bool) -> Callable:
                 # One more row and column, if there are any, to be neighbours.
                 top, bottom, left, right = tf.unstack(inner, num=4)
                 tv = per_pixel * variation_sum(patch[:, top : bottom + 1, left : right + 1])
-            # The style weight is in the pulls already.
+            # The style weight is in the gram_gradients already.
             once = weights._replace(style=tf.ones_like(weights.style))
             total, _ = weighted_total(once, content=content, style=style, tv=tv)
             amplified = total * objective.gradient_gain

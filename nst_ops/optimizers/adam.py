@@ -82,7 +82,7 @@ class Adam:
         )
 
     def fits(self, state: object) -> bool:
-        """Whether the state could be this optimiser's."""
+        """Whether the state could be this optimizer's."""
         return isinstance(state, AdamState) and state.first.dtype == self.storage
 
     def resize(self, state: AdamState, size: Size) -> AdamState:

@@ -1,6 +1,6 @@
-"""Optimisers of a batch of images, each image independent of its neighbours.
+"""Optimizers of a batch of images, each image independent of its neighbours.
 
-An optimiser proposes pictures and is told what they cost: evaluate `state.trial`, hand loss and
+An optimizer proposes pictures and is told what they cost: evaluate `state.trial`, hand loss and
 gradient to `update`, which returns the next state. One update is one evaluation; line searches are
 spread over updates. All of a state is tensors, so `update` runs inside a compiled step; whatever
 concerns one image (history, step length, acceptance) is a row of a [B] tensor, so a batch gives
@@ -37,9 +37,10 @@ class LBFGSState(NamedTuple):
     length: tf.Tensor  # [B]
     rejections: tf.Tensor  # [B] int32, trials in a row that did not improve
     scale: tf.Tensor  # [B], of the initial inverse Hessian; 0 while there is no history
-    moves: tuple[tf.Tensor, ...]  # history x [B, H, W, 3], newest first
-    bends: tuple[tf.Tensor, ...]  # history x [B, H, W, 3], the gradients' changes along the moves
-    curvatures: tuple[tf.Tensor, ...]  # history x [B], <move, bend>; 0 marks a pair as empty
+    # The pairs of Nocedal & Wright 2006, section 7.2: steps, and the gradients' changes along them.
+    s: tuple[tf.Tensor, ...]  # history x [B, H, W, 3], newest first
+    y: tuple[tf.Tensor, ...]  # history x [B, H, W, 3]
+    curvatures: tuple[tf.Tensor, ...]  # history x [B], <s, y>; 0 marks a pair as empty
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class LBFGS:
     """L-BFGS (Nocedal 1980) whose initial inverse Hessian is a filter in Fourier space.
 
     Pictures have spectra that fall like 1/f. A filter f^(-2 e) as the initial inverse Hessian is
-    the same as optimising the coefficients of waves that are weighted by f^-e (Olah et al. 2017):
+    the same as optimizing the coefficients of waves that are weighted by f^-e (Olah et al. 2017):
     broad strokes move first and pixel noise is not made. Pixels stay in [0, 1]: trials are clipped,
     and a gradient that pushes further out is not seen. Steps that do not improve the loss (Armijo)
     are shortened, each image by itself.
@@ -72,8 +73,8 @@ class LBFGS:
             length=zeros,
             rejections=tf.zeros_like(zeros, tf.int32),
             scale=zeros,
-            moves=(tf.cast(zero, self.storage),) * self.history,
-            bends=(tf.cast(zero, self.storage),) * self.history,
+            s=(tf.cast(zero, self.storage),) * self.history,
+            y=(tf.cast(zero, self.storage),) * self.history,
             curvatures=(zeros,) * self.history,
         )
 
@@ -83,25 +84,23 @@ class LBFGS:
         A trial whose loss is not finite is rejected, and nothing of it is remembered.
         """
         finite = tf.math.is_finite(loss)
-        gradient = select_rows(finite, _inward(gradient, state.trial), state.gradient)
-        move = state.trial - state.image
-        expected = _dot(state.gradient, move)  # negative: what a linear loss would change by
+        gradient = select_rows(finite, _projected_gradient(gradient, state.trial), state.gradient)
+        s = state.trial - state.image
+        expected = _dot(state.gradient, s)  # negative: what a linear loss would change by
         # Products must be those of the pairs as they are stored.
-        stored = tf.cast(move, self.storage), tf.cast(gradient - state.gradient, self.storage)
-        move, bend = (tf.cast(part, tf.float32) for part in stored)
+        stored = tf.cast(s, self.storage), tf.cast(gradient - state.gradient, self.storage)
+        s, y = (tf.cast(part, tf.float32) for part in stored)
         first = tf.math.is_inf(state.loss)
         accepted = finite & (first | (loss <= state.loss + _SUFFICIENT * expected))
 
-        curvature, stiffness = _dot(move, bend), _smooth_norm(bend)
+        curvature, stiffness = _dot(s, y), _smooth_norm(y)
         # A pair of negative or vanishing curvature says nothing about a minimum.
-        useful = (
-            accepted & ~first & (curvature > 1e-6 * tf.sqrt(_dot(move, move) * _dot(bend, bend)))
-        )
+        useful = accepted & ~first & (curvature > 1e-6 * tf.sqrt(_dot(s, s) * _dot(y, y)))
         scale = tf.where(useful, tf.math.divide_no_nan(curvature, stiffness), state.scale)
         # Every row pushes a pair at every step, an empty one if it has none, so that no row waits
         # for another.
-        moves = (stored[0], *state.moves[:-1])
-        bends = (stored[1], *state.bends[:-1])
+        all_s = (stored[0], *state.s[:-1])
+        all_y = (stored[1], *state.y[:-1])
         curvatures = (tf.where(useful, curvature, 0.0), *state.curvatures[:-1])
 
         rejections = tf.where(accepted, 0, state.rejections + 1)
@@ -112,7 +111,7 @@ class LBFGS:
         image = select_rows(accepted, state.trial, state.image)
         with tf.control_dependencies([scale, *curvatures]):  # what they came from is gone by then
             new_gradient = select_rows(accepted, gradient, state.gradient)
-        direction = -_two_loops(new_gradient, moves, bends, curvatures, scale)
+        direction = -_two_loops(new_gradient, all_s, all_y, curvatures, scale)
         unscaled = scale == 0.0
         rms = tf.sqrt(
             _dot(direction, direction) / tf.cast(tf.reduce_prod(tf.shape(image)[1:]), tf.float32)
@@ -136,56 +135,56 @@ class LBFGS:
             length=length,
             rejections=rejections,
             scale=scale,
-            moves=moves,
-            bends=bends,
+            s=all_s,
+            y=all_y,
             curvatures=curvatures,
         )
 
     def fits(self, state: object) -> bool:
-        """Whether the state could be this optimiser's."""
+        """Whether the state could be this optimizer's."""
         if not isinstance(state, LBFGSState):
             return False
-        return [move.dtype for move in state.moves] == [tf.as_dtype(self.storage)] * self.history
+        return [s.dtype for s in state.s] == [tf.as_dtype(self.storage)] * self.history
 
     def resize(self, state: LBFGSState, size: Size) -> LBFGSState:
         """The state for the next scale: history carried over, the picture to be evaluated anew.
 
         A gradient's entries shrink as pixels multiply, since each moves the loss by less; so do the
-        bends.
+        `y`.
         """
         shrink = (state.image.shape[1] * state.image.shape[2]) / (size[0] * size[1])
         image = tf.clip_by_value(resize(state.image, size), 0.0, 1.0)
-        moves = tuple(tf.cast(resize(move, size), self.storage) for move in state.moves)
-        bends = tuple(tf.cast(resize(bend, size) * shrink, self.storage) for bend in state.bends)
+        all_s = tuple(tf.cast(resize(s, size), self.storage) for s in state.s)
+        all_y = tuple(tf.cast(resize(y, size) * shrink, self.storage) for y in state.y)
         curvatures = tuple(
-            tf.where(old > 0.0, tf.maximum(_dot(*_widened(old, move, bend)), 0.0), 0.0)
-            for old, move, bend in zip(state.curvatures, moves, bends, strict=True)
+            tf.where(old > 0.0, tf.maximum(_dot(*_widened(old, s, y)), 0.0), 0.0)
+            for old, s, y in zip(state.curvatures, all_s, all_y, strict=True)
         )
         return self.start(image)._replace(
-            scale=state.scale / shrink, moves=moves, bends=bends, curvatures=curvatures
+            scale=state.scale / shrink, s=all_s, y=all_y, curvatures=curvatures
         )
 
 
 def _two_loops(
     gradient: tf.Tensor,
-    moves: tuple[tf.Tensor, ...],
-    bends: tuple[tf.Tensor, ...],
+    all_s: tuple[tf.Tensor, ...],
+    all_y: tuple[tf.Tensor, ...],
     curvatures: tuple[tf.Tensor, ...],
     scale: tf.Tensor,
 ) -> tf.Tensor:
     """The inverse Hessian's estimate times the gradient (Nocedal & Wright 2006, algorithm 7.4)."""
-    pairs = list(zip(moves, bends, curvatures, strict=True))
+    pairs = list(zip(all_s, all_y, curvatures, strict=True))
     alphas = []
     q = gradient
-    for move, bend, curvature in pairs:
-        move, bend = _widened(q, move, bend)
-        alphas.append(tf.math.divide_no_nan(_dot(move, q), curvature))
-        q -= per_image(alphas[-1]) * bend
+    for s, y, curvature in pairs:
+        s, y = _widened(q, s, y)
+        alphas.append(tf.math.divide_no_nan(_dot(s, q), curvature))
+        q -= per_image(alphas[-1]) * y
     r = per_image(tf.where(scale == 0.0, 1.0, scale)) * _smooth(q)
-    for (move, bend, curvature), alpha in reversed(list(zip(pairs, alphas, strict=True))):
-        move, bend = _widened(r, move, bend)
-        beta = tf.math.divide_no_nan(_dot(bend, r), curvature)
-        r += per_image(tf.where(curvature > 0.0, alpha - beta, 0.0)) * move
+    for (s, y, curvature), alpha in reversed(list(zip(pairs, alphas, strict=True))):
+        s, y = _widened(r, s, y)
+        beta = tf.math.divide_no_nan(_dot(y, r), curvature)
+        r += per_image(tf.where(curvature > 0.0, alpha - beta, 0.0)) * s
     return r
 
 
@@ -251,7 +250,7 @@ def _backtrack(before: tf.Tensor, after: tf.Tensor, expected: tf.Tensor) -> tf.T
     return tf.where(tf.math.is_finite(fraction), tf.clip_by_value(fraction, 0.1, 0.5), 0.1)
 
 
-def _inward(gradient: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+def _projected_gradient(gradient: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
     """The gradient without what would push pixels further out of [0, 1]."""
     outward = ((image <= 0.0) & (gradient > 0.0)) | ((image >= 1.0) & (gradient < 0.0))
     return tf.where(outward, 0.0, gradient)

@@ -10,5 +10,5 @@ State = LBFGSState | AdamState
 def make_optimizer(
     name: str, learning_rate: float, history: int = HISTORY, storage: str = "float32"
 ) -> LBFGS | Adam:
-    """The optimiser a config names: `lbfgs` or `adam`."""
+    """The optimizer a config names: `lbfgs` or `adam`."""
     return LBFGS(history, storage) if name == "lbfgs" else Adam(learning_rate, storage)

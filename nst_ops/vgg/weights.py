@@ -144,7 +144,7 @@ def _read_h5(data: bytes) -> dict[str, Layer]:
     arrays: dict[str, list[np.ndarray]] = {}
 
     def visit(path: str, node: object) -> None:
-        # An optimiser's moments have the names and shapes of what they are moments of.
+        # An optimizer's moments have the names and shapes of what they are moments of.
         if not isinstance(node, h5py.Dataset) or path.startswith("optimizer"):
             return
         for part in path.split("/"):

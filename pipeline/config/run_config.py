@@ -28,7 +28,7 @@ class RunConfig(Settings):
     format: Literal["png", "jpeg", "webp", "tiff"] = Field("png", description="of the results")
     quality: int = Field(92, ge=1, le=100, description="of jpeg and webp (100: lossless webp)")
     batch_size: Literal["auto"] | int = Field(
-        "auto", description="pictures of one shape optimised together"
+        "auto", description="pictures of one shape optimized together"
     )
     tiling: Literal["auto", "off"] | int = Field(
         "auto", description="computing large pictures in tiles: `auto`, `off`, or a side in px"
@@ -128,7 +128,7 @@ class RunConfig(Settings):
         return self.model_copy(update={"optimizer": "adam"})
 
     def batch_of(self, pixels: int) -> int:
-        """How many pictures of so many pixels are optimised together.
+        """How many pictures of so many pixels are optimized together.
 
         `auto`: on a CPU, batches of pictures over 256 px gain nothing (measured: 379 GFLOP/s for
         one, while at 128 px four together take 326 to 397); a GPU, which `accelerator` asks for, is

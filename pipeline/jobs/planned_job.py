@@ -26,7 +26,7 @@ class PlannedJob:
 
     @property
     def bucket(self) -> tuple[Size, tuple[tuple[str, str], ...]]:
-        """Jobs of a run with the same bucket can be optimised together."""
+        """Jobs of a run with the same bucket can be optimized together."""
         return self.size, self.job.overrides
 
     def facts(self) -> Row:

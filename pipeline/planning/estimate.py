@@ -141,7 +141,7 @@ def examine(manifest: str, config: RunConfig) -> Findings:
 
 
 def measure_speed(config: RunConfig) -> float:
-    """Million pixels x steps a second of this process, by a short optimisation."""
+    """Million pixels x steps a second of this process, by a short optimization."""
     from pipeline.machine.tensorflow_setup import start_tensorflow
 
     start_tensorflow()

@@ -110,7 +110,7 @@ class Planner:
         return _remembered(self._configs, job.overrides, lambda: job.config(self.run))
 
     def _recipes(self, job: Job, config: RunConfig, size: Size) -> tuple[Any, Any]:
-        """With the optimiser that is asked for, and with Adam."""
+        """With the optimizer that is asked for, and with Adam."""
 
         def make() -> tuple[Any, Any]:
             return config.recipe(size), config.with_adam().recipe(size)

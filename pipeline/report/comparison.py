@@ -67,7 +67,7 @@ def _outcomes(run: Record) -> dict[str | int, _Outcome]:
 
 
 def share_seconds(row: Row, name: str = "seconds_total") -> float | None:
-    """A picture's own share: what was optimised together took the time together."""
+    """A picture's own share: what was optimized together took the time together."""
     return None if row[name] is None else row[name] / (row["batch_size"] or 1)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow
 import yaml
 
-from nst_ops.coarse_to_fine.iterates import LOSSES
+from nst_ops.coarse_to_fine.reports import LOSSES
 from nst_ops.errors import InputError
 from pipeline.store import files
 from pipeline.store.layout import record_folder

@@ -122,8 +122,8 @@ def table_data(folder: str, run: Record) -> dict[str, Any]:
         name: [_plain(row[name]) for row in run.rows] for name in _COLUMNS
     }
     columns["seconds_total"] = [_plain(share_seconds(row)) for row in run.rows]
-    columns["seconds_optimise"] = [
-        _plain(share_seconds(row, "seconds_optimise")) for row in run.rows
+    columns["seconds_optimize"] = [
+        _plain(share_seconds(row, "seconds_optimize")) for row in run.rows
     ]
     columns["scales"] = [
         [[_plain(value) for value in scale.values()] for scale in row["scales"] or ()]

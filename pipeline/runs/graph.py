@@ -24,7 +24,7 @@ from pipeline.store.progress import Progress
 from pipeline.workers.limits import Stopped, Supervisor
 from pipeline.workers.stylizer import Stylizer
 
-# Batches that a worker takes at once, to read one and write another while a third is optimised.
+# Batches that a worker takes at once, to read one and write another while a third is optimized.
 _TRAY = 8
 _READERS = 8  # files of a part that are looked at side by side
 
@@ -237,7 +237,7 @@ def _count(done: Row) -> Row:
     Metrics.counter("nst", done["status"]).inc()
     if done["error_type"]:
         Metrics.counter("nst", f"failed_{done['error_type']}").inc()
-    for name in ("seconds_total", "seconds_optimise", "peak_memory_bytes", "batch_size"):
+    for name in ("seconds_total", "seconds_optimize", "peak_memory_bytes", "batch_size"):
         if done[name] is not None:
             # Distributions are of whole numbers.
             unit, scale = ("_ms", 1000) if name.startswith("seconds") else ("", 1)

@@ -33,7 +33,7 @@ def finalize_dead_runs(spec: RunSpec) -> None:
                 begun = records.read_record(folder, run_id, "run.json")
                 table = metadata.read_metadata(folder, run_id, ["status", "error_type"])
             except InputError as error:
-                records.set_aside(error)
+                files.set_aside(error)
                 continue
             summary = begun | {"stopped": "it was killed"} | metadata.counts(table)
             records.write_record(folder, run_id, "summary.json", summary)

@@ -12,6 +12,7 @@ import os
 import posixpath
 import re
 import stat
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -175,6 +176,16 @@ def delete(path: str) -> None:
         Path(path).unlink(missing_ok=True)
     elif exists(path):
         _filesystems().delete([path])
+
+
+def set_aside(error: InputError) -> None:
+    """Moves a damaged record out of the way, to be looked at, and says so: what went wrong one
+    night must not stop the next.
+    """
+    warnings.warn(f"{error}; it is kept as {error.path}.damaged", stacklevel=2)
+    with contextlib.suppress(OSError, InputError):
+        write(f"{error.path}.damaged", read(error.path))
+        delete(error.path)
 
 
 def connect(paths: Iterable[str], arguments: Sequence[str] = ()) -> None:

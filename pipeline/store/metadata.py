@@ -15,12 +15,11 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
-from nst_ops.coarse_to_fine.iterates import LOSSES
+from nst_ops.coarse_to_fine.reports import LOSSES
 from nst_ops.errors import InputError
 from pipeline.jobs.job import Job
 from pipeline.store import files
 from pipeline.store.layout import images_folder, metadata_folder, now
-from pipeline.store.records import set_aside
 
 SCHEMA_VERSION = 2
 STATUSES = ("ok", "cached", "failed", "deferred")
@@ -75,13 +74,13 @@ SCHEMA = pyarrow.schema(
                 pyarrow.struct([("scale", pyarrow.int64()), ("step", pyarrow.int64()), *_LOSSES])
             ),
         ),
-        ("batch_size", pyarrow.int64()),  # pictures optimised together; they share the seconds
+        ("batch_size", pyarrow.int64()),  # pictures optimized together; they share the seconds
         ("tile", pyarrow.int64()),  # side in px; null if computed whole
         ("optimizer", pyarrow.string()),  # adam, too, where L-BFGS would not have fitted
         ("history", pyarrow.int64()),  # steps that L-BFGS remembered; null for adam
         ("threads", pyarrow.int64()),  # of the process; sums in another order differ in rounding
         ("seconds_total", pyarrow.float64()),
-        ("seconds_optimise", pyarrow.float64()),
+        ("seconds_optimize", pyarrow.float64()),
         ("peak_memory_bytes", pyarrow.int64()),  # of the worker process, so far
         ("worker", pyarrow.string()),  # host:process
         ("device", pyarrow.string()),
@@ -270,7 +269,7 @@ def failures(folder: str) -> dict[tuple[str, str], Row]:
         try:
             rows = read_metadata(folder, run_id, columns).to_pylist()
         except InputError as error:
-            set_aside(error)
+            files.set_aside(error)
             continue
         for done in rows:
             status, key = done.pop("status"), (done.pop("output"), done.pop("spec_hash"))

@@ -1,8 +1,6 @@
 """What a run records of itself: run.json when it begins, summary.json when it has ended."""
 
-import contextlib
 import json
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,15 +63,5 @@ def summaries(folder: str) -> list[dict[str, Any]]:
         try:
             found.append(read_summary(folder, run_id))
         except InputError as error:
-            set_aside(error)
+            files.set_aside(error)
     return found
-
-
-def set_aside(error: InputError) -> None:
-    """Moves a damaged record out of the way, to be looked at, and says so: what went wrong one
-    night must not stop the next.
-    """
-    warnings.warn(f"{error}; it is kept as {error.path}.damaged", stacklevel=2)
-    with contextlib.suppress(OSError, InputError):
-        files.write(f"{error.path}.damaged", files.read(error.path))
-        files.delete(error.path)

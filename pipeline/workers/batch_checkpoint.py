@@ -1,4 +1,4 @@
-"""A batch's checkpoint in the run's `work` folder, there while the batch is optimised.
+"""A batch's checkpoint in the run's `work` folder, there while the batch is optimized.
 
 Named by the batch's last picture, which is the last to be written: as long as any of them is
 missing, that one is.
@@ -36,7 +36,7 @@ def all_kept(folder: str) -> list[str]:
 
 
 class BatchCheckpoint:
-    """Of some jobs that are optimised together.
+    """Of some jobs that are optimized together.
 
     Args:
       folder: the run's.

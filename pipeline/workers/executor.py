@@ -27,7 +27,8 @@ from pipeline.workers.batch_checkpoint import BatchCheckpoint
 from pipeline.workers.limits import Stopped, Supervisor
 
 if TYPE_CHECKING:
-    from nst_ops.coarse_to_fine.iterates import Iterate, Report
+    from nst_ops.coarse_to_fine.iterates import Iterate
+    from nst_ops.coarse_to_fine.reports import Report
     from nst_ops.losses.targets import TargetCache
 
 _SMALL_TILE = 256  # px, when memory was short after all
@@ -37,7 +38,7 @@ class NonFiniteError(ArithmeticError):
     """The loss was not a number at any step."""
 
 
-class Ready(NamedTuple):
+class DecodedJob(NamedTuple):
     """A job whose files are read and decoded."""
 
     planned: PlannedJob
@@ -46,7 +47,7 @@ class Ready(NamedTuple):
     initial: np.ndarray | None  # the first picture, if it comes from a file; of any size
 
 
-class Made(NamedTuple):
+class StylizedImage(NamedTuple):
     """A picture that is not yet a file."""
 
     pixels: np.ndarray
@@ -55,10 +56,10 @@ class Made(NamedTuple):
     facts: Row  # of the batch it was made in
 
 
-Outcome = Made | Exception
+Outcome = StylizedImage | Exception
 
 
-class Optimiser:
+class Optimizer:
     """Makes pictures; one per worker process.
 
     Args:
@@ -84,10 +85,12 @@ class Optimiser:
         self._show, self._announce, self._processes = show, announce, processes
         self._targets: TargetCache | None = None
 
-    def make(self, ready: Sequence[Ready], config: RunConfig) -> Iterator[tuple[Ready, Outcome]]:
+    def make(
+        self, ready: Sequence[DecodedJob], config: RunConfig
+    ) -> Iterator[tuple[DecodedJob, Outcome]]:
         """A picture for each job, or what prevented it; in as many parts as memory asks for.
 
-        An exception is one job's, or that of all that were optimised with it; `Stopped` means that
+        An exception is one job's, or that of all that were optimized with it; `Stopped` means that
         the job is left for the next run.
         """
         if not ready:
@@ -129,17 +132,23 @@ class Optimiser:
         else:
             yield from outcomes
 
-    def _halves(self, ready: Sequence[Ready], config: RunConfig) -> Iterator[tuple[Ready, Outcome]]:
+    def _halves(
+        self, ready: Sequence[DecodedJob], config: RunConfig
+    ) -> Iterator[tuple[DecodedJob, Outcome]]:
         middle = len(ready) // 2
         yield from self.make(ready[:middle], config)
         yield from self.make(ready[middle:], config)
 
     def _finite(
-        self, batch: Sequence[Made], ready: Sequence[Ready], config: RunConfig, plan: MemoryPlan
-    ) -> list[tuple[Ready, Outcome]]:
+        self,
+        batch: Sequence[StylizedImage],
+        ready: Sequence[DecodedJob],
+        config: RunConfig,
+        plan: MemoryPlan,
+    ) -> list[tuple[DecodedJob, Outcome]]:
         """The pictures; one whose loss was never a number gets a second try with small steps."""
         careful = config.model_copy(update={"learning_rate": 0.005})
-        outcomes: list[tuple[Ready, Outcome]] = []
+        outcomes: list[tuple[DecodedJob, Outcome]] = []
         for job, made in zip(ready, batch, strict=True):
             outcome: Outcome = made
             if made.report.non_finite:
@@ -151,7 +160,7 @@ class Optimiser:
                     outcome = again._replace(spec_hash=made.spec_hash)
                 except Exception as error:  # its neighbours are done
                     outcome = error
-            if isinstance(outcome, Made) and outcome.report.non_finite:
+            if isinstance(outcome, StylizedImage) and outcome.report.non_finite:
                 outcome = NonFiniteError(
                     "the loss was not finite at any step, nor with small steps of Adam; use "
                     "`precision: float32` or smaller weights"
@@ -160,8 +169,8 @@ class Optimiser:
         return outcomes
 
     def _run(
-        self, ready: Sequence[Ready], config: RunConfig, plan: MemoryPlan, *, keep: bool = True
-    ) -> list[Made]:
+        self, ready: Sequence[DecodedJob], config: RunConfig, plan: MemoryPlan, *, keep: bool = True
+    ) -> list[StylizedImage]:
         """One batch, from its checkpoint if there is one; `keep`: and with checkpoints."""
         from nst_ops.coarse_to_fine.loop import run
 
@@ -212,19 +221,21 @@ class Optimiser:
             "tile": plan.tile,
             "optimizer": config.optimizer,
             "history": plan.history if config.optimizer == "lbfgs" else None,
-            "seconds_optimise": result.seconds_optimise,
+            "seconds_optimize": result.seconds_optimize,
         }
         return [
-            Made(pixels, report, job.planned.adam_hash if short else job.planned.spec_hash, facts)
+            StylizedImage(
+                pixels, report, job.planned.adam_hash if short else job.planned.spec_hash, facts
+            )
             for job, pixels, report in zip(ready, result.images, result.reports, strict=True)
         ]
 
-    def _checkpoint(self, ready: Sequence[Ready], config: RunConfig) -> BatchCheckpoint | None:
+    def _checkpoint(self, ready: Sequence[DecodedJob], config: RunConfig) -> BatchCheckpoint | None:
         if self._folder is None or config.checkpoint_seconds is None:
             return None
         return BatchCheckpoint(self._folder, [r.planned for r in ready], config.checkpoint_seconds)
 
-    def _forget(self, ready: Sequence[Ready]) -> None:
+    def _forget(self, ready: Sequence[DecodedJob]) -> None:
         if self._folder is not None:
             batch_checkpoint.forget(self._folder, [r.planned.job.output for r in ready])
 

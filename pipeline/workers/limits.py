@@ -52,7 +52,7 @@ class Supervisor:
         self._limit = math.inf
 
     def begin(self, cost: int, timeout: float | None) -> None:
-        """A batch is about to be optimised.
+        """A batch is about to be optimized.
 
         Args:
           cost: in pixels x steps at most; 0 if nobody knows.
@@ -85,7 +85,7 @@ class Supervisor:
             )
 
     def end(self, cost: int) -> None:
-        """The batch of this cost is optimised."""
+        """The batch of this cost is optimized."""
         if cost:
             speed = (time.perf_counter() - self._began) / cost
             self._seconds_per_pixel_step = min(self._seconds_per_pixel_step, speed)

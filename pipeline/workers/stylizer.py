@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nst_ops.coarse_to_fine.iterates import LOSSES
+from nst_ops.coarse_to_fine.reports import LOSSES
 from nst_ops.engines.memory import READ_AHEAD
 from nst_ops.errors import InputError
 from nst_ops.images.codec import SOFTWARE, Picture, decode, encode
@@ -34,11 +34,12 @@ from pipeline.store.layout import images_folder, now
 from pipeline.store.metadata import Row, error_columns, row
 from pipeline.store.progress import Progress
 from pipeline.workers import batch_checkpoint
-from pipeline.workers.executor import Made, Optimiser, Outcome, Ready
+from pipeline.workers.executor import DecodedJob, Optimizer, Outcome, StylizedImage
 from pipeline.workers.limits import Stopped, Supervisor
 
 if TYPE_CHECKING:
-    from nst_ops.coarse_to_fine.iterates import Iterate, Report
+    from nst_ops.coarse_to_fine.iterates import Iterate
+    from nst_ops.coarse_to_fine.reports import Report
     from nst_ops.engines.memory import MemoryPlan
 
 # Larger batches are not read ahead: they take minutes, in which reading does not show, and
@@ -54,14 +55,14 @@ class WorkerDiedError(RuntimeError):
     """A picture that workers died over."""
 
 
-class Opened(NamedTuple):
+class LoadedBatch(NamedTuple):
     """A batch whose files are read."""
 
     batch: Batch
     config: RunConfig
     started: datetime
     seconds: float
-    ready: list[Ready]
+    ready: list[DecodedJob]
     rows: list[Row]  # of jobs that need no picture or get none
 
 
@@ -100,7 +101,7 @@ class Stylizer:
         self._config, self._index = config, index or FileIndex()
         self.images = folder if single else images_folder(folder)
         self._supervisor = Supervisor(folder, run_id, deadline)
-        self._optimiser = Optimiser(
+        self._optimizer = Optimizer(
             None if single else folder,
             self._supervisor,
             progress=progress,
@@ -118,13 +119,13 @@ class Stylizer:
     def stylize_batches(self, batches: Sequence[Batch]) -> Iterator[Row]:
         """One row per job, whatever happens.
 
-        While a batch is optimised, the next one is read and decoded, and the one before is encoded
+        While a batch is optimized, the next one is read and decoded, and the one before is encoded
         and written.
         """
         # Some engines run several threads in a worker; one at a time has all cores anyway.
         with self._turn, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             batches = list(self._suspects_apart(batches))
-            reading: Future[Opened] | None = None
+            reading: Future[LoadedBatch] | None = None
             writing: Future[list[Row]] | None = None
             for index, batch in enumerate(batches):
                 opened = reading.result() if reading else self._open(batch)
@@ -134,7 +135,7 @@ class Stylizer:
                 ahead = ahead and not self._deaths
                 reading = reader.submit(self._open, following) if ahead else None
                 clock = time.perf_counter()
-                outcomes = list(self._optimiser.make(opened.ready, opened.config))
+                outcomes = list(self._optimizer.make(opened.ready, opened.config))
                 seconds = opened.seconds + time.perf_counter() - clock
                 if writing:
                     yield from writing.result()
@@ -165,11 +166,11 @@ class Stylizer:
                 "crashed; lower size, parallelism or memory_limit, or leave the photo out"
             )
 
-    def _open(self, batch: Batch) -> Opened:
+    def _open(self, batch: Batch) -> LoadedBatch:
         """Reads and decodes; what is done already, or cannot be done, is a row."""
         clock = time.perf_counter()
         config = batch[0].job.config(self._config)
-        opened = Opened(batch, config, now(), 0.0, [], [])
+        opened = LoadedBatch(batch, config, now(), 0.0, [], [])
         for planned in batch:
             try:
                 # It may have been made since it was planned: some engines repeat batches.
@@ -182,11 +183,11 @@ class Stylizer:
                         self.progress.begin([planned.job.output])
                     opened.ready.append(self._read(planned, config))
             except Exception as error:  # one bad file is one failed row
-                opened.rows.append(self._lost(opened, planned, error))
+                opened.rows.append(self._failure_row(opened, planned, error))
         return opened._replace(seconds=time.perf_counter() - clock)
 
     def _close(
-        self, opened: Opened, outcomes: Sequence[tuple[Ready, Outcome]], seconds: float
+        self, opened: LoadedBatch, outcomes: Sequence[tuple[DecodedJob, Outcome]], seconds: float
     ) -> list[Row]:
         """Encodes and writes."""
         rows = list(opened.rows)
@@ -200,7 +201,7 @@ class Stylizer:
                 files.write(path, data)
                 self._index.note_result(path, data)
             except Exception as error:
-                rows.append(self._lost(opened, job.planned, error))
+                rows.append(self._failure_row(opened, job.planned, error))
             else:
                 figures = {**_figures(outcome.report), **outcome.facts, **_machine(opened.config)}
                 spent = seconds + time.perf_counter() - clock
@@ -215,17 +216,17 @@ class Stylizer:
         self._index.flush()
         return rows
 
-    def _row(self, opened: Opened, planned: PlannedJob, status: str, **values: Any) -> Row:
+    def _row(self, opened: LoadedBatch, planned: PlannedJob, status: str, **values: Any) -> Row:
         facts = planned.facts() | {"started_at": opened.started} | values
         return row(self.run_id, planned.job, status, **facts)
 
-    def _lost(self, opened: Opened, planned: PlannedJob, error: Exception) -> Row:
+    def _failure_row(self, opened: LoadedBatch, planned: PlannedJob, error: Exception) -> Row:
         """Of a job without a picture."""
         if isinstance(error, Stopped):
             return self._row(opened, planned, "deferred", error_message=str(error))
         return self._row(opened, planned, "failed", **error_columns(error))
 
-    def _read(self, planned: PlannedJob, config: RunConfig) -> Ready:
+    def _read(self, planned: PlannedJob, config: RunConfig) -> DecodedJob:
         photo = _read_planned(
             planned.job.content,
             config,
@@ -243,7 +244,7 @@ class Stylizer:
         if config.init_file:
             side = max(planned.size)
             initial = self._style(config.init_file, config, planned.init_sha256, side).image
-        return Ready(planned, photo, styles, initial)
+        return DecodedJob(planned, photo, styles, initial)
 
     def _style(self, path: str, config: RunConfig, sha256: str, side: int) -> Style:
         """A painting of at most this long side, from a cache: many rows share few."""
@@ -267,7 +268,7 @@ def _read_planned(path: str, config: RunConfig, sha256: str, **size: Any) -> Pic
     return decode(data, path=path, max_pixels=config.max_pixels, **size)
 
 
-def encode_result(ready: Ready, made: Made, config: RunConfig) -> bytes:
+def encode_result(ready: DecodedJob, made: StylizedImage, config: RunConfig) -> bytes:
     """A result's file, with its provenance."""
     job = ready.planned.job
     provenance = {

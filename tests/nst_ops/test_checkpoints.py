@@ -1,4 +1,4 @@
-"""Going on from a checkpoint is as if the optimisation had never stopped."""
+"""Going on from a checkpoint is as if the optimization had never stopped."""
 
 import io
 import itertools

@@ -139,7 +139,7 @@ def test_reports_tell_how_it_went(small, night):
     assert [row[:2] for row in report.curve] == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]
     assert [i.step for i in iterates] == [1, 2, 3, 1, 2]
     assert report.losses["total"] == pytest.approx(min(r[2] for r in report.curve[3:]))
-    assert not report.non_finite and result.seconds_optimise > 0.0
+    assert not report.non_finite and result.seconds_optimize > 0.0
 
 
 def test_converged_rows_stop_alone(small, load, night):
@@ -227,7 +227,7 @@ def test_gathered_iterates_keep_pictures_but_no_states(small, night):
     for iterate in iterates[:-1]:
         with pytest.raises(InputError, match="only the latest iterate has a checkpoint"):
             iterate.checkpoint()
-    assert iterates[-1].checkpoint().standing.step == 6
+    assert iterates[-1].checkpoint().convergence.step == 6
 
 
 @pytest.mark.parametrize("value", [5, np.float64(0.3), np.float32(2.0), np.int64(7)])

@@ -109,7 +109,7 @@ def test_how_large_a_painting_is_seen_at_most():
         ({"scales": [{"size": 128, "steps": 1}, {"size": 64, "steps": 1}]}, "must grow"),
         ({"scales": []}, "list is empty"),
         ({"octaves": [0.0, 0.0]}, "all weights are 0"),
-        ({"content_weight": 0, "style_weight": 0}, "nothing to optimise"),
+        ({"content_weight": 0, "style_weight": 0}, "nothing to optimize"),
         ({"style_scales": [{}]}, "either ratio or size"),
         ({"content_weight": float("inf")}, "finite"),
         ({"sise": 512}, "sise"),

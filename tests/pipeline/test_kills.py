@@ -13,7 +13,7 @@ from .conftest import write_manifest
 
 PICTURES, KILLS = 40, 20
 SETTINGS = ("size=64", "steps=12", "precision=float32", "batch_size=1", "checkpoint_seconds=0")
-TIMES = ("run_id", "worker", "seconds_total", "seconds_optimise", "peak_memory_bytes")
+TIMES = ("run_id", "worker", "seconds_total", "seconds_optimize", "peak_memory_bytes")
 
 
 def nst(manifest, folder):

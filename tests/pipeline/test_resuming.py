@@ -17,7 +17,7 @@ from pipeline.workers.stylizer import Stylizer
 
 from .conftest import plans, settings, stylizer, write_manifest
 
-TIMES = ("seconds_total", "seconds_optimise", "started_at", "finished_at", "peak_memory_bytes")
+TIMES = ("seconds_total", "seconds_optimize", "started_at", "finished_at", "peak_memory_bytes")
 
 
 class Killed(BaseException):
@@ -231,7 +231,7 @@ def test_parts_of_a_batch_that_is_too_large_go_on_too(tmp_path, no_caches):
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_a_batch_is_read_while_another_is_optimised(tmp_path, monkeypatch, large):
+def test_a_batch_is_read_while_another_is_optimized(tmp_path, monkeypatch, large):
     if large:  # whose pixels would take memory
         monkeypatch.setattr(stylizer_module, "_READ_AHEAD_PIXELS", 0)
     manifest = write_manifest(tmp_path / "three.csv", ["rocket", "cat", "coffee"])

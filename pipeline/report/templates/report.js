@@ -31,8 +31,8 @@ const COLUMNS = [
   { title: "Loss", key: (row) => row.loss_last, text: (row) => lossText(row.loss_last) },
   { title: "Seconds", key: (row) => row.seconds_total,
     text: (row) => digits(row.seconds_total, 1) },
-  { title: "Optimising", key: (row) => row.seconds_optimise,
-    text: (row) => digits(row.seconds_optimise, 1) },
+  { title: "Optimizing", key: (row) => row.seconds_optimize,
+    text: (row) => digits(row.seconds_optimize, 1) },
   { title: "Memory, GB", key: gigabytes, text: (row) => digits(gigabytes(row), 2) },
 ];
 const NUMBERS = COLUMNS.filter((column) => column.text);
