@@ -22,14 +22,10 @@ from collections.abc import Sequence
 import apache_beam as beam
 from apache_beam.runners.runner import PipelineResult
 
-from nst_ops.vgg.weights import load_weights
 from pipeline.cli import main
 from pipeline.config.loading import load_config
-from pipeline.manifest.parts import JobParts
-from pipeline.manifest.reader import checked_rows
-from pipeline.runs.beam_options import beam_options
 from pipeline.runs.graph import build
-from pipeline.runs.spec import new_spec
+from pipeline.runs.preparation import prepare_run
 from pipeline.store import files
 from pipeline.workers.limits import parse_deadline
 
@@ -60,25 +56,20 @@ def start(given: Sequence[str]) -> PipelineResult:
       ConfigError, ManifestError, InputError: as `nst run` would; nothing was started.
     """
     options, rest = main._parser().parse_known_args(arguments(given))
-    files.connect((options.manifest, options.output), rest)
-    config = load_config(options.config, options.overrides)
-    parts = JobParts(checked_rows(options.manifest, config))
-    beams = beam_options(rest, config, parts.rows)
-    spec = new_spec(
-        files.absolute(options.manifest),
-        files.absolute(options.output),
-        config,
-        parts,
-        load_weights(config.weights).sha256,
-        beams,
+    run = prepare_run(
+        options.manifest,
+        options.output,
+        load_config(options.config, options.overrides),
+        arguments=rest,
         deadline=parse_deadline(None, options.max_hours),
         retry_failed=options.retry_failed,
     )
-    parts.publish(spec.folder, spec.run_id)
-    pipeline = beam.Pipeline(options=beams)
+    spec = run.spec
+    run.parts.publish(spec.folder, spec.run_id)
+    pipeline = beam.Pipeline(options=run.options)
     build(pipeline, spec)
     until = "" if math.isinf(spec.deadline) else f", for {options.max_hours:g} hours"
-    print(f"run {spec.run_id}: {parts.rows} rows to {spec.folder}{until}", flush=True)
+    print(f"run {spec.run_id}: {run.parts.rows} rows to {spec.folder}{until}", flush=True)
     return pipeline.run()
 
 

@@ -36,29 +36,28 @@ class Checkpoint(NamedTuple):
         state = take_rows(self.state, rows)
         return Checkpoint(self.scale, self.convergence.take(rows), state, reports)
 
+    def save(self, file: BinaryIO, **facts: Any) -> None:
+        """Writes it array by array, so that it takes no memory of its own.
 
-def save(checkpoint: Checkpoint, file: BinaryIO, **facts: Any) -> None:
-    """Writes a checkpoint array by array, so that it takes no memory of its own.
-
-    Args:
-      file: open for writing.
-      facts: plain values that `load` gives back.
-    """
-    convergence = checkpoint.convergence
-    header = {
-        "state": type(checkpoint.state).__name__,
-        "scale": checkpoint.scale,
-        "step": convergence.step,
-        "stopped": convergence.stopped,
-        "seconds": convergence.seconds,
-        "weights": convergence.weights,
-        "reports": [[r.scales, r.curve, r.losses] for r in checkpoint.reports],
-        "facts": facts,
-    }
-    arrays = dict(_flat(checkpoint.state))
-    arrays |= {f"best/{name}": values for name, values in convergence.best.items()}
-    arrays |= {"threshold": convergence.threshold, "stalled_steps": convergence.stalled_steps}
-    archives.write(file, "checkpoint", _FORMAT, header, arrays)
+        Args:
+          file: open for writing.
+          facts: plain values that `load` gives back.
+        """
+        convergence = self.convergence
+        header = {
+            "state": type(self.state).__name__,
+            "scale": self.scale,
+            "step": convergence.step,
+            "stopped": convergence.stopped,
+            "seconds": convergence.seconds,
+            "weights": convergence.weights,
+            "reports": [[r.scales, r.curve, r.losses] for r in self.reports],
+            "facts": facts,
+        }
+        arrays = dict(_flat(self.state))
+        arrays |= {f"best/{name}": values for name, values in convergence.best.items()}
+        arrays |= {"threshold": convergence.threshold, "stalled_steps": convergence.stalled_steps}
+        archives.write(file, "checkpoint", _FORMAT, header, arrays)
 
 
 def load(file: BinaryIO) -> tuple[Checkpoint, dict[str, Any]]:

@@ -65,7 +65,8 @@ def check_side(size: Size, settings: Settings, what: str, least: int | None = No
     raise InputError(
         f"{what}{size[0]}x{size[1]} px, but {why or deepest_layer(settings)} needs sides of at "
         f"least {needed} px; use a larger image, `enlarge: true`, or drop that layer"
-        + (" or those octaves" if first else "")
+        + (" or those octaves" if first else ""),
+        code="too_small",
     )
 
 

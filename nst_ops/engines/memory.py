@@ -3,23 +3,17 @@
 The constants were measured (`python -m benchmarks memory` compares); the model is linear in pixels.
 """
 
-import contextlib
-import ctypes.util
-import functools
-import importlib.util
-import math
-import os
-import subprocess
+import itertools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
+from nst_ops.engines.base import READ_AHEAD, Sources
 from nst_ops.errors import InputError
 from nst_ops.images.size import Size
 from nst_ops.losses.tile_grid import PAINTING_TILE, largest_patch, side_for
 from nst_ops.settings import HISTORY, Settings
 from nst_ops.vgg.geometry import margin, vgg19_geometry
-from nst_ops.vgg.precision import cpu_multiplies_bfloat16
+from nst_ops.vgg.precision import cpu_multiplies_bfloat16, cuda_is_installed
 
 _PROCESS = 0.8e9  # bytes: Python, TensorFlow and the network's weights
 # Bytes per px of the images that the network sees at once, by the bytes of a number. float32 was
@@ -34,13 +28,9 @@ _UPDATING = {"lbfgs": 220, "lbfgs in tiles": 195, "adam": 165, "adam in tiles": 
 _PAIR = 24  # of one step that L-BFGS remembers: move and bend, 3 float32 each; in tiles half of it
 _LEAST_HISTORY = 3
 _DECODING = 22  # bytes per px of a file that is decoded and shrunk, colour by colour
-# The most px that are decoded while another picture is optimized: more take longer, but few files
-# have so many, and of a JPEG no more is decoded than is needed.
-READ_AHEAD = 4_000_000
 _PAINTING = 28  # bytes per px of a painting and its octaves, float32
 _SEEN = 850  # bytes per px of a painting's tile, whose features are not kept for a gradient
 _TILES = (1024, 768, 512, 384, 256)
-_CONTAINER = Path("/sys/fs/cgroup")
 
 
 class MemoryPlan(NamedTuple):
@@ -50,23 +40,12 @@ class MemoryPlan(NamedTuple):
     history: int
     bytes: int
     optimizer: str = "lbfgs"
+    variant: str = ""  # "adam" where the settings ask for L-BFGS
 
     def __str__(self) -> str:
         how = "whole" if self.tile is None else f"in tiles of {self.tile} px"
         memory = f"{self.history} steps of history" if self.optimizer == "lbfgs" else "Adam"
         return f"{how}, {memory}, about {self.bytes / 1e9:.1f} GB"
-
-
-class Sources(NamedTuple):
-    """What has to be read for a picture, as far as it takes memory."""
-
-    decoded: int = 0  # px, of the largest file
-    painting: Size = (0, 0)  # as the largest is seen
-
-    def join(self, other: "Sources") -> "Sources":
-        """Of both."""
-        larger = max(self.painting, other.painting, key=math.prod)
-        return Sources(max(self.decoded, other.decoded), larger)
 
 
 def predict_bytes(
@@ -117,41 +96,44 @@ def plan_memory(
     settings: Settings,
     *,
     batch: int = 1,
-    limit: int | None = None,
+    limit: float,
     tiling: str | int = "auto",
     sources: Sources = Sources(),  # noqa: B008  # immutable
 ) -> MemoryPlan:
     """The fastest way that stays below `limit` bytes.
 
     That is whole, else in the largest tiles that fit, with a shorter history if that helps, else
-    with Adam, which remembers no steps.
+    with Adam, which remembers no steps. Of several pictures at once only the first: each by itself
+    is faster than all in tiles.
 
     Args:
-      limit: of the process; None: `default_limit()`.
+      limit: of the process.
       tiling: `auto`, `off` or a tile's side in px.
       sources: what has to be read.
 
     Raises:
-      InputError: nothing fits; the message says what would help.
+      InputError: of the code `memory`: nothing fits; the message says what would help.
     """
-    limit = default_limit() if limit is None else limit
     wanted = {"auto": (None, *_TILES), "off": (None,)}.get(str(tiling), (tiling,))
     tiles = list(dict.fromkeys(side_for(size, tile) for tile in wanted))
+    ways = _ways(tiles, settings.optimizer)
     least = limit
-    for way in _ways(tiles, settings.optimizer):
+    for way in itertools.islice(ways, 1) if batch > 1 else ways:
         chosen = settings.model_copy(update={"optimizer": way.optimizer})
         needed = predict_bytes(
             size, chosen, batch=batch, tile=way.tile, history=way.history, sources=sources
         )
         if needed <= limit:
-            return way._replace(bytes=needed)
+            variant = "" if way.optimizer == settings.optimizer else way.optimizer
+            return way._replace(bytes=needed, variant=variant)
         least = needed
     remedies = ["a smaller size or batch_size", "a higher memory_limit"]
     if tiling != "auto":
         remedies.append("`tiling: auto`")
     raise InputError(
         f"{batch} of {size[0]}x{size[1]} px needs at least {least / 1e9:.1f} GB, more than the "
-        f"{limit / 1e9:.1f} GB of memory_limit; use {', or '.join(remedies)}"
+        f"{limit / 1e9:.1f} GB of memory_limit; use {', or '.join(remedies)}",
+        code="memory",
     )
 
 
@@ -173,64 +155,3 @@ def number_bytes(precision: str) -> int:
     if precision == "auto":
         return 2 if cuda_is_installed() or cpu_multiplies_bfloat16() else 4
     return 4 if precision == "float32" else 2
-
-
-@functools.cache
-def default_limit() -> int:
-    """70 % of the memory that is free, in bytes: of the GPU, else of the container or machine.
-
-    As it was when this process first asked: what it then takes is its own, and a picture should not
-    be computed in another way because others came before it.
-    """
-    gpu = _free_gpu_bytes()
-    return int(0.7 * (_free_bytes() if gpu is None else gpu))
-
-
-@functools.cache  # the system's linker is asked, by processes of its own
-def cuda_is_installed() -> bool:
-    """Whether TensorFlow could use an NVIDIA GPU: a driver alone, as on any workstation, is not
-    enough.
-    """
-    with contextlib.suppress(ModuleNotFoundError):  # none of NVIDIA's packages
-        if importlib.util.find_spec("nvidia.cudnn"):
-            return True
-    return ctypes.util.find_library("cudnn") is not None
-
-
-def _free_gpu_bytes() -> int | None:
-    """Of the first GPU that this process may use; None without one.
-
-    By the driver's own tool: TensorFlow tells what it has taken, not what there is.
-    """
-    if not cuda_is_installed():
-        return None
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-    if visible in ("", "-1"):
-        return None
-    query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run([*query, f"--id={visible}"], capture_output=True, timeout=20)
-        return int(done.stdout.split()[0]) * 2**20
-    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):  # no driver, no GPU
-        return None
-
-
-def _free_bytes() -> int:
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable"):
-                free = int(line.split()[1]) * 1024
-    except OSError:  # not Linux
-        pass
-    try:  # a container's own limit
-        limit = (_CONTAINER / "memory.max").read_text().strip()
-        if limit != "max":
-            used = int((_CONTAINER / "memory.current").read_text())
-            # Files that were read count as used, though they make room for whoever asks.
-            facts = dict(map(str.split, (_CONTAINER / "memory.stat").read_text().splitlines()))
-            cached = int(facts["inactive_file"]) + int(facts["active_file"])
-            free = min(free, int(limit) - used + cached)
-    except (OSError, ValueError, KeyError):
-        pass
-    return free

@@ -22,7 +22,15 @@ from nst_ops.errors import InputError
 from nst_ops.images.samples import read_samples
 from nst_ops.images.size import Size, fit
 
-FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
+# What files of a format are called; the first is the name that we give.
+_NAMES = {
+    "png": (".png",),
+    "jpeg": (".jpg", ".jpeg"),
+    "webp": (".webp",),
+    "tiff": (".tif", ".tiff"),
+}
+FORMATS = {format: names[0] for format, names in _NAMES.items()}
+EXTENSIONS = {name: format for format, names in _NAMES.items() for name in names}
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 # px; what the others can hold does not fit into any memory.
 LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
@@ -280,7 +288,8 @@ def check_format(size: Size, format: str) -> None:
     if longest is not None and max(size) > longest:
         raise InputError(
             f"{size[0]}x{size[1]} px is more than {format} can hold, sides of {longest} px; use "
-            "`format: png` or `tiff`, or a smaller size"
+            "`format: png` or `tiff`, or a smaller size",
+            code="format_limit",
         )
 
 
@@ -363,6 +372,7 @@ def _opened(data: bytes, path: str, max_pixels: int) -> Iterator[Image.Image]:
                 f"{height}x{width} px is more than max_pixels = {max_pixels}; raise the setting "
                 "or shrink the image",
                 path=path,
+                code="too_large",
             )
         yield image
 

@@ -64,7 +64,8 @@ def style_size(
     if min(own) < needed:
         raise InputError(
             f"a painting of {own[0]}x{own[1]} px, but the layers and octaves in use need sides of "
-            f"at least {needed} px; use a larger painting, or drop the deepest layer"
+            f"at least {needed} px; use a larger painting, or drop the deepest layer",
+            code="too_small",
         )
     return fit(own, math.ceil(needed * max(own) / min(own)))
 

@@ -1,6 +1,9 @@
 """Which precision convolutions run in here. TensorFlow is imported only where it is asked."""
 
+import contextlib
+import ctypes.util
 import functools
+import importlib.util
 import platform
 from pathlib import Path
 
@@ -55,3 +58,14 @@ def device_name() -> str:
     except (OSError, StopIteration):
         model = platform.processor() or platform.machine()
     return f"CPU: {model}"
+
+
+@functools.cache  # the system's linker is asked, by processes of its own
+def cuda_is_installed() -> bool:
+    """Whether TensorFlow could use an NVIDIA GPU: a driver alone, as on any workstation, is not
+    enough.
+    """
+    with contextlib.suppress(ModuleNotFoundError):  # none of NVIDIA's packages
+        if importlib.util.find_spec("nvidia.cudnn"):
+            return True
+    return ctypes.util.find_library("cudnn") is not None

@@ -12,93 +12,64 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nst_ops.coarse_to_fine.schedule import pixel_steps
 from nst_ops.errors import InputError
+from nst_ops.images.codec import EXTENSIONS
 from pipeline.cli.display import PairDisplay, RunDisplay, count_words
 from pipeline.config.loading import load_config
-from pipeline.config.run_config import RunConfig
+from pipeline.jobs.job import Job
+from pipeline.jobs.row import STATUSES
 from pipeline.jobs.shard import Shard
 from pipeline.machine.messages import printable
 from pipeline.manifest.originals import Originals
 from pipeline.manifest.pairing import make_manifest, write_manifest
-from pipeline.manifest.parts import JobParts
-from pipeline.manifest.reader import checked_rows
+from pipeline.manifest.rows import style_source
 from pipeline.store import files
-from pipeline.store.layout import images_folder
-from pipeline.store.metadata import STATUSES
 from pipeline.store.stop_requests import request_stop
 from pipeline.workers.limits import parse_deadline
 
 OK, RUN_FAILED, BAD_INPUT, ROWS_FAILED, DEFERRED, INTERRUPTED = 0, 1, 2, 3, 4, 130
-_EXTENSIONS = {
-    ".png": "png",
-    ".jpg": "jpeg",
-    ".jpeg": "jpeg",
-    ".webp": "webp",
-    ".tif": "tiff",
-    ".tiff": "tiff",
-}
 
 
 def run(options: argparse.Namespace, beam_arguments: list[str], console: Console) -> int:
     """`nst run`: all rows of a manifest."""
     config = load_config(options.config, options.overrides)
-    shard, deadline = (
-        Shard.parse(options.shard),
-        parse_deadline(options.deadline, options.max_hours),
-    )
-    files.connect([options.manifest, options.output], beam_arguments)
-    _check_folder(options.output)
-    manifest, folder = (files.absolute(path) for path in (options.manifest, options.output))
-    originals = Originals(images_folder(folder))
-    parts = JobParts(checked_rows(manifest, config, originals), shard)
-    originals.reads([manifest])
-    _check_originals(originals, options.config, config)
+    shard = Shard.parse(options.shard)
+    deadline = parse_deadline(options.deadline, options.max_hours)
     from pipeline.machine.signals import stopping
-    from pipeline.runs.beam_options import beam_options
     from pipeline.runs.launcher import execute
-    from pipeline.runs.spec import new_spec
+    from pipeline.runs.preparation import prepare_run
 
-    rows = parts.rows
-    beam = beam_options(beam_arguments, config, shard.share(rows))
-    spec = new_spec(
-        manifest,
-        folder,
+    prepared = prepare_run(
+        options.manifest,
+        options.output,
         config,
-        parts,
-        _weights_sha256(config),
-        beam,
+        arguments=beam_arguments,
+        config_file=options.config,
         shard=shard,
         deadline=deadline,
         retry_failed=options.retry_failed,
         check_full=options.check == "full",
     )
-    with RunDisplay(console, shard.share(rows), as_json=options.log_format == "json") as show:
-        text = f"run {spec.run_id}: {rows} rows"
+    spec, parts = prepared.spec, prepared.parts
+    with RunDisplay(console, spec.share, as_json=options.log_format == "json") as show:
+        text = f"run {spec.run_id}: {parts.rows} rows"
         text += f", {parts.unreadable} of them of no use" if parts.unreadable else ""
         text += f"; shard {shard} of them" if shard.count > 1 else ""
         show.note(
             text,
             "begin",
             run_id=spec.run_id,
-            rows=rows,
+            rows=parts.rows,
             unreadable=parts.unreadable,
             shard=str(shard),
         )
 
         def stop(signal: str) -> None:
             show.note("stopping after this step; once more to stop at once", "stopping")
-            request_stop(spec.folder, spec.run_id, f"stopped by {signal}")
+            request_stop(spec.folder, spec.run_id, "signal", f"stopped by {signal}")
 
         with stopping(stop):
-            summary = execute(
-                spec,
-                parts,
-                beam,
-                show.show,
-                lambda text: show.note(f"warning: {text}"),
-                arguments=beam_arguments,
-            )
+            summary = execute(prepared, show.show, lambda text: show.note(f"warning: {text}"))
     code = _explain(options.command, summary, show.complain)
     if summary["deferred"]:
         show.note("run the same command again to make the deferred pictures")
@@ -112,28 +83,11 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
     return code
 
 
-def _check_originals(originals: Originals, config_file: str | None, config: RunConfig) -> None:
-    """With what any command reads beside photos and paintings."""
-    originals.reads(filter(None, (config_file, config.init_file, config.weights_file)))
-    originals.check()
-
-
-def _check_folder(folder: str) -> None:
-    if not folder:
-        raise InputError("--output: give a folder")
-    if wild := sorted(set(folder) & set("*?[]")):
-        raise InputError(
-            f"Beam takes {' '.join(wild)} for wildcards, and could not write the metadata; give a "
-            "--output without",
-            path=folder,
-        )
-
-
 def _explain(command: str, summary: dict, complain: Callable[..., None]) -> int:
     """Says what went wrong; returns the exit code."""
     if summary["failed"]:
         _tell_failures(summary["folder"], summary["run_id"], complain)
-    if "max_failure_ratio" in summary["stopped"]:
+    if summary["stop_reason"] == "failures":
         facts = {"message": summary["stopped"], "exit_code": RUN_FAILED}
         complain(f"nst {command}: {summary['stopped']}", "error", **facts)
         return RUN_FAILED
@@ -150,10 +104,8 @@ def _tell_failures(folder: str, run_id: str, complain: Callable[..., None]) -> N
         (row for row in rows if row["status"] == "failed"), key=lambda row: row["manifest_line"]
     )
     for row in failed[:10]:
-        message = row["error_message"]
-        prefix = "" if message.startswith("line ") else f"line {row['manifest_line']}: "
-        facts = {"line": row["manifest_line"], "message": message}
-        complain(f"failed: {prefix}{message}", "failed", **facts)
+        line, message = row["manifest_line"], row["error_message"]
+        complain(f"failed: line {line}: {message}", "failed", line=line, message=message)
     if len(failed) > 10:
         complain(f"... and {len(failed) - 10} more; see the report")
 
@@ -161,31 +113,30 @@ def _tell_failures(folder: str, run_id: str, complain: Callable[..., None]) -> N
 def stylize(options: argparse.Namespace, rest: list[str], console: Console) -> int:
     """`nst stylize`: one pair, without Beam."""
     extension = Path(options.output).suffix.lower()
-    if extension not in _EXTENSIONS:
-        raise InputError(
-            f"-o {options.output}: ends in {extension!r}; use {', '.join(_EXTENSIONS)}"
-        )
+    if extension not in EXTENSIONS:
+        raise InputError(f"-o {options.output}: ends in {extension!r}; use {', '.join(EXTENSIONS)}")
     if files.is_url(options.output):
         raise InputError(
             "nst stylize writes local files; use nst run for URLs", path=options.output
         )
-    config = load_config(options.config, [*options.overrides, f"format={_EXTENSIONS[extension]}"])
-    from pipeline.jobs.job import Job
+    config = load_config(options.config, [*options.overrides, f"format={EXTENSIONS[extension]}"])
     from pipeline.planning.planner import Planner
     from pipeline.workers.stylizer import Stylizer
 
     folder, name = os.path.split(os.path.abspath(options.output))
     if os.path.isdir(folder) and not os.access(folder, os.W_OK):
         raise InputError("is not writable; give another place to -o", path=folder)
-    styles = tuple(_weighted(style) for style in options.styles)
+    styles = tuple(
+        style_source(name, weight, "", config) for name, weight in map(_weighted, options.styles)
+    )
+    job = Job(1, Path(name).stem, options.content, styles, name)
     originals = Originals(folder)
     originals.writes(name)
-    originals.reads([options.content, *(path for path, _ in styles)])
-    _check_originals(originals, options.config, config)
-    files.connect([options.content, *(path for path, _ in styles)])
-    job = Job(1, Path(name).stem, options.content, styles, name)
-    planned = Planner(config, _weights_sha256(config)).plan(job)
-    with PairDisplay(console, pixel_steps(planned.size, config)) as display:
+    originals.reads([options.content, *job.style_files])
+    originals.check_against(options.config, config)
+    files.connect([options.content, *job.style_files])
+    planned = Planner(config, config.engine.assets()).plan(job, identify=False)
+    with PairDisplay(console) as display:
         stylizer = Stylizer(
             folder,
             "stylize",
@@ -200,8 +151,8 @@ def stylize(options: argparse.Namespace, rest: list[str], console: Console) -> i
         return RUN_FAILED
     name = printable(options.output)
     console.print(
-        f"{name}: {row['width']}x{row['height']} px, loss {row['loss_last']:.4g}, "
-        f"{row['seconds_total']:.1f} s on {row['device']} in {row['precision']}"
+        f"{name}: {row['width']}x{row['height']} px, {row['seconds_total']:.1f} s on "
+        f"{row['device']} in {row['precision']}"
     )
     return OK
 
@@ -242,13 +193,12 @@ def validate(options: argparse.Namespace, rest: list[str], console: Console) -> 
     files.connect([options.manifest])
     from pipeline.planning.estimate import examine, measure_speed
 
-    _weights_sha256(config)
+    config.engine.assets()
     found = examine(options.manifest, config)
     for kind, problems in sorted(found.problems.items()):
         print(f"{kind}: {len(problems)}")
         for line, message in problems[: options.show]:
-            named = message if message.startswith("line ") else f"line {line}: {message}"
-            print(f"  {printable(named)}")
+            print(f"  {printable(f'line {line}: {message}')}")
         if len(problems) > options.show:
             lines = ", ".join(str(line) for line, _ in problems[options.show :][:100])
             print(f"  and on lines {lines}{' ...' if len(problems) > options.show + 100 else ''}")
@@ -332,13 +282,3 @@ def doctor(options: argparse.Namespace, rest: list[str], console: Console) -> in
     for name, value in facts.items():
         print(f"{name:12} {value}")
     return OK
-
-
-def _weights_sha256(config: RunConfig) -> str:
-    """Of the network's weights, which must have all layers in use."""
-    from nst_ops.vgg.weights import layer_weights, load_weights
-
-    weights = load_weights(config.weights)
-    for layer in (*config.content_layers, *config.style_layers):
-        layer_weights(weights, layer)
-    return weights.sha256

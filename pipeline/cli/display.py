@@ -6,21 +6,21 @@ import datetime
 import sys
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
 )
 
-from pipeline.store.metadata import STATUSES
-
-if TYPE_CHECKING:
-    from nst_ops.coarse_to_fine.iterates import Iterate
+from nst_ops.engines.base import Step
+from pipeline.jobs.row import STATUSES
 from pipeline.machine.messages import json_line, printable
 
 _LINE_SECONDS = 10.0  # between two lines of a log
@@ -38,7 +38,9 @@ class RunDisplay:
 
     def __init__(self, console: Console, rows: int, *, as_json: bool = False):
         self.console, self.rows, self.as_json = console, rows, as_json
-        self.bar = _bar(console) if console.is_terminal and not as_json else None
+        self.bar = (
+            _bar(console, MofNCompleteColumn()) if console.is_terminal and not as_json else None
+        )
         self.task = self.bar.add_task("planning", total=rows) if self.bar else None
         self.started = self.printed = time.monotonic()
 
@@ -113,17 +115,12 @@ def _words(speed: dict[str, float]) -> str:
 
 
 class PairDisplay:
-    """Progress of one pair: a bar on a terminal, else a line per scale, and a line a minute.
+    """Progress of one pair: a bar on a terminal; else a line a stage, and a line a minute."""
 
-    Args:
-      work: of the whole picture, in pixels x steps.
-    """
-
-    def __init__(self, console: Console, work: int):
-        self.console, self.work = console, work
-        self.bar = _bar(console) if console.is_terminal else None
-        self.tasks: dict[int, Any] = {}
-        self.done = 0  # of the work
+    def __init__(self, console: Console):
+        self.console = console
+        self.bar = _bar(console, TaskProgressColumn()) if console.is_terminal else None
+        self.task = self.bar.add_task("reading", total=1.0) if self.bar else None
         self.started = self.printed = time.monotonic()
 
     def __enter__(self) -> "PairDisplay":
@@ -135,35 +132,28 @@ class PairDisplay:
         if self.bar:
             self.bar.stop()
 
-    def show(self, iterate: "Iterate") -> None:
+    def show(self, step: Step) -> None:
         """One step."""
-        height, width = iterate.size
-        self.done += height * width
-        loss = iterate.best["total"][0]
-        text = f"scale {iterate.scale + 1}/{iterate.scales} ({width}x{height}): loss {loss:.4g}"
         now = time.monotonic()
-        left = datetime.timedelta(
-            seconds=round((now - self.started) * max(0, self.work - self.done) / self.done)
-        )
-        if self.bar:
-            if iterate.scale not in self.tasks:
-                self.tasks[iterate.scale] = self.bar.add_task(text, total=iterate.steps)
-            task = self.tasks[iterate.scale]
-            self.bar.update(task, completed=iterate.step, description=f"{text}, {left} left")
-        elif iterate.finished:
-            self.console.print(
-                f"{text}, {iterate.step} steps ({iterate.stopped[0]}), {iterate.seconds:.1f} s"
-            )
+        to_do = (1.0 - step.share) / max(step.share, 1e-6)
+        left = datetime.timedelta(seconds=round((now - self.started) * to_do))
+        text = f"{step.text}, about {left} left"
+        if self.bar and self.task is not None:
+            self.bar.update(self.task, completed=step.share, description=printable(text))
+            if step.stage:
+                self.bar.console.print(printable(step.stage))
+        elif step.stage:
+            self.console.print(printable(step.stage))
         elif now - self.printed >= _PAIR_LINE_SECONDS:
             self.printed = now
-            self.console.print(f"{text}, step {iterate.step}/{iterate.steps}, about {left} left")
+            self.console.print(printable(text))
 
 
-def _bar(console: Console) -> Progress:
+def _bar(console: Console, count: ProgressColumn) -> Progress:
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
+        count,
         TimeElapsedColumn(),
         console=console,
     )

@@ -3,7 +3,6 @@
 import argparse
 import logging
 import math
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,7 +15,14 @@ from nst_ops.errors import InputError
 from pipeline.cli import commands
 from pipeline.cli.commands import BAD_INPUT, INTERRUPTED, OK, RUN_FAILED
 from pipeline.errors import ConfigError, LockedError, ManifestError
-from pipeline.machine.messages import indented, json_line, log_as_json, printable, tell_warnings
+from pipeline.machine.messages import (
+    be_verbose,
+    indented,
+    json_line,
+    log_as_json,
+    printable,
+    tell_warnings,
+)
 from pipeline.machine.tensorflow_setup import quiet_logs
 
 _DESCRIPTION = "Stylizes photos after paintings: one, or a collection as a nightly job."
@@ -76,13 +82,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.verbose:
             return fail(RUN_FAILED, traceback.format_exc().rstrip(), show=indented)
-        if "KeyboardInterrupt" in str(error):  # as Beam passes it on
+        if _is_interrupt(error):
             return fail(INTERRUPTED, interrupted)
         if isinstance(error, OSError):
             where = error.filename or "input or output"
             return fail(RUN_FAILED, f"{where}: {error.strerror or error}")
         failed = f"failed: {type(error).__name__}: {error}"
         return fail(RUN_FAILED, failed, "--verbose shows where", show=indented)
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is what it came from, as a runner may pass it on."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -248,7 +261,7 @@ def _speed(text: str) -> str:
 def _quiet_logs(verbose: bool) -> None:
     """Before TensorFlow or Beam is imported."""
     if verbose:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0")
+        be_verbose()
         logging.basicConfig(level=logging.INFO)
         return
     quiet_logs()

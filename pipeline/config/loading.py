@@ -1,5 +1,6 @@
 """A run's settings from YAML and the command line; every error names the file, the key, the value
-and the remedy."""
+and the remedy.
+"""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -9,9 +10,10 @@ from typing import Any
 import pydantic
 import yaml
 
+from nst_ops.engines.base import DEFAULT, engine_class
 from nst_ops.errors import short
 from pipeline.config.plain_yaml import DuplicateKeyError, parse_yaml, yaml_problem
-from pipeline.config.run_config import RunConfig
+from pipeline.config.run_config import RunConfig, setting_owners
 from pipeline.errors import ConfigError
 from pipeline.store import files
 
@@ -40,20 +42,22 @@ def load_config(path: str | None, overrides: Iterable[str] = ()) -> RunConfig:
         _override(values, override)
     config = validate(values, path or "--set")
     # Workers may have another working folder.
-    paths = {
-        "init": config.init_file,
-        "weights": config.weights_file,
-        "cache_dir": config.cache_dir,
-    }
-    return config.model_copy(update={key: files.absolute(p) for key, p in paths.items() if p})
+    settings = config.engine.settings
+    named = {"cache_dir": config.cache_dir}
+    for key, words in config.engine.file_settings.items():
+        value = getattr(settings, key)
+        named[key] = None if value in words else value
+    return config.changed({key: files.absolute(path) for key, path in named.items() if path})
 
 
-def validate(values: Mapping[str, Any], where: str) -> RunConfig:
-    """The settings, or a `ConfigError` that begins with `where`."""
+def validate(values: Mapping[str, Any], where: str = "") -> RunConfig:
+    """The settings, or a `ConfigError` whose problems begin with `where`."""
     try:
         return RunConfig.model_validate(values)
     except pydantic.ValidationError as error:
-        raise ConfigError(*(f"{where}: {_explain(p)}" for p in error.errors())) from error
+        begin = f"{where}: " if where else ""
+        problems = [f"{begin}{_explain(p, values)}" for p in error.errors()]
+        raise ConfigError(*problems) from error
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -89,22 +93,27 @@ def _override(values: dict[str, Any], override: str) -> None:
         ) from error
 
 
-def _explain(problem: Mapping[str, Any]) -> str:
+def _explain(problem: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     # Pydantic names the branches of a union too, such as `scales.list[Scale].0.size`.
     parts = [
         str(p) for p in problem["loc"] if not str(p).startswith(("list[", "literal[", "function"))
     ]
-    key = ".".join(p for p in parts if p not in ("int", "str"))
+    key = ".".join(p for p in parts if p not in ("int", "str", "constrained-int"))
     if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(key, list(RunConfig.model_fields), n=1)
-        hint = (
-            f"did you mean {close[0]!r}?"
-            if close
-            else f"keys are {', '.join(RunConfig.model_fields)}"
-        )
-        return f"unknown key {key!r}; {hint}"
+        return _explain_unknown(key, str(values.get("engine", DEFAULT)))
     message = problem["msg"].removeprefix("Value error, ")
     if not key:
         return message
     given = short(problem["input"])
     return f"{key}: {given} is not usable: {message[0].lower()}{message[1:]}"
+
+
+def _explain_unknown(key: str, engine: str) -> str:
+    owners = setting_owners().get(key)
+    if owners:
+        others = " and ".join(f"`engine: {owner}`" for owner in owners)
+        return f"{key!r} is a setting of {others}, and this is `engine: {engine}`; leave it out"
+    known = [*engine_class(engine).Settings.model_fields, *RunConfig.model_fields]
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"keys are {', '.join(known)}"
+    return f"unknown key {key!r}; {hint}"

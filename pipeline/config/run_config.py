@@ -1,46 +1,51 @@
-"""A run's settings from YAML and the command line; every error names the file, the key, the value
-and the remedy.
+"""All settings of a run, in one model: those of the run itself, and those of its engine.
+
+To users they are one flat list of keys. `engine` names the engine; its settings are validated by
+its own model, and become an `Engine`, which is what the rest of the program asks.
 """
 
-import hashlib
-import json
+import functools
 import os
-import re
 import urllib.parse
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
-from pydantic import Field
+from pydantic import ConfigDict, Field
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from nst_ops.engines.recipe import recipe
+from nst_ops.engines.base import DEFAULT, Engine, engine_class, engine_names
+from nst_ops.errors import InputError
 from nst_ops.images.codec import MAX_PIXELS
 from nst_ops.images.size import Size
-from nst_ops.settings import Settings
-from nst_ops.vgg.weights import LAYERS
+
+Bytes = Annotated[pydantic.ByteSize, Field(ge=1)]  # a number, or text such as 8GB
 
 
-class RunConfig(Settings):
-    """All settings of a run: what changes the picture (`Settings`), how it is stored, and
-    limits.
-    """
+class RunConfig(pydantic.BaseModel):
+    """What is set once for a run, or by one of its rows."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    engine: Any = Field(None, description="what makes the pictures", exclude=True)  # an Engine
     format: Literal["png", "jpeg", "webp", "tiff"] = Field("png", description="of the results")
     quality: int = Field(92, ge=1, le=100, description="of jpeg and webp (100: lossless webp)")
     batch_size: Literal["auto"] | int = Field(
-        "auto", description="pictures of one shape optimized together"
+        "auto", description="pictures of one shape made together"
     )
     tiling: Literal["auto", "off"] | int = Field(
         "auto", description="computing large pictures in tiles: `auto`, `off`, or a side in px"
     )
-    memory_limit: int | None = Field(
-        None, ge=1, description="bytes, or text such as 8GB (default: 70 % of what is free)"
+    memory_limit: Bytes | None = Field(
+        None, description="bytes, or text such as 8GB (default: 70 % of what is free)"
     )
     cache_dir: str | None = Field(
-        None, description="local folder for paintings' targets, shared by runs and processes"
+        None, description="local folder for what is known of paintings, for later runs too"
     )
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="larger inputs fail their row")
-    max_file_bytes: int = Field(500_000_000, ge=1, description="larger files fail their row")
+    max_file_bytes: Bytes = Field(
+        pydantic.ByteSize(500_000_000), description="larger files fail their row"
+    )
     timeout_seconds: float | None = Field(
         None,
         gt=0,
@@ -51,7 +56,7 @@ class RunConfig(Settings):
         60.0,
         ge=0,
         allow_inf_nan=False,
-        description="between checkpoints within a scale, beside one after each; null: none at all",
+        description="between checkpoints within a picture; null: none at all",
     )
     max_failure_ratio: float = Field(
         1.0, ge=0, le=1, description="stop the run when more than this share of rows has failed"
@@ -61,21 +66,44 @@ class RunConfig(Settings):
     )
     min_ram: str = Field("", description="Beam resource hint, such as 16GB")
     parallelism: Literal["auto"] | int = Field(
-        "auto", description="processes on this machine, where no engine decides (FnApiRunner)"
+        "auto", description="processes on this machine, where no cluster decides"
     )
     slots: int = Field(1, ge=1, description="worker processes that share one machine of a cluster")
     notify_url: str | None = Field(
         None, description="where the summary is posted as JSON when the run has ended"
     )
 
-    @pydantic.field_validator("memory_limit", "max_file_bytes", mode="before")
+    # Of these, what a row of a manifest may have of its own.
+    of_rows: ClassVar[tuple[str, ...]] = ("format", "quality")
+
+    @pydantic.model_validator(mode="wrap")
     @classmethod
-    def _bytes(cls, value: Any) -> Any:
-        match = re.fullmatch(r"([\d.]+)\s*([KMGT])(i?)B?", str(value), re.IGNORECASE)
-        if not match:
-            return value
-        thousand = 1024 if match[3] else 1000
-        return round(float(match[1]) * thousand ** (" KMGT".index(match[2].upper())))
+    def _with_engine(cls, values: Any, validate_run: Any) -> "RunConfig":
+        """Takes the flat keys apart; all that is wrong in either part is told together."""
+        if isinstance(values, cls):
+            return values
+        values, problems = dict(values), []
+        name = values.pop("engine", DEFAULT)
+        kind = _engine_kind(name)
+        keys = kind.Settings.model_fields.keys() & values.keys()
+        own = {key: values.pop(key) for key in keys}
+        engine, config = None, None
+        try:
+            engine = kind(kind.Settings.model_validate(own))
+        except pydantic.ValidationError as error:
+            problems += error.errors()
+        try:
+            config = validate_run({**values, "engine": engine})
+        except pydantic.ValidationError as error:
+            problems += error.errors()
+        if config is None or problems:
+            raise _validation_error(problems)
+        return config
+
+    @pydantic.model_serializer(mode="wrap")
+    def _flat(self, dump_run: Any, info: pydantic.SerializationInfo) -> dict[str, Any]:
+        own = self.engine.settings.model_dump(mode=info.mode)
+        return {"engine": self.engine.name, **own, **dump_run(self)}
 
     @pydantic.field_validator("tiling")
     @classmethod
@@ -100,53 +128,65 @@ class RunConfig(Settings):
                 raise ValueError("must be a web address, https://... or http://...")
         return url
 
-    @pydantic.field_validator("cache_dir", "init", "weights")
+    @pydantic.field_validator("cache_dir")
     @classmethod
     def _home(cls, path: str | None) -> str | None:
-        return os.path.expanduser(path) if path and path.startswith("~") else path
+        return os.path.expanduser(path) if path else path
 
-    @pydantic.field_validator("content_layers", "style_layers")
-    @classmethod
-    def _of_vgg19(cls, layers: dict[str, float]) -> dict[str, float]:
-        for layer in layers:
-            if layer not in LAYERS:
-                raise ValueError(f"no layer {layer!r} in VGG19; its layers are {', '.join(LAYERS)}")
-        return layers
+    def changed(self, changes: Mapping[str, Any]) -> "RunConfig":
+        """With other values of some keys, validated."""
+        return RunConfig.model_validate({**self.model_dump(), **changes}) if changes else self
 
-    @property
-    def weights_file(self) -> str | None:
-        """The file that `weights` names, if it names one."""
-        return None if self.weights in ("embedded", "imagenet") else self.weights
-
-    def recipe(self, size: Size) -> dict[str, Any]:
-        """What changes a picture of this size, or its file, as plain values."""
-        quality = {"quality": self.quality} if self.format in ("jpeg", "webp") else {}
-        return {**recipe(self, size), "format": self.format, **quality}
-
-    def with_adam(self) -> "RunConfig":
-        """The settings of what is made where memory is short for L-BFGS."""
-        return self.model_copy(update={"optimizer": "adam"})
-
-    def batch_of(self, pixels: int) -> int:
-        """How many pictures of so many pixels are optimized together.
-
-        `auto`: on a CPU, batches of pictures over 256 px gain nothing (measured: 379 GFLOP/s for
-        one, while at 128 px four together take 326 to 397); a GPU, which `accelerator` asks for, is
-        filled by about 4 million pixels.
+    def recipes(self, picture: Size) -> dict[str, dict[str, Any]]:
+        """What changes a picture of this size, or its file, as plain values: by the engine's
+        variants.
         """
+        file = {"format": self.format}
+        if self.format in ("jpeg", "webp"):
+            file["quality"] = self.quality
+        return {name: {**made, **file} for name, made in self.engine.recipes(picture).items()}
+
+    def batch_of(self, picture: Size) -> int:
+        """How many pictures of this size are made together."""
         if self.batch_size != "auto":
             return self.batch_size
-        room = 4_000_000 if self.accelerator else 131_072
-        return max(1, min(16, room // pixels))
+        return self.engine.batch_size(picture, accelerator=bool(self.accelerator))
 
 
-# Columns a manifest may set for one row.
-ROW_SETTINGS = tuple(
-    name for name in [*Settings.model_fields, "format", "quality"] if name != "weights"
-)
+def _engine_kind(name: Any) -> type[Engine]:
+    try:
+        return engine_class(name)
+    except (InputError, TypeError) as error:
+        message = f"there is no such engine; use {' or '.join(engine_names())}"
+        problem = {"type": "unknown_engine", "loc": ("engine",), "input": name, "msg": message}
+        raise _validation_error([problem]) from error
 
 
-def spec_hash(recipe: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
-    """Identifies a picture by all that it depends on: 16 hex digits."""
-    text = json.dumps({"recipe": recipe, "sources": sources}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _validation_error(problems: Sequence[Any]) -> pydantic.ValidationError:
+    """One error of several, as `ValidationError.errors` describes them."""
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError(problem["type"], "{message}", {"message": problem["msg"]}),
+            loc=problem["loc"],
+            input=problem["input"],
+        )
+        for problem in problems
+    ]
+    return pydantic.ValidationError.from_exception_data("RunConfig", details)
+
+
+@functools.cache
+def setting_owners() -> dict[str, list[str]]:
+    """Which engines have a setting, by its key."""
+    owners: dict[str, list[str]] = {}
+    for name in engine_names():
+        for key in engine_class(name).Settings.model_fields:
+            owners.setdefault(key, []).append(name)
+    return owners
+
+
+def row_settings(config: RunConfig) -> tuple[str, ...]:
+    """Keys that a row of a manifest may set for itself."""
+    engine = config.engine
+    own = [key for key in type(engine.settings).model_fields if key not in engine.run_wide]
+    return (*own, *RunConfig.of_rows)

@@ -1,10 +1,15 @@
 """A row of a manifest: what is to be made of what."""
 
-import json
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from pipeline.config.loading import validate
-from pipeline.config.run_config import RunConfig
+
+class StyleSource(NamedTuple):
+    """What a style comes from."""
+
+    name: str  # a path or URL; or the name of a style that the engine has
+    weight: float = 1.0
+    is_file: bool = True
 
 
 @dataclass(frozen=True)
@@ -14,16 +19,14 @@ class Job:
     line: int  # in the manifest, where the row begins, from 1; a Parquet file's rows count from 1
     id: str
     content: str  # a path or URL
-    styles: tuple[tuple[str, float], ...]  # (path or URL, weight)
+    styles: tuple[StyleSource, ...]
     output: str  # relative to the run's images folder
     overrides: tuple[tuple[str, str], ...] = ()  # (setting, its value as JSON)
 
-    def config(self, run: RunConfig) -> RunConfig:
-        """The run's settings with this row's own."""
-        if not self.overrides:
-            return run
-        own = {key: json.loads(value) for key, value in self.overrides}
-        return validate({**run.model_dump(), **own}, f"line {self.line}")
+    @property
+    def style_files(self) -> list[str]:
+        """Paths of those styles that are files."""
+        return [style.name for style in self.styles if style.is_file]
 
 
 @dataclass(frozen=True)

@@ -1,42 +1,55 @@
-"""A job whose files were seen."""
+"""A job whose files were looked at."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from nst_ops.engines.memory import Sources
+from nst_ops.engines.base import Sources
 from nst_ops.images.size import Size
 from pipeline.jobs.job import Job
-from pipeline.store.metadata import Row
 
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job whose files were seen: plain values only."""
+    """What a worker needs to know of a job: plain values only."""
 
     job: Job
+    engine: str  # its name
     size: Size  # of the result
-    spec_hash: str
-    content_sha256: str
     style_sha256: tuple[str, ...]
-    init_sha256: str  # "" where no file is the first picture
-    weights_sha256: str
-    adam_hash: str  # the spec hash of what Adam makes, where memory is short for L-BFGS
-    style_sides: tuple[int, ...]  # long side in px at which each painting is seen at most
+    initial_sha256: str  # "" where no file is the first picture
+    assets: tuple[tuple[str, str], ...]  # (what the engine works with, its SHA-256)
+    style_sides: tuple[int, ...]  # long side in px at which each painting is needed at most
     sources: Sources
-    seed: int  # of everything random, from the settings' and the photo: any batch's
+    # What follows from the photo's content, which may be read only when the picture is made: see
+    # `Identities.identify`.
+    content_sha256: str = ""
+    spec_hashes: tuple[tuple[str, str], ...] = ()  # by the engine's variants, as asked for first
+    seed: int = 0  # of everything random, from the settings' and the photo: any batch's
+
+    @property
+    def spec_hash(self) -> str:
+        """Of the picture that was asked for; "" as long as it is not known."""
+        return self.spec_hashes[0][1] if self.spec_hashes else ""
+
+    @property
+    def variants(self) -> dict[str, str]:
+        """The engine's variants by the spec hash of what they make."""
+        return {spec_hash: name for name, spec_hash in self.spec_hashes}
 
     @property
     def bucket(self) -> tuple[Size, tuple[tuple[str, str], ...]]:
-        """Jobs of a run with the same bucket can be optimized together."""
+        """Jobs of a run with the same bucket can be made together."""
         return self.size, self.job.overrides
 
-    def facts(self) -> Row:
+    def facts(self) -> dict[str, Any]:
         """The columns of the metadata that are known by now."""
         return {
+            "engine": self.engine,
             "height": self.size[0],
             "width": self.size[1],
-            "seed": self.seed,
-            "spec_hash": self.spec_hash,
-            "content_sha256": self.content_sha256,
+            "seed": self.seed if self.spec_hash else None,
+            "spec_hash": self.spec_hash or None,
+            "content_sha256": self.content_sha256 or None,
             "style_sha256": list(self.style_sha256),
-            "weights_sha256": self.weights_sha256,
+            **{f"{name}_sha256": sha256 for name, sha256 in self.assets},
         }

@@ -6,13 +6,11 @@ import os
 import re
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
+# What the environment tells other processes of a run.
+_LOG_FORMAT, _VERBOSE = "NST_LOG_FORMAT", "NST_VERBOSE"
 
-
-_LOG_FORMAT = "NST_LOG_FORMAT"  # the environment's word to other processes of a run
 # Control characters, line ends, those that turn the direction of writing, and bytes that are no
 # text: a file's name may hold them, and what is printed may not begin a line with them, colour it
 # or hide it.
@@ -41,6 +39,16 @@ def json_line(event: str, values: dict[str, Any]) -> str:
 def log_as_json() -> None:
     """From now on, in this process and those that it starts."""
     os.environ[_LOG_FORMAT] = "json"
+
+
+def be_verbose() -> None:
+    """Shows TensorFlow's and Beam's own logs, in this process and those that it starts."""
+    os.environ[_VERBOSE] = "1"
+
+
+def is_verbose() -> bool:
+    """Whether `be_verbose` was called, here or in the process that started this one."""
+    return os.environ.get(_VERBOSE) == "1"
 
 
 def tell_warnings() -> None:

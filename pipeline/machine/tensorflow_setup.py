@@ -9,7 +9,9 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from pipeline.machine import parallelism
+from pipeline.machine.devices import cores, gpus, use_gpu, visible_gpus
+from pipeline.machine.messages import is_verbose
+from pipeline.machine.parallelism import on_one_gpu
 
 # Open files, whose locks last as long as this process.
 _claims: list[contextlib.ExitStack] = []
@@ -27,13 +29,13 @@ def quiet_logs() -> None:
 def start_tensorflow(processes: int = 1) -> None:
     """Imports TensorFlow, once, with the C++ side's start-up lines kept from the terminal.
 
-    They are written to file descriptor 2 before TensorFlow has a log level. With
-    TF_CPP_MIN_LOG_LEVEL=0 (`--verbose`) all of it is shown.
+    They are written to file descriptor 2 before TensorFlow has a log level. With `--verbose` all of
+    it is shown.
 
     Args:
       processes: that share this machine, each with its part of the cores, or with a GPU of its own.
     """
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+    if is_verbose():
         _start(processes)
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -52,12 +54,12 @@ def start_tensorflow(processes: int = 1) -> None:
 
 
 def _start(processes: int) -> None:
-    if processes > 1 and parallelism.gpus() > 1:
-        _see_one_gpu(parallelism.on_one_gpu(processes))
+    if processes > 1 and gpus() > 1:
+        _see_one_gpu(on_one_gpu(processes))
     import tensorflow as tf
 
     if processes > 1:
-        threads = max(1, parallelism.cores() // processes)
+        threads = max(1, cores() // processes)
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     for gpu in tf.config.list_physical_devices("GPU"):
@@ -66,12 +68,9 @@ def _start(processes: int) -> None:
 
 
 def _see_one_gpu(sharers: int) -> None:
-    """Before TensorFlow looks: the GPU of this process's turn, by CUDA_VISIBLE_DEVICES."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else [str(i) for i in range(parallelism.gpus())]
-    places = [f"{name.strip()}.{turn}" for turn in range(sharers) for name in names]
-    place = claim_one(places, "nst-gpu")
-    os.environ["CUDA_VISIBLE_DEVICES"] = place.rpartition(".")[0]
+    """Before TensorFlow looks: the GPU of this process's turn."""
+    places = [f"{name}.{turn}" for turn in range(sharers) for name in visible_gpus()]
+    use_gpu(claim_one(places, "nst-gpu").rpartition(".")[0])
 
 
 def claim_one(names: Sequence[str], kind: str) -> str:

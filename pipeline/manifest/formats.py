@@ -10,26 +10,31 @@ from typing import Any
 import pyarrow.parquet
 
 from nst_ops.errors import InputError, short
-from pipeline.config.run_config import ROW_SETTINGS
 from pipeline.errors import ManifestError
 from pipeline.store import files
 
-COLUMNS = ("content", "style", "id", "output", *ROW_SETTINGS)
 REQUIRED = ("content", "style")
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}  # of CSV, as spreadsheets write it
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # what it calls an index without a name
 _MOST_ANEW = 10  # times that a CSV is read again at most, behind quotes that are wrong
 
 
-def read_rows(path: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """(line, row), or (line, message) for a row that cannot be parsed."""
+def read_rows(path: str, known: Sequence[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """(line, row), or (line, message) for a row that cannot be parsed.
+
+    Args:
+      known: columns that there may be.
+
+    Raises:
+      ManifestError: the file cannot be read, or its header lacks a column or has an unknown one.
+    """
     try:
         data = files.read(path)
     except InputError as error:
         raise ManifestError(str(error)) from error
     name = path.lower()
     if name.endswith(".parquet"):
-        yield from _parquet_rows(data, path)
+        yield from _parquet_rows(data, path, known)
         return
     # Excel's "Unicode text" is UTF-16.
     encoding = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "UTF-8"
@@ -42,12 +47,14 @@ def read_rows(path: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
     if name.endswith((".jsonl", ".ndjson", ".json")):
         yield from _json_rows(text)
     elif name.endswith((".csv", ".tsv", ".txt")):
-        yield from _csv_rows(text, path)
+        yield from _csv_rows(text, path, known)
     else:
         raise ManifestError(f"{path}: unknown kind of manifest; use .csv, .tsv, .jsonl or .parquet")
 
 
-def _csv_rows(text: str, path: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _csv_rows(
+    text: str, path: str, known: Sequence[str]
+) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Cells are divided by whatever divides the header: comma, semicolon or tab."""
     stream, line = io.StringIO(text, newline=""), 1
     header_line = stream.readline()
@@ -61,30 +68,28 @@ def _csv_rows(text: str, path: str) -> Iterator[tuple[int, dict[str, Any] | str]
         records = _csv_records(stream, line, delimiter)
         line, header = next(records, (line, []))
         if isinstance(header, str):
-            raise ManifestError(f"{path}: {header}")
-        _check_header([column for column in header if column], path)
+            raise ManifestError(f"{path}: line {line}: {header}")
+        _check_header([column for column in header if column], path, known)
         for line, cells in records:
             if isinstance(cells, str):
                 yield line, cells
             elif any(cells):  # as they are not below a table's end
-                yield line, _csv_row(header, cells, line, delimiter)
+                yield line, _csv_row(header, cells, delimiter)
     except csv.Error as error:
         raise ManifestError(f"{path}: {error}") from error
 
 
-def _csv_row(
-    header: Sequence[str], cells: Sequence[str], line: int, delimiter: str
-) -> dict[str, Any] | str:
+def _csv_row(header: Sequence[str], cells: Sequence[str], delimiter: str) -> dict[str, Any] | str:
     """Spreadsheets write columns that have no name, which are to be empty."""
     if any(cells[len(header) :]):
         return (
-            f"line {line}: more cells than the header has columns; quote cells that hold a "
+            "more cells than the header has columns; quote cells that hold a "
             f"{_DELIMITERS.get(delimiter, delimiter)}"
         )
     for column, cell in zip(header, cells, strict=False):
         if cell and not column:
             return (
-                f"line {line}: {short(cell)} is in a column without a name; name the column in the "
+                f"{short(cell)} is in a column without a name; name the column in the "
                 "header, or empty the cell"
             )
     return {column: cell for column, cell in zip(header, cells, strict=False) if column}
@@ -118,13 +123,15 @@ def _csv_records(
                 reason = f"a cell of more than {csv.field_size_limit():,} characters"
             else:
                 reason = str(error) if last == line else f"{error} on line {last}"
-            message = f"line {line}: {reason}; check the quotes"
+            message = f"{reason}; check the quotes"
             end = stream.tell()
             stream.seek(start)
             stream.readline()
             again += end - stream.tell()
             if again > most:
-                raise csv.Error(f"{message} of this row and those behind it") from error
+                raise csv.Error(
+                    f"line {line}: {message} of this row and those behind it"
+                ) from error
             yield line, message
             line += 1
             continue
@@ -140,25 +147,27 @@ def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
         try:
             row = parse_json(content)
         except ValueError as error:
-            yield line, f"line {line}: not valid JSON ({error})"
+            yield line, f"not valid JSON ({error})"
             continue
         yield (
             line,
-            row if isinstance(row, dict) else f"line {line}: expected an object, got {short(row)}",
+            row if isinstance(row, dict) else f"expected an object, got {short(row)}",
         )
 
 
-def _parquet_rows(data: bytes, path: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _parquet_rows(
+    data: bytes, path: str, known: Sequence[str]
+) -> Iterator[tuple[int, dict[str, Any] | str]]:
     try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
         names = file.schema_arrow.names
         columns = [name for name in names if not _PANDAS_INDEX.fullmatch(name)]
-        _check_header(columns, path)
+        _check_header(columns, path, known)
         line = 0
         for batch in file.iter_batches(batch_size=1024):
             for row in _batch_rows(batch.select(columns)):
                 line += 1
-                yield line, row if isinstance(row, dict) else f"line {line}: {row}"
+                yield line, row
     except ManifestError:
         raise
     except Exception as error:  # of damaged files: OSError, ArrowInvalid, UnicodeDecodeError, ...
@@ -199,16 +208,16 @@ def _refuse(constant: str) -> float:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse)
 
 
-def _check_header(header: Any, path: str) -> None:
+def _check_header(header: Any, path: str, known: Sequence[str]) -> None:
     for column in REQUIRED:
         if column not in header:
             raise ManifestError(
                 f"{path}: no column {column!r} in the header {short(list(header))}; add it"
             )
     for column in header:
-        if column not in COLUMNS:
+        if column not in known:
             raise ManifestError(
-                f"{path}: unknown column {short(column)}; columns are {', '.join(COLUMNS)}"
+                f"{path}: unknown column {short(column)}; columns are {', '.join(known)}"
             )
     if len(set(header)) < len(list(header)):
         raise ManifestError(f"{path}: a column stands twice in the header {short(list(header))}")

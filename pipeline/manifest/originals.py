@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 
 from nst_ops.errors import InputError
+from pipeline.config.run_config import RunConfig
 from pipeline.store import files
 
 
@@ -35,6 +36,16 @@ class Originals:
         for path in paths:
             if key := self._known(path):
                 self._inputs.setdefault(key, path)
+
+    def check_against(self, config_file: str | None, config: RunConfig) -> None:
+        """The same with what any command reads beside photos and paintings.
+
+        Raises:
+          InputError: as `check`.
+        """
+        engine = config.engine
+        self.reads(filter(None, (config_file, engine.initial_file, *engine.asset_files)))
+        self.check()
 
     def check(self) -> None:
         """Raises InputError, naming both, if an output is an input."""

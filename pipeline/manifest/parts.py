@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.jobs.job import BadRow, Job
+from pipeline.jobs.job import BadRow, Job, StyleSource
 from pipeline.jobs.shard import Shard
 from pipeline.store import files
 from pipeline.store.layout import record_folder
@@ -92,6 +92,6 @@ def _decode(pair: list) -> Job | BadRow:
     is_job, values = pair
     if not is_job:
         return BadRow(**values)
-    styles = tuple((path, weight) for path, weight in values.pop("styles"))
+    styles = tuple(StyleSource(*style) for style in values.pop("styles"))
     overrides = tuple((name, value) for name, value in values.pop("overrides"))
     return Job(**values, styles=styles, overrides=overrides)

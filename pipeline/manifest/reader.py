@@ -4,12 +4,13 @@ import unicodedata
 from collections.abc import Iterator
 
 from nst_ops.errors import InputError, short
+from pipeline.config.job_configs import JobConfigs
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import ConfigError, ManifestError
 from pipeline.jobs.job import BadRow, Job
 from pipeline.manifest.formats import read_rows
 from pipeline.manifest.originals import Originals
-from pipeline.manifest.rows import LONGEST_PATH, parse_row
+from pipeline.manifest.rows import LONGEST_PATH, columns, parse_row
 from pipeline.store import files
 
 
@@ -19,28 +20,22 @@ def read_manifest(path: str, run: RunConfig) -> Iterator[Job | BadRow]:
     Raises:
       ManifestError: the file cannot be read, or its header lacks a column or has an unknown one.
     """
-    folder = files.parent(path)
-    cache: dict[tuple, RunConfig] = {}  # validated settings by overrides: rows share few
-    for line, row in read_rows(path):
+    folder, configs = files.parent(path), JobConfigs(run)
+    for line, row in read_rows(path, columns(run)):
         if isinstance(row, str):
             yield BadRow(line, row)
             continue
         try:
-            job = parse_row(row, line, folder, run.format)
-            if job.overrides not in cache:
-                cache[job.overrides] = job.config(run)
-            yield (
-                job
-                if cache[job.overrides].format == run.format
-                else parse_row(row, line, folder, cache[job.overrides].format)
-            )
+            job = parse_row(row, line, folder, run)
+            own = configs.of(job)
+            yield job if own.format == run.format else parse_row(row, line, folder, own)
         except (InputError, ConfigError) as error:
             content = row.get("content")
             content = content[:LONGEST_PATH] if isinstance(content, str) else ""
             message = "; ".join(map(str, error.args))  # a row is one line of a log
             yield BadRow(line, message, content=content.encode(errors="replace").decode())
         except RecursionError:
-            yield BadRow(line, f"line {line}: lists within lists, too deep to be read")
+            yield BadRow(line, "lists within lists, too deep to be read")
 
 
 def checked_rows(
@@ -61,11 +56,11 @@ def checked_rows(
     for row in read_manifest(path, run):
         if isinstance(row, Job):
             if clash := _clash(row, outputs, folders):
-                yield BadRow(row.line, f"line {row.line}: {clash}", row.content)
+                yield BadRow(row.line, clash, row.content)
                 continue
             if originals:
                 originals.writes(row.output)
-                originals.reads([row.content, *(style for style, _ in row.styles)])
+                originals.reads([row.content, *row.style_files])
         yield row
     if row is None:
         raise ManifestError(f"{path}: no rows; add one with content and style")

@@ -3,27 +3,26 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pipeline.config.run_config import RunConfig
+from pipeline.config.job_configs import JobConfigs
 from pipeline.jobs.planned_job import PlannedJob
 
 
 def cut_batches(
-    jobs: Iterable[PlannedJob], run: RunConfig, workers: int = 1
+    jobs: Iterable[PlannedJob], configs: JobConfigs, workers: int = 1
 ) -> Iterator[tuple[PlannedJob, ...]]:
     """Cuts jobs into batches that share shape and settings, in the manifest's order.
 
     The same jobs are always cut in the same way, whatever is done already.
 
     Args:
-      run: settings that rows override.
+      configs: the settings of jobs.
       workers: that should all get a part of the jobs, if they are few.
     """
     buckets: dict[Any, list[PlannedJob]] = {}
     for planned in sorted(jobs, key=lambda planned: planned.job.line):
         buckets.setdefault(planned.bucket, []).append(planned)
     for bucket in buckets.values():
-        height, width = bucket[0].size
-        most = bucket[0].job.config(run).batch_of(height * width)
+        most = configs.of(bucket[0].job).batch_of(bucket[0].size)
         count = min(most, -(-len(bucket) // workers))
         for start in range(0, len(bucket), count):
             yield tuple(bucket[start : start + count])

@@ -1,15 +1,15 @@
 """What needs no work any more: pictures that are there, and rows of this run's earlier attempts."""
 
-from nst_ops.engines.memory import plan_memory
 from nst_ops.errors import InputError
 from pipeline.config.run_config import RunConfig
 from pipeline.jobs.planned_job import PlannedJob
+from pipeline.jobs.row import Row
 from pipeline.machine import parallelism
 from pipeline.store import files
 from pipeline.store.file_index import FileIndex
 from pipeline.store.journal import Journal
 from pipeline.store.layout import images_folder, now
-from pipeline.store.metadata import Row, row
+from pipeline.store.metadata import row
 
 
 class Finished:
@@ -30,13 +30,13 @@ class Finished:
     def row(self, planned: PlannedJob, config: RunConfig) -> Row | None:
         """Of a job that needs no work; None if it does."""
         started = now()
-        spec_hash = self._spec_hash(planned, config)
+        found = self._spec_hash(planned, config)
         earlier = self.earlier_row(planned.job.output)
-        if earlier and (earlier["status"] == "failed" or earlier["spec_hash"] == spec_hash):
+        if earlier and (earlier["status"] == "failed" or earlier["spec_hash"] == found):
             return earlier
-        if not spec_hash:
+        if not found:
             return None
-        facts = planned.facts() | {"spec_hash": spec_hash, "started_at": started}
+        facts = planned.facts() | {"spec_hash": found, "started_at": started}
         return row(self._run_id, planned.job, "cached", **facts)
 
     def earlier_row(self, output: str) -> Row | None:
@@ -45,28 +45,33 @@ class Finished:
         """
         return self._earlier.find(output)
 
+    def is_there(self, output: str) -> bool:
+        """Whether there is a picture of this name, whatever it shows."""
+        return files.exists(files.join(self._images, output))
+
     def _spec_hash(self, planned: PlannedJob, config: RunConfig) -> str:
         """Of the picture that is there, if there is nothing better to be made here; else ""."""
-        path = files.join(self._images, planned.job.output)
+        if not planned.spec_hashes:
+            return ""
         try:
-            found = self._index.result(path)
+            found = self._index.result(files.join(self._images, planned.job.output))
         except InputError:
             return ""  # not there, or damaged: it will be made
-        if not found.spec_hash or found.size != planned.size:
+        variant = planned.variants.get(found.spec_hash or "")
+        if variant is None or found.size != planned.size:
             return ""
-        if found.spec_hash == planned.adam_hash != planned.spec_hash:
-            # What Adam has made for want of memory is made anew by a run that has it.
-            return "" if has_room_for(planned, config, self._processes) else found.spec_hash
-        return found.spec_hash if found.spec_hash == planned.spec_hash else ""
+        # What an engine made for want of memory is made anew by a run that has it.
+        if found.spec_hash != planned.spec_hash and self._has_room(planned, config):
+            return ""
+        return found.spec_hash or ""
 
-
-def has_room_for(planned: PlannedJob, config: RunConfig, processes: int) -> bool:
-    """Whether L-BFGS, where the settings ask for it, has the memory that it needs here."""
-    limit = parallelism.room_for_pictures(config, processes)
-    try:
-        plan = plan_memory(
-            planned.size, config, limit=limit, tiling=config.tiling, sources=planned.sources
-        )
-    except InputError:  # there is no way at all
-        return False
-    return plan.optimizer == config.optimizer
+    def _has_room(self, planned: PlannedJob, config: RunConfig) -> bool:
+        """Whether there is the memory for what was asked for."""
+        limit = parallelism.room_for_pictures(config, self._processes)
+        try:
+            plan = config.engine.plan(
+                planned.size, limit=limit, tiling=config.tiling, sources=planned.sources
+            )
+        except InputError:  # there is no way at all
+            return False
+        return not plan.variant

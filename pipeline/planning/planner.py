@@ -1,23 +1,21 @@
-"""What will be done, before anything is: header probes, spec hashes, output sizes, and
-deterministic batches.
-"""
+"""Jobs whose files are looked at: what they will give, and from what, before anything is made."""
 
 import contextlib
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from nst_ops.coarse_to_fine.schedule import largest_style_side, output_size
-from nst_ops.engines.memory import Sources
-from nst_ops.errors import InputError
+from nst_ops.engines.base import Sources
+from nst_ops.errors import InputError, short
 from nst_ops.images.codec import Header, check_format, probe
 from nst_ops.images.size import Size, fit
-from nst_ops.settings import INITS
-from pipeline.config.run_config import RunConfig, spec_hash
-from pipeline.jobs.job import Job
+from pipeline.config.job_configs import JobConfigs
+from pipeline.config.run_config import RunConfig
+from pipeline.jobs.job import Job, StyleSource
 from pipeline.jobs.planned_job import PlannedJob
+from pipeline.planning.identity import Identities
 from pipeline.store import files
 from pipeline.store.file_index import Facts, FileIndex
 
@@ -31,62 +29,51 @@ class Planner:
 
     Args:
       run: settings that rows override.
-      weights_sha256: of the network's weights.
+      assets: SHA-256 of what the engine works with.
       index: reads files, or knows what they hold.
     """
 
-    def __init__(self, run: RunConfig, weights_sha256: str, index: FileIndex | None = None):
-        self.run, self.weights_sha256 = run, weights_sha256
-        self._index = index or FileIndex()
-        self._paintings: OrderedDict[tuple[str, int], Facts] = OrderedDict()
+    def __init__(self, run: RunConfig, assets: Mapping[str, str], index: FileIndex | None = None):
+        self.configs = JobConfigs(run)
+        self._assets, self._index = assets, index or FileIndex()
+        self._pictures: OrderedDict[tuple[str, int], Facts] = OrderedDict()
         self._headers: OrderedDict[tuple[str, int], Header] = OrderedDict()
-        self._configs: OrderedDict[Any, RunConfig] = OrderedDict()
-        self._known_recipes: OrderedDict[Any, tuple[Any, Any]] = OrderedDict()
+        self._identities = Identities()
         self._lock = threading.Lock()
 
-    def plan(self, job: Job) -> PlannedJob:
+    def plan(self, job: Job, *, identify: bool = True) -> PlannedJob:
         """Looks the job's files up, or reads them and their headers.
+
+        Args:
+          identify: whether it has to be known what makes the picture. Without, the photo's header
+            is enough, unless the index knows the photo.
 
         Raises:
           InputError, ConfigError: a file is missing, no image or too small or large; a setting is
             out of range.
         """
-        config = self.config(job)
-        content = self._index.facts(
-            job.content, max_bytes=config.max_file_bytes, max_pixels=config.max_pixels
-        )
-        styles = [self._painting(path, config) for path, _ in job.styles]
-        init = self._init(config)
-        size, sides, sources = _fit(
+        config = self.configs.of(job)
+        limits = {"max_bytes": config.max_file_bytes, "max_pixels": config.max_pixels}
+        look = self._index.facts if identify else self._index.known_facts
+        content = look(job.content, **limits)
+        header = content.header if content else _read_header(job.content, config)
+        paintings = {name: self._picture(name, config) for name in job.style_files}
+        initial = self._initial(config)
+        headers = {name: facts.header for name, facts in paintings.items()}
+        size, sides, sources = _fit(job, config, header, headers, initial and initial.header)
+        planned = PlannedJob(
             job,
-            config,
-            content.header,
-            [style.header for style in styles],
-            init and init.header,
-        )
-        recipe, with_adam = self._recipes(job, config, size)
-        hashed: dict[str, Any] = {
-            "content": content.sha256,
-            "styles": [
-                (s.sha256, weight) for s, (_, weight) in zip(styles, job.styles, strict=True)
-            ],
-            "weights": self.weights_sha256,
-        }
-        if init:
-            hashed["init"] = init.sha256
-        return PlannedJob(
-            job,
+            config.engine.name,
             size,
-            spec_hash(recipe, hashed),
-            content.sha256,
-            tuple(style.sha256 for style in styles),
-            init.sha256 if init else "",
-            self.weights_sha256,
-            spec_hash(with_adam, hashed),
+            tuple(_style_sha256(style, config, paintings) for style in job.styles),
+            initial.sha256 if initial else "",
+            tuple(self._assets.items()),
             sides,
             sources,
-            (config.seed + int(content.sha256[:7], 16)) % 2**31,
         )
+        if content is None:
+            return planned
+        return self._identities.identify(planned, config, content.sha256)
 
     def probe(self, job: Job) -> tuple[Size, Sources]:
         """The result's size and what is read for it, from headers only: for who wants to know what
@@ -95,46 +82,43 @@ class Planner:
         Raises:
           InputError, ConfigError: as `plan`, as far as headers tell.
         """
-        config = self.config(job)
-        styles = [self._header(path, config) for path, _ in job.styles]
-        init = self._header(config.init_file, config) if config.init_file else None
-        size, _, sources = _fit(job, config, _header(job.content, config), styles, init)
+        config = self.configs.of(job)
+        headers = {name: self._header(name, config) for name in job.style_files}
+        file = config.engine.initial_file
+        initial = self._header(file, config) if file else None
+        size, _, sources = _fit(job, config, _read_header(job.content, config), headers, initial)
         return size, sources
 
-    def config(self, job: Job) -> RunConfig:
-        """The settings of a job; validated once for all jobs that have the same.
-
-        Raises:
-          ConfigError: a setting is out of range.
-        """
-        return _remembered(self._configs, job.overrides, lambda: job.config(self.run))
-
-    def _recipes(self, job: Job, config: RunConfig, size: Size) -> tuple[Any, Any]:
-        """With the optimizer that is asked for, and with Adam."""
-
-        def make() -> tuple[Any, Any]:
-            return config.recipe(size), config.with_adam().recipe(size)
-
-        return _remembered(self._known_recipes, (job.overrides, size), make)
-
-    def _init(self, config: RunConfig) -> Facts | None:
-        if not config.init_file:
+    def _initial(self, config: RunConfig) -> Facts | None:
+        file = config.engine.initial_file
+        if not file:
             return None
         try:
-            return self._painting(config.init_file, config)
+            return self._picture(file, config)
         except InputError as error:
-            raise InputError(f"init is none of {', '.join(INITS)}, so a file: {error}") from error
+            raise InputError(
+                f"the picture to start from: {error}", path=error.path, code=error.code
+            ) from error
 
-    def _painting(self, path: str, config: RunConfig) -> Facts:
+    def _picture(self, path: str, config: RunConfig) -> Facts:
         """Looked up once per run."""
         limits = {"max_bytes": config.max_file_bytes, "max_pixels": config.max_pixels}
         key = (path, config.max_pixels)
         with self._lock:  # many rows begin with the same painting
-            return _remembered(self._paintings, key, lambda: self._index.facts(path, **limits))
+            return _remembered(self._pictures, key, lambda: self._index.facts(path, **limits))
 
     def _header(self, path: str, config: RunConfig) -> Header:
         key = (path, config.max_pixels)
-        return _remembered(self._headers, key, lambda: _header(path, config))
+        return _remembered(self._headers, key, lambda: _read_header(path, config))
+
+
+def _style_sha256(style: StyleSource, config: RunConfig, paintings: Mapping[str, Facts]) -> str:
+    if style.is_file:
+        return paintings[style.name].sha256
+    identity = config.engine.named_style(style.name)
+    if identity is None:
+        raise InputError(f"style: {short(style.name)} is none that the engine has")
+    return identity
 
 
 def _remembered(known: OrderedDict[Any, Any], key: Any, read: Callable[[], Any]) -> Any:
@@ -148,25 +132,30 @@ def _remembered(known: OrderedDict[Any, Any], key: Any, read: Callable[[], Any])
 
 
 def _fit(
-    job: Job, config: RunConfig, content: Header, styles: Sequence[Header], init: Header | None
+    job: Job,
+    config: RunConfig,
+    content: Header,
+    paintings: Mapping[str, Header],
+    initial: Header | None,
 ) -> tuple[Size, tuple[int, ...], Sources]:
     """The result's size, the long sides at which its paintings are seen, and what is read for it.
 
     Raises:
-      InputError: too small for the network, too large for the file's format.
+      InputError: too small for the engine, too large for the file's format.
     """
     with _naming(job.content):
-        size = output_size(content.size, config)
+        size = config.engine.output_size(content.size)
         check_format(size, config.format)
     sides = []
-    for (path, _), header in zip(job.styles, styles, strict=True):
+    for path in job.style_files:
         with _naming(path):
-            sides.append(largest_style_side(header.size, size, config))
-    wanted = [(content, max(size)), *zip(styles, sides, strict=True)]
-    seen = [fit(header.size, side) for header, side in wanted[1:]]
-    wanted += [(init, max(size))] if init else []
+            sides.append(config.engine.style_side(paintings[path].size, size))
+    wanted = [(paintings[path], side) for path, side in zip(job.style_files, sides, strict=True)]
+    seen = [fit(header.size, side) for header, side in wanted]
+    wanted += [(content, max(size))]
+    wanted += [(initial, max(size))] if initial else []
     decoded = max(header.decoded_pixels(side) for header, side in wanted)
-    return size, tuple(sides), Sources(decoded, max(seen, key=math.prod))
+    return size, tuple(sides), Sources(decoded, max(seen, key=math.prod, default=(0, 0)))
 
 
 @contextlib.contextmanager
@@ -177,10 +166,10 @@ def _naming(path: str) -> Iterator[None]:
     except InputError as error:
         if error.path:
             raise
-        raise InputError(str(error), path=path) from error
+        raise InputError(str(error), path=path, code=error.code) from error
 
 
-def _header(path: str, config: RunConfig) -> Header:
+def _read_header(path: str, config: RunConfig) -> Header:
     """Of an image file, of which no more is read than has to be."""
     start = files.read(path, config.max_file_bytes, first=_HEADER_BYTES)
     try:

@@ -3,11 +3,12 @@
 import re
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from pipeline.jobs.row import Row
 from pipeline.report.history import Record
-from pipeline.store.metadata import Row, counts
+from pipeline.store.metadata import counts
 
 _SLOWER = 1.5  # times the previous run's seconds, and a second more, is markedly slower
 
@@ -66,7 +67,7 @@ def _outcomes(run: Record) -> dict[str | int, _Outcome]:
     }
 
 
-def share_seconds(row: Row, name: str = "seconds_total") -> float | None:
+def share_seconds(row: Mapping[str, Any], name: str = "seconds_total") -> float | None:
     """A picture's own share: what was optimized together took the time together."""
     return None if row[name] is None else row[name] / (row["batch_size"] or 1)
 
@@ -88,8 +89,8 @@ def _reason(row: Row) -> str:
     message = row["error_message"] or ""
     if row["error_path"]:
         message = message.replace(f"{row['error_path']}: ", "").replace(row["error_path"], "…")
-    message = re.sub(r"(?<!\w)(\w+:/)?/[^\s,;:'\")]+", "…", message.removeprefix("line "))
-    message = re.sub(r"\b\d[\d.x]*\b", "N", message).removeprefix("N: ")
+    message = re.sub(r"(?<!\w)(\w+:/)?/[^\s,;:'\")]+", "…", message)
+    message = re.sub(r"\b\d[\d.x]*\b", "N", message)
     return f"{row['error_type']}: {message}"
 
 

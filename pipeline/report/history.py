@@ -10,13 +10,14 @@ import numpy as np
 import pyarrow
 import yaml
 
-from nst_ops.coarse_to_fine.reports import LOSSES
 from nst_ops.errors import InputError
+from pipeline.jobs.row import Row
 from pipeline.store import files
 from pipeline.store.layout import record_folder
-from pipeline.store.metadata import Row, read_metadata
+from pipeline.store.metadata import read_metadata
 from pipeline.store.records import read_summary
 
+LOSSES = ("total", "content", "style", "tv")  # that curves have, of engines that have curves
 _CURVE_POINTS = 60  # of a loss curve
 _LEAST_LOSS = 1e-9  # drawn as zero
 _OUTCOME = (
@@ -33,7 +34,8 @@ class Record(NamedTuple):
     summary: dict[str, Any]
     settings: dict[str, str]  # values as JSON
     outcomes: pyarrow.Table  # what became of each row, in the manifest's order
-    rows: list[Row]  # all or, of many, some; their curves as `loss_curves` gives them
+    # All or, of many, some: with the columns of engines, and curves as `loss_curves` gives them.
+    rows: list[dict[str, Any]]
 
     def each_outcome(self) -> Iterator[Row]:
         """One after the other: a million at once take gigabytes."""
@@ -56,7 +58,7 @@ def read_run(folder: str, run_id: str, *, most_rows: int = _MOST_ROWS) -> Record
         table = _one_a_line(read_metadata(folder, run_id, lines=lines)) if len(lines) else None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"the record of run {run_id} is damaged: {error}", path=record) from error
-    rows: list[Row] = []
+    rows: list[dict[str, Any]] = []
     if table is not None:
         plain = table.select([name for name in table.column_names if name != "loss_curve"])
         curves = loss_curves(table)

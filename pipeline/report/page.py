@@ -17,8 +17,10 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from nst_ops.engines.base import all_columns
 from nst_ops.errors import InputError
 from pipeline.config.run_config import RunConfig
+from pipeline.jobs.row import STATUSES
 from pipeline.report.comparison import (
     compare,
     group_failures,
@@ -29,7 +31,7 @@ from pipeline.report.history import Record, as_json, read_previous, read_run
 from pipeline.report.thumbnails import thumbnails
 from pipeline.store import files
 from pipeline.store.layout import images_folder, record_folder
-from pipeline.store.metadata import STATUSES, counts
+from pipeline.store.metadata import counts
 from pipeline.store.records import run_ids
 
 # Two pictures of 4 KB a row: with 1000 rows the report still goes by mail, about 12 MB.
@@ -38,8 +40,8 @@ _STYLES_SHOWN = 4  # of a blend
 _LINKED = ("http", "https", "file", "s3", "gs")  # schemes that are safe to click, unlike javascript
 _COLUMNS = (
     *("manifest_line", "job_id", "status", "output", "height", "width", "seed", "spec_hash"),
-    *("error_type", "error_message", "error_path", "batch_size", "tile", "peak_memory_bytes"),
-    *("loss_first", "loss_last", "loss_content", "loss_style", "loss_tv", "device", "precision"),
+    *("error_type", "error_message", "error_path", "error_code", "batch_size", "peak_memory_bytes"),
+    *("device", "precision", "engine"),
     *("started_at", "finished_at"),
 )
 
@@ -112,7 +114,8 @@ def table_data(folder: str, run: Record) -> dict[str, Any]:
     """Rows column by column, and the files they name, each once.
 
     Returns:
-      {columns: {name: values}, files: [[path, link, thumbnail]]}; the columns `content`, `styles`
+      {columns: {name: values}, figures: names of columns that engines have, files: [[path, link,
+      thumbnail]]}; the columns `content`, `styles`
       ([[file, weight]]) and `result` hold indices into files. A link may be None, a thumbnail too,
       if none was made; it is "" if none can be made.
     """
@@ -122,6 +125,8 @@ def table_data(folder: str, run: Record) -> dict[str, Any]:
         name: [_plain(row[name]) for row in run.rows] for name in _COLUMNS
     }
     columns["seconds_total"] = [_plain(share_seconds(row)) for row in run.rows]
+    figures = [name for name, kind in all_columns().items() if not isinstance(kind, list)]
+    columns |= {name: [_plain(row[name]) for row in run.rows] for name in figures}
     columns["seconds_optimize"] = [
         _plain(share_seconds(row, "seconds_optimize")) for row in run.rows
     ]
@@ -146,6 +151,7 @@ def table_data(folder: str, run: Record) -> dict[str, Any]:
     small = thumbnails([p for p in wanted if files.is_url(p) or os.path.isabs(p)])
     return {
         "columns": columns,
+        "figures": figures,
         "files": [[path, link(path, folder), small.get(path)] for path in index],
     }
 

@@ -19,12 +19,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.machine.messages import is_verbose, tell_warnings
 from pipeline.machine.signals import ignore_signals
 from pipeline.machine.tensorflow_setup import quiet_logs
 from pipeline.store import file_index
 from pipeline.store.journal import Journal, count_deaths
 from pipeline.store.progress import forget_doings, longest_step
-from pipeline.store.stop_requests import request_stop, stop_requested
+from pipeline.store.stop_requests import StopRequest, request_stop, stop_requested
+from pipeline.workers.limits import DEADLINE_HAS_COME
 
 if TYPE_CHECKING:
     from pipeline.runs.spec import RunSpec
@@ -66,9 +68,10 @@ def run_attempts(spec: "RunSpec", arguments: Sequence[str], warn: Callable[[str]
             if patience == CLOSING:
                 raise RuntimeError("workers do not answer, though they were begun anew")
             patience = CLOSING
-            reason = stop_requested(spec.folder, spec.run_id) or "the deadline has come"
-            request_stop(spec.folder, spec.run_id, reason)
-            warn(f"{reason}, and a worker did not answer: it was ended, its rows are deferred")
+            stop = stop_requested(spec.folder, spec.run_id)
+            stop = stop or StopRequest("deadline", DEADLINE_HAS_COME)
+            request_stop(spec.folder, spec.run_id, *stop)
+            warn(f"{stop.text}, and a worker did not answer: it was ended, its rows are deferred")
             continue
         warn(f"{attempt.message or 'a process of this run died'}; going on without it")
         now = Journal.of_run(spec.folder, spec.run_id).finished
@@ -130,10 +133,9 @@ class _Attempt:
 def main() -> None:
     """Runs the pipeline that standard input describes; says on standard output why it failed."""
     ignore_signals()
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":  # as `nst --verbose` sets it
+    if not is_verbose():
         quiet_logs()
     spec, arguments = pickle.load(sys.stdin.buffer)
-    from pipeline.machine.messages import tell_warnings
     from pipeline.runs.beam_options import beam_options, make_pipeline
     from pipeline.runs.graph import build
 

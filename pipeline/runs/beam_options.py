@@ -23,6 +23,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.machine import parallelism
+from pipeline.machine.devices import cores
 from pipeline.workers import sdk_worker
 
 _FLINK_SECONDS = 10.0
@@ -79,6 +80,7 @@ def _fill_flink(options: PipelineOptions, rows: int) -> None:
 
 
 def runs_here(options: PipelineOptions) -> bool:
+    """Whether the workers are processes of this machine that we start."""
     return options.view_as(StandardOptions).runner == "FnApiRunner"
 
 
@@ -101,7 +103,7 @@ def processes_per_machine(options: PipelineOptions, config: RunConfig) -> int:
         return config.slots
     if direct.direct_running_mode != "multi_processing":
         return 1  # whose threads take turns
-    return direct.direct_num_workers or parallelism.cores()  # 0 is Beam's word for them
+    return direct.direct_num_workers or cores()  # 0 is Beam's word for them
 
 
 def worker_count(options: PipelineOptions, config: RunConfig) -> int:

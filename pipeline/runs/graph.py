@@ -13,13 +13,14 @@ from nst_ops.errors import InputError
 from pipeline.errors import ConfigError
 from pipeline.jobs.job import BadRow, Job
 from pipeline.jobs.planned_job import PlannedJob
+from pipeline.jobs.row import Row
 from pipeline.manifest.parts import read_part
 from pipeline.planning.batches import cut_batches
 from pipeline.planning.finished import Finished
 from pipeline.planning.planner import Planner
 from pipeline.runs.spec import RunSpec
 from pipeline.store import files, layout, metadata
-from pipeline.store.metadata import Row, error_columns, row
+from pipeline.store.metadata import error_columns, row
 from pipeline.store.progress import Progress
 from pipeline.workers.limits import Stopped, Supervisor
 from pipeline.workers.stylizer import Stylizer
@@ -81,7 +82,7 @@ class PlanPart(beam.DoFn):
         spec.check_version()
         self.supervisor = Supervisor(spec.folder, spec.run_id, spec.deadline)
         self.index = spec.file_index(before_reading=self.supervisor.check_stop)
-        self.planner = Planner(spec.config, spec.weights_sha256, self.index)
+        self.planner = Planner(spec.config, dict(spec.assets), self.index)
         self.progress = Progress(spec.folder, f"{spec.run_id}-planning")
         self.finished = Finished(spec.folder, spec.run_id, self.index, spec.processes)
         # What other runs failed at, if it is not to be tried again.
@@ -94,7 +95,7 @@ class PlanPart(beam.DoFn):
         results = _side_by_side(self._plan, elements)
         planned = [result for result in results if isinstance(result, PlannedJob)]
         # Cut before anyone looks at what is done: so that neighbours stay the same.
-        batches = list(cut_batches(planned, spec.config, spec.workers))
+        batches = list(cut_batches(planned, self.planner.configs, spec.workers))
         found = _side_by_side(self._finished_row, [p for batch in batches for p in batch])
         done = {row["manifest_line"] for row in found if row}
         rows = [result for result in results if not isinstance(result, PlannedJob)]
@@ -112,7 +113,9 @@ class PlanPart(beam.DoFn):
             message = {"error_type": "InputError", "error_message": element.message}
             return row(run_id, element.as_job(), "failed", **message)
         try:
-            planned = self.planner.plan(element)
+            # Where there is no picture, nobody need know which: its photo is read when it is made.
+            identify = not self.spec.retry_failed or self.finished.is_there(element.output)
+            planned = self.planner.plan(element, identify=identify)
         except (InputError, ConfigError) as error:
             return row(run_id, element, "failed", **error_columns(error))
         except Stopped as stopped:
@@ -123,7 +126,7 @@ class PlanPart(beam.DoFn):
     def _finished_row(self, planned: PlannedJob) -> Row | None:
         """None for a job that needs work."""
         try:
-            return self.finished.row(planned, self.planner.config(planned.job))
+            return self.finished.row(planned, self.planner.configs.of(planned.job))
         except Stopped as stopped:
             return self._deferred(planned.job, stopped)
 
@@ -221,7 +224,7 @@ class WriteMetadata(beam.PTransform):
             rows
             | beam.Map(_count)
             | WriteToParquet(
-                prefix, metadata.FILE_SCHEMA, codec="zstd", file_name_suffix=".parquet"
+                prefix, metadata.file_schema(), codec="zstd", file_name_suffix=".parquet"
             )
             | beam.Map(_forget_recovered, folder, run_id)
         )
@@ -237,12 +240,9 @@ def _count(done: Row) -> Row:
     Metrics.counter("nst", done["status"]).inc()
     if done["error_type"]:
         Metrics.counter("nst", f"failed_{done['error_type']}").inc()
-    for name in ("seconds_total", "seconds_optimize", "peak_memory_bytes", "batch_size"):
+    for name in ("seconds_total", "peak_memory_bytes", "batch_size"):
         if done[name] is not None:
             # Distributions are of whole numbers.
             unit, scale = ("_ms", 1000) if name.startswith("seconds") else ("", 1)
             Metrics.distribution("nst", name + unit).update(round(done[name] * scale))
-    steps = sum(scale["steps"] for scale in done["scales"] or ())
-    if steps:
-        Metrics.distribution("nst", "steps").update(steps)
     return done

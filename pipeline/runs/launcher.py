@@ -8,49 +8,44 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from apache_beam.options.pipeline_options import (
-    PipelineOptions,
-)
-
 from pipeline.errors import ConfigError
-from pipeline.manifest.parts import JobParts, remove_parts
+from pipeline.jobs.row import STATUSES
+from pipeline.manifest.parts import remove_parts
 from pipeline.runs.attempts import run_attempts
 from pipeline.runs.beam_options import make_pipeline, runs_here, with_processes
 from pipeline.runs.graph import build
+from pipeline.runs.preparation import PreparedRun
 from pipeline.runs.record import (
     begin_record,
     end_record,
     failure_stop,
     run_outcome,
+    stop_record,
     warn_of_little_space,
 )
 from pipeline.runs.recovery import finalize_dead_runs
 from pipeline.runs.spec import RunSpec
-from pipeline.store import locks, metadata, records
+from pipeline.store import locks, records
 from pipeline.store.progress import Tally
-from pipeline.store.stop_requests import request_stop, stop_requested
+from pipeline.store.stop_requests import StopRequest, request_stop, stop_requested
 
 _NOTIFY_SECONDS = 10.0
 
 
 def execute(
-    spec: RunSpec,
-    parts: JobParts,
-    options: PipelineOptions,
+    run: PreparedRun,
     show: Callable[[dict[str, Any]], None],
     warn: Callable[[str], None],
     *,
-    arguments: list[str] | None = None,
+    in_attempts: bool = True,
 ) -> dict[str, Any]:
     """Runs the pipeline and writes the run's record.
 
     Args:
-      parts: the rows.
-      options: from `beam_options`.
       show: is given what `Tally` reads every half second while it runs.
       warn: is told what went wrong without harm to the run.
-      arguments: what the options were made of. With them, a run on this machine has a process of
-        its own, which is begun anew when it dies.
+      in_attempts: whether a run on this machine has a process of its own, which is begun anew
+        when it dies.
 
     Returns:
       The summary, as in summary.json.
@@ -60,7 +55,7 @@ def execute(
       LockedError: another run is at work on the folder; nothing was started.
       RuntimeError: the run failed; it has a summary that says so.
     """
-    started = time.time()
+    started, (spec, parts, options, arguments) = time.time(), run
     if options.get_all_options().get("template_location"):
         raise ConfigError(
             "--template_location only stores the pipeline, and nst run would take it for done; "
@@ -79,17 +74,18 @@ def execute(
         tally = Tally(spec.folder, spec.run_id)
         try:
             with _watched(spec, tally, show, warn):
-                if arguments is None or not runs_here(options):
+                if not in_attempts or not runs_here(options):
                     pipeline.run().wait_until_finish()
                 else:
                     run_attempts(spec, with_processes(arguments, spec.processes), warn)
             summary = begun | run_outcome(spec, started)
         except Exception as error:
             reason = _in_short(error)
-            summary = begun | {"stopped": f"failed: {type(error).__name__}: {reason}"}
+            failed = StopRequest("error", f"failed: {type(error).__name__}: {reason}")
+            summary = begun | stop_record(failed)
             # The rows become metadata when the next run finds them.
             done = tally.read()
-            summary |= {status: done[status] for status in metadata.STATUSES} | {"errors": {}}
+            summary |= {status: done[status] for status in STATUSES} | {"errors": {}}
             records.write_record(spec.folder, spec.run_id, "summary.json", summary)
             remove_parts(spec.folder, spec.run_id)
             _notify(spec.config.notify_url, summary, warn)
@@ -117,9 +113,9 @@ def _watched(
 
     def look() -> None:
         progress = tally.read()
-        reason = failure_stop(spec, progress)
-        if reason and not stop_requested(spec.folder, spec.run_id):
-            request_stop(spec.folder, spec.run_id, reason)
+        stop = failure_stop(spec, progress)
+        if stop and not stop_requested(spec.folder, spec.run_id):
+            request_stop(spec.folder, spec.run_id, *stop)
         show(progress)
 
     def watch() -> None:

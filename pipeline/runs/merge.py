@@ -5,11 +5,14 @@ from typing import Any
 import pyarrow
 
 from nst_ops.errors import InputError
-from pipeline.config.run_config import ROW_SETTINGS
+from pipeline.config.run_config import RunConfig
 from pipeline.jobs.shard import Shard
 from pipeline.report.history import read_settings
 from pipeline.report.page import write_report
 from pipeline.store import files, layout, metadata, records
+
+# What is fitted to each machine, or to its night, and does not show in a picture.
+_OF_MACHINES = RunConfig.model_fields.keys() - {"engine", *RunConfig.of_rows}
 
 
 def merge_shards(folder: str) -> dict[str, Any]:
@@ -43,12 +46,16 @@ def merge_shards(folder: str) -> dict[str, Any]:
         "merged": [part["run_id"] for part in parts],
         "shard": str(Shard()),
         "seconds": max(part["seconds"] for part in parts),
-        "stopped": next((part["stopped"] for part in parts if part["stopped"]), ""),
+        **next((_stop_of(part) for part in parts if part["stopped"]), _stop_of(parts[0])),
         **metadata.counts(table),
     }
     records.close_record(folder, run_id, summary)
     write_report(folder, run_id)
     return summary
+
+
+def _stop_of(part: dict[str, Any]) -> dict[str, str]:
+    return {name: part[name] for name in ("stopped", "stop_reason")}
 
 
 def _last_of_each(folder: str) -> list[dict[str, Any]]:
@@ -96,7 +103,7 @@ def _check_settings(folder: str, parts: list[dict[str, Any]]) -> None:
     for part in parts:
         found = read_settings(folder, part["run_id"])
         first = first or found
-        for name in (*ROW_SETTINGS, "weights"):
+        for name in found.keys() - _OF_MACHINES:
             if first.get(name) != found.get(name):
                 raise InputError(
                     f"the last runs of --shard {parts[0]['shard']} and {part['shard']} had "

@@ -17,8 +17,9 @@ from pipeline.report import page
 from pipeline.runs.spec import RunSpec
 from pipeline.store import file_index, files, layout, locks, metadata, records
 from pipeline.store.progress import clear
-from pipeline.store.stop_requests import stop_requested
-from pipeline.workers import batch_checkpoint
+from pipeline.store.stop_requests import StopRequest, stop_requested
+from pipeline.workers.batch_checkpoint import all_checkpoints
+from pipeline.workers.limits import DEADLINE_HAS_COME
 
 # Of a stylized picture, which is full of strokes; a rough guess, not measured.
 _BYTES_PER_PIXEL = {"png": 2.0, "tiff": 3.0, "jpeg": 0.6, "webp": 0.5}
@@ -47,17 +48,17 @@ def warn_of_little_space(spec: RunSpec, warn: Callable[[str], None]) -> None:
     """A disk that will be full should be known of before the night."""
     if files.is_url(spec.folder):
         return
-    config, images = spec.config, layout.images_folder(spec.folder)
-    each = config.final_size**2 * _BYTES_PER_PIXEL[config.format]
-    left = spec.shard.share(spec.rows)
+    side, images = spec.config.engine.long_side, layout.images_folder(spec.folder)
+    each = side**2 * _BYTES_PER_PIXEL[spec.config.format]
+    left = spec.share
     free = shutil.disk_usage(images if os.path.isdir(images) else spec.folder).free
     if left * each > free:  # else nobody need count what is there, perhaps a million pictures
         left = max(0, left - sum(len(names) for _, _, names in os.walk(images)))
     expected = left * each
     if expected > free:
         warn(
-            f"{left} pictures of up to {config.final_size} px may take {expected / 1e9:.1f} GB, "
-            f"and {free / 1e9:.1f} GB are free at {spec.folder}; free some, or lower size"
+            f"{left} pictures of up to {side} px may take {expected / 1e9:.1f} GB, and "
+            f" {free / 1e9:.1f} GB are free at {spec.folder}; free some, or lower size"
         )
 
 
@@ -71,13 +72,20 @@ def run_outcome(spec: RunSpec, started: float) -> dict[str, Any]:
             f"{missing} pictures that were there are gone from {layout.images_folder(spec.folder)}"
             "; was it deleted or replaced? run the same command again to make them anew"
         )
-    stopped = stop_requested(spec.folder, spec.run_id) or failure_stop(spec, counts)
-    if counts["deferred"] and not stopped:
-        stopped = "the deadline has come"
-    return {"seconds": round(time.time() - started, 3), "stopped": stopped, **counts}
+    stop = stop_requested(spec.folder, spec.run_id) or failure_stop(spec, counts)
+    if counts["deferred"] and not stop:
+        stop = StopRequest("deadline", DEADLINE_HAS_COME)
+    return {"seconds": round(time.time() - started, 3), **stop_record(stop), **counts}
+
+
+def stop_record(stop: StopRequest | None) -> dict[str, str]:
+    """What a summary says of why its run was stopped."""
+    reason, text = stop or StopRequest("", "")
+    return {"stopped": text, "stop_reason": reason}
 
 
 def end_record(spec: RunSpec, summary: dict[str, Any], warn: Callable[[str], None]) -> None:
+    """Writes the summary and the report, and removes what the run needs no more."""
     records.close_record(spec.folder, spec.run_id, summary)
     try:
         page.write_report(spec.folder, spec.run_id)
@@ -86,9 +94,8 @@ def end_record(spec: RunSpec, summary: dict[str, Any], warn: Callable[[str], Non
     file_index.gather(spec.folder, spec.shard, spec.run_id)
     remove_parts(spec.folder, spec.run_id)
     clear(spec.folder, spec.run_id)
-    strays = batch_checkpoint.all_kept(
-        spec.folder
-    )  # such as those of rows that no manifest has any more
+    # Such as those of rows that no manifest has any more.
+    strays = all_checkpoints(spec.folder)
     if strays and locks.running(spec.folder) <= {spec.run_id} and _all_is_done(spec.folder):
         for path in strays:
             files.delete(path)
@@ -100,13 +107,13 @@ def _all_is_done(folder: str) -> bool:
     return all(s["seconds"] is not None and not s["deferred"] for s in last.values())
 
 
-def failure_stop(spec: RunSpec, counts: dict[str, Any]) -> str:
+def failure_stop(spec: RunSpec, counts: dict[str, Any]) -> StopRequest | None:
     """Why the run should stop, if it should: a wrong mount should not burn a night."""
-    rows = spec.shard.share(spec.rows)
-    ratio = spec.config.max_failure_ratio
+    rows, ratio = spec.share, spec.config.max_failure_ratio
     if counts["failed"] <= ratio * rows:
-        return ""
-    return f"{counts['failed']} of {rows} rows failed, more than max_failure_ratio = {ratio:g}"
+        return None
+    text = f"{counts['failed']} of {rows} rows failed, more than max_failure_ratio = {ratio:g}"
+    return StopRequest("failures", text)
 
 
 def _settings_file(spec: RunSpec) -> bytes:

@@ -3,17 +3,18 @@
 from nst_ops.atomic import TEMPORARY
 from nst_ops.errors import InputError
 from pipeline.manifest.parts import remove_parts
+from pipeline.runs.record import stop_record
 from pipeline.runs.spec import RunSpec
-from pipeline.store import file_index, files, layout, locks, metadata
+from pipeline.store import file_index, files, layout, locks, metadata, records
 from pipeline.store.journal import recover_dead_runs
-from pipeline.store.stop_requests import request_stop
+from pipeline.store.stop_requests import StopRequest, request_stop
 
 
 def finalize_dead_runs(spec: RunSpec) -> None:
     """Runs that were killed get the record that they did not live to write."""
     folder = spec.folder
     # Looked for before asking who lives: a run takes its lock before it leaves anything.
-    records = files.listing(folder, "runs/*/run.json")
+    begun_runs = files.listing(folder, "runs/*/run.json")
     # A store has no half files.
     half = [] if files.is_url(folder) else files.listing(folder, f"**/{TEMPORARY}")
     file_index.gather_dead(folder, spec.shard, lambda: locks.running(folder))
@@ -22,11 +23,11 @@ def finalize_dead_runs(spec: RunSpec) -> None:
     if alive <= {spec.run_id}:
         for name in half:
             files.delete(files.join(folder, name))
-    for run_id in (name.split("/")[1] for name in records):
+    for run_id in (name.split("/")[1] for name in begun_runs):
         path = files.join(layout.record_folder(folder, run_id), "summary.json")
         if run_id not in alive and not files.exists(path):
             # To what a cluster may still do of it.
-            request_stop(folder, run_id, "its launcher died")
+            request_stop(folder, run_id, "abandoned", "its launcher died")
             metadata.remove_leftovers(folder, run_id)
             remove_parts(folder, run_id)
             try:
@@ -35,5 +36,6 @@ def finalize_dead_runs(spec: RunSpec) -> None:
             except InputError as error:
                 files.set_aside(error)
                 continue
-            summary = begun | {"stopped": "it was killed"} | metadata.counts(table)
+            killed = StopRequest("abandoned", "it was killed")
+            summary = begun | stop_record(killed) | metadata.counts(table)
             records.write_record(folder, run_id, "summary.json", summary)

@@ -5,16 +5,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from apache_beam.options.pipeline_options import (
-    PipelineOptions,
-)
-
 from nst_ops import __version__
 from pipeline.config.run_config import RunConfig
 from pipeline.jobs.shard import Shard
-from pipeline.manifest.parts import JobParts
-from pipeline.runs.beam_options import processes_per_machine, worker_count
-from pipeline.store import layout
 from pipeline.store.file_index import FileIndex
 
 
@@ -26,9 +19,9 @@ class RunSpec:
     folder: str
     run_id: str
     settings: str  # RunConfig as JSON
-    weights_sha256: str
+    assets: tuple[tuple[str, str], ...]  # (what the engine works with, its SHA-256)
     rows: int  # of the manifest
-    parts: int  # that the rows of the shard are in, see `job_parts`
+    parts: int  # that the rows of the shard are in, see `manifest.parts`
     manifest_sha256: str  # of all that the rows say
     shard: Shard = Shard()
     processes: int = 1  # that share one machine
@@ -51,6 +44,11 @@ class RunSpec:
         """The settings that rows override."""
         return RunConfig.model_validate_json(self.settings)
 
+    @property
+    def share(self) -> int:
+        """How many rows this run has, of which its shard has a part, about."""
+        return self.shard.share(self.rows)
+
     def file_index(self, before_reading: Callable[[], None] = lambda: None) -> FileIndex:
         """What is known of the run's files."""
         return FileIndex(
@@ -60,35 +58,3 @@ class RunSpec:
             full=self.check_full,
             before_reading=before_reading,
         )
-
-
-def new_spec(
-    manifest: str,
-    folder: str,
-    config: RunConfig,
-    parts: JobParts,
-    weights_sha256: str,
-    options: PipelineOptions,
-    *,
-    shard: Shard = Shard(),  # noqa: B008  # immutable
-    deadline: float = math.inf,
-    retry_failed: bool = True,
-    check_full: bool = False,
-) -> RunSpec:
-    """A run that begins now."""
-    return RunSpec(
-        manifest,
-        folder,
-        layout.new_run_id(),
-        config.model_dump_json(),
-        weights_sha256,
-        parts.rows,
-        parts.count,
-        parts.sha256,
-        shard,
-        processes_per_machine(options, config),
-        deadline,
-        retry_failed,
-        worker_count(options, config),
-        check_full,
-    )

@@ -86,20 +86,37 @@ class FileIndex:
         """Of a photo or a painting.
 
         Raises:
-          InputError: as `files.read` and `images.probe`.
+          InputError: as `read`.
         """
-        stamp = files.stamp(path)
-        known = self._find(path, stamp)
+        limits = {"max_bytes": max_bytes, "max_pixels": max_pixels}
+        return self.known_facts(path, **limits) or self.read(path, **limits)[1]
+
+    def known_facts(
+        self, path: str, *, max_bytes: int | None = None, max_pixels: int = MAX_PIXELS
+    ) -> Facts | None:
+        """Of a photo or a painting that has not changed since it was read."""
+        known = self._find(path, files.stamp(path))
         # What is too large is read, or refused, by those who have the words for it.
         if known and known.bytes <= (max_bytes or known.bytes):
             if known.size[0] * known.size[1] <= max_pixels:
                 return known
+        return None
+
+    def read(
+        self, path: str, *, max_bytes: int | None = None, max_pixels: int = MAX_PIXELS
+    ) -> tuple[bytes, Facts]:
+        """The content of a photo or a painting, and what is to be known of it from now on.
+
+        Raises:
+          InputError: as `files.read` and `images.probe`.
+        """
+        stamp = files.stamp(path)
         self._before_reading()
         data = files.read(path, max_bytes)
         header = probe(data, path=path, max_pixels=max_pixels)
         facts = Facts(_sha256(data), len(data), header.size, header.format, None)
         self._note(path, stamp, facts)
-        return facts
+        return data, facts
 
     def result(self, path: str) -> Facts:
         """Of a picture that may be ours.

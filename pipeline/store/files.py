@@ -63,7 +63,9 @@ def read(path: str, max_bytes: int | None = None, *, first: int | None = None) -
     try:
         if not is_url(path) and not stat.S_ISREG(os.stat(path).st_mode):
             # A named pipe waits for a writer for ever, /dev/zero has no end.
-            raise InputError("is a folder, pipe or device; give a file", path=path)
+            raise InputError(
+                "is a folder, pipe or device; give a file", path=path, code="unreadable"
+            )
         with _open(path) as file:
             size = file.seek(0, os.SEEK_END)
             if max_bytes is None or size <= max_bytes:
@@ -72,10 +74,13 @@ def read(path: str, max_bytes: int | None = None, *, first: int | None = None) -
     except InputError:
         raise
     except Exception as error:  # object stores raise their clients' own kinds
-        raise InputError(f"cannot be read ({_reason(error)}); check the path", path=path) from error
+        raise InputError(
+            f"cannot be read ({_reason(error)}); check the path", path=path, code="unreadable"
+        ) from error
     raise InputError(
         f"is larger than max_file_bytes = {max_bytes}; raise the setting or shrink the file",
         path=path,
+        code="too_large",
     )
 
 

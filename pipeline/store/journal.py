@@ -11,10 +11,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from pipeline.jobs.row import Row
 from pipeline.store import files
 from pipeline.store.layout import work_folder
 from pipeline.store.locks import born
-from pipeline.store.metadata import Row, has_metadata, write_recovered
+from pipeline.store.metadata import has_metadata, write_recovered
 
 # This process, among all machines that share the folder.
 PROCESS = f"{os.getpid()}-{secrets.token_hex(4)}"

@@ -7,95 +7,65 @@ import itertools
 import json
 import os
 import platform
+import typing
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
-from nst_ops.coarse_to_fine.reports import LOSSES
+from nst_ops.engines.base import ColumnType, all_columns
 from nst_ops.errors import InputError
 from pipeline.jobs.job import Job
+from pipeline.jobs.row import STATUSES, Row
 from pipeline.store import files
 from pipeline.store.layout import images_folder, metadata_folder, now
 
-SCHEMA_VERSION = 2
-STATUSES = ("ok", "cached", "failed", "deferred")
-_LOSSES = [(name, pyarrow.float64()) for name in LOSSES]
-SCHEMA = pyarrow.schema(
-    [
-        ("run_id", pyarrow.string()),
-        ("job_id", pyarrow.string()),
-        ("manifest_line", pyarrow.int64()),
-        ("status", pyarrow.string()),  # one of STATUSES
-        ("error_type", pyarrow.string()),
-        ("error_message", pyarrow.string()),
-        ("error_path", pyarrow.string()),  # the file at fault
-        ("content", pyarrow.string()),
-        (
-            "styles",
-            pyarrow.list_(
-                pyarrow.struct([("path", pyarrow.string()), ("weight", pyarrow.float64())])
-            ),
-        ),
-        ("output", pyarrow.string()),  # relative to the images folder
-        ("height", pyarrow.int64()),
-        ("width", pyarrow.int64()),
-        ("seed", pyarrow.int64()),
-        ("spec_hash", pyarrow.string()),
-        ("content_sha256", pyarrow.string()),
-        ("style_sha256", pyarrow.list_(pyarrow.string())),
-        ("weights_sha256", pyarrow.string()),
-        (
-            "scales",
-            pyarrow.list_(
-                pyarrow.struct(
-                    [
-                        ("height", pyarrow.int64()),
-                        ("width", pyarrow.int64()),
-                        ("steps", pyarrow.int64()),
-                        ("evaluations", pyarrow.int64()),
-                        ("seconds", pyarrow.float64()),
-                        ("stop_reason", pyarrow.string()),
-                    ]
-                )
-            ),
-        ),
-        ("loss_first", pyarrow.float64()),
-        ("loss_last", pyarrow.float64()),
-        ("loss_content", pyarrow.float64()),
-        ("loss_style", pyarrow.float64()),
-        ("loss_tv", pyarrow.float64()),
-        (
-            "loss_curve",
-            pyarrow.list_(
-                pyarrow.struct([("scale", pyarrow.int64()), ("step", pyarrow.int64()), *_LOSSES])
-            ),
-        ),
-        ("batch_size", pyarrow.int64()),  # pictures optimized together; they share the seconds
-        ("tile", pyarrow.int64()),  # side in px; null if computed whole
-        ("optimizer", pyarrow.string()),  # adam, too, where L-BFGS would not have fitted
-        ("history", pyarrow.int64()),  # steps that L-BFGS remembered; null for adam
-        ("threads", pyarrow.int64()),  # of the process; sums in another order differ in rounding
-        ("seconds_total", pyarrow.float64()),
-        ("seconds_optimize", pyarrow.float64()),
-        ("peak_memory_bytes", pyarrow.int64()),  # of the worker process, so far
-        ("worker", pyarrow.string()),  # host:process
-        ("device", pyarrow.string()),
-        ("precision", pyarrow.string()),
-        ("versions", pyarrow.string()),  # JSON
-        ("started_at", pyarrow.timestamp("us", tz="UTC")),
-        ("finished_at", pyarrow.timestamp("us", tz="UTC")),
-        ("schema_version", pyarrow.int64()),
-    ]
-)
-# In the files: readers take the run's id from the name of the folder, and refuse to merge the two.
-FILE_SCHEMA = pyarrow.schema([field for field in SCHEMA if field.name != "run_id"])
-Row = dict[str, Any]
+SCHEMA_VERSION = 3
+_RENAMED = {"seconds_optimise": "seconds_optimize"}  # columns of earlier versions
 _ROWS_AT_ONCE = 1000  # a row with its loss curve may take 50 KB
 _RECOVERED = "part-recovered.parquet"
+
+
+@functools.cache
+def schema() -> pyarrow.Schema:
+    """All columns: those of `Row`, and what engines have beside them."""
+    moment = pyarrow.timestamp("us", tz="UTC")
+    special = {
+        "styles": _arrow_type([{"path": str, "weight": float}]),
+        "style_sha256": pyarrow.list_(pyarrow.string()),
+        "started_at": moment,
+        "finished_at": moment,
+    }
+    own = {name: special.get(name) or _plain_type(kind) for name, kind in _ROW_TYPES.items()}
+    engines = {name: _arrow_type(kind) for name, kind in all_columns().items()}
+    return pyarrow.schema(own | engines)
+
+
+@functools.cache
+def file_schema() -> pyarrow.Schema:
+    """In the files: readers take the run's id from the name of the folder, and refuse to merge the
+    two.
+    """
+    return pyarrow.schema([field for field in schema() if field.name != "run_id"])
+
+
+_ROW_TYPES = typing.get_type_hints(Row)
+_ARROW_TYPES = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64()}
+
+
+def _plain_type(kind: Any) -> pyarrow.DataType:
+    """Of `str`, or of `str | None`."""
+    return _ARROW_TYPES[(typing.get_args(kind) or (kind,))[0]]
+
+
+def _arrow_type(kind: ColumnType) -> pyarrow.DataType:
+    if isinstance(kind, list):
+        (columns,) = kind
+        return pyarrow.list_(pyarrow.struct([(n, _arrow_type(k)) for n, k in columns.items()]))
+    return _ARROW_TYPES[kind]
 
 
 def row(run_id: str, job: Job, status: str, **values: Any) -> Row:
@@ -110,25 +80,27 @@ def row(run_id: str, job: Job, status: str, **values: Any) -> Row:
         "manifest_line": job.line,
         "status": status,
         "content": job.content,
-        "styles": [{"path": path, "weight": weight} for path, weight in job.styles],
+        "styles": [{"path": style.name, "weight": style.weight} for style in job.styles],
         "output": job.output,
         "versions": json.dumps(versions(), sort_keys=True),
         "finished_at": now(),
         "schema_version": SCHEMA_VERSION,
         **values,
     }
-    found = {name: known.pop(name, None) for name in SCHEMA.names}
+    found = {name: known.pop(name, None) for name in schema().names}
     if known:
         raise ValueError(
-            f"the metadata's schema has no column {', '.join(known)}; add it to SCHEMA"
+            f"the metadata has no column {', '.join(known)}; add it to Row, or to the columns of "
+            "the engine"
         )
-    return found
+    return cast(Row, found)
 
 
-def error_columns(error: BaseException) -> Row:
+def error_columns(error: BaseException) -> dict[str, str | None]:
     """What the row says of the error that ended its job."""
     return {
         "error_type": type(error).__name__,
+        "error_code": error.code if isinstance(error, InputError) else None,
         "error_message": str(error),
         "error_path": getattr(error, "path", None) or getattr(error, "filename", None),
     }
@@ -151,15 +123,15 @@ def write_metadata(folder: str, run_id: str, name: str, tables: Iterable[pyarrow
     """Writes rows as a run's own pipeline does, into one file of the run's metadata."""
     path = files.join(metadata_folder(folder, run_id), name)
     with files.replacing(path) as file:
-        with pyarrow.parquet.ParquetWriter(file, FILE_SCHEMA, compression="zstd") as writer:
+        with pyarrow.parquet.ParquetWriter(file, file_schema(), compression="zstd") as writer:
             for table in tables:
-                writer.write_table(table.select(FILE_SCHEMA.names).cast(FILE_SCHEMA))
+                writer.write_table(table.select(file_schema().names).cast(file_schema()))
 
 
 def write_recovered(folder: str, run_id: str, rows: Iterator[Row]) -> None:
     """Writes what a run that died had kept."""
     batches = iter(lambda: list(itertools.islice(rows, _ROWS_AT_ONCE)), [])
-    tables = (pyarrow.Table.from_pylist(batch, schema=SCHEMA) for batch in batches)
+    tables = (pyarrow.Table.from_pylist(batch, schema=schema()) for batch in batches)
     write_metadata(folder, run_id, _RECOVERED, tables)
 
 
@@ -199,7 +171,7 @@ def read_metadata(
     """The rows of a run; none, if it has not ended.
 
     Args:
-      columns: of SCHEMA, or all.
+      columns: of `schema()`, or all.
       lines: of the manifest, or all.
 
     Raises:
@@ -210,14 +182,16 @@ def read_metadata(
         path = files.join(folder, name)
         try:
             file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(files.read(path)))
-            names = [name for name in columns or SCHEMA.names if name in file.schema_arrow.names]
-            names = [name for name in names if name != "run_id"]
+            there = {_RENAMED.get(name, name): name for name in file.schema_arrow.names}
+            wanted = [name for name in columns or schema().names if name in there]
+            names = [there[name] for name in wanted if name != "run_id"]
             table = file.read(names) if lines is None else _read_lines(file, names, lines)
+            table = table.rename_columns([_RENAMED.get(name, name) for name in names])
         except (pyarrow.ArrowException, OSError) as error:
             raise InputError(f"is damaged ({error})", path=path) from error
         tables.append(table.append_column("run_id", pyarrow.repeat(run_id, len(table))))
     # Columns that the run's version did not have yet are null.
-    table = pyarrow.concat_tables([SCHEMA.empty_table(), *tables], promote_options="default")
+    table = pyarrow.concat_tables([schema().empty_table(), *tables], promote_options="default")
     return table if columns is None else table.select(list(columns))
 
 
@@ -229,8 +203,8 @@ def _read_lines(
         batch.filter(pyarrow.compute.is_in(batch["manifest_line"], lines)).select(names)
         for batch in file.iter_batches(8192, columns={*names, "manifest_line"})
     ]
-    schema = pyarrow.schema([file.schema_arrow.field(name) for name in names])
-    return pyarrow.Table.from_batches(wanted, schema)
+    found = pyarrow.schema([file.schema_arrow.field(name) for name in names])
+    return pyarrow.Table.from_batches(wanted, found)
 
 
 def counts(table: pyarrow.Table) -> dict[str, Any]:
@@ -255,14 +229,15 @@ def count_missing(folder: str, table: pyarrow.Table) -> int:
     return sum(not found for found in pyarrow.compute.is_in(names, there).to_pylist())
 
 
-def failures(folder: str) -> dict[tuple[str, str], Row]:
+def failures(folder: str) -> dict[tuple[str, str], dict[str, Any]]:
     """What failed the last time it was tried, after its files were read.
 
     Returns:
       {(output, spec hash): error columns}.
     """
-    columns = ["status", "output", "spec_hash", "error_type", "error_message", "error_path"]
-    found: dict[tuple[str, str], Row] = {}
+    errors = ["error_type", "error_code", "error_message", "error_path"]
+    columns = ["status", "output", "spec_hash", *errors]
+    found: dict[tuple[str, str], dict[str, Any]] = {}
     # All runs that left rows: those of a cluster's template have no summary.
     parts = files.listing(folder, "metadata/run_id=*/part*.parquet")
     for run_id in sorted({name.split("/")[1].removeprefix("run_id=") for name in parts}):

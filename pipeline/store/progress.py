@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.jobs.row import STATUSES, Row
 from pipeline.store import files
 from pipeline.store.journal import PROCESS, RANKS, keep_rows, work_files
 from pipeline.store.layout import work_folder
-from pipeline.store.metadata import STATUSES, Row
 
 
 class Progress:

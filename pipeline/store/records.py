@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from nst_ops.errors import InputError
+from pipeline.jobs.row import STATUSES
 from pipeline.store import files
 from pipeline.store.layout import record_folder
-from pipeline.store.metadata import STATUSES
 
 
 def write_record(folder: str, run_id: str, name: str, values: Mapping[str, Any]) -> None:
@@ -47,7 +47,14 @@ def read_record(folder: str, run_id: str, name: str) -> dict[str, Any]:
 def read_summary(folder: str, run_id: str) -> dict[str, Any]:
     """Of a run that has ended; `seconds` are None if it did not by itself."""
     # Runs of other versions may not have all.
-    blank = {"seconds": None, "stopped": "", "manifest": "", "versions": {}, "shard": "1/1"}
+    blank = {
+        "seconds": None,
+        "stopped": "",
+        "stop_reason": "",
+        "manifest": "",
+        "versions": {},
+        "shard": "1/1",
+    }
     return blank | dict.fromkeys(STATUSES, 0) | read_record(folder, run_id, "summary.json")
 
 

@@ -1,4 +1,4 @@
-"""A batch's checkpoint in the run's `work` folder, there while the batch is optimized.
+"""A batch's checkpoint in the run's `work` folder, there while the batch is made.
 
 Named by the batch's last picture, which is the last to be written: as long as any of them is
 missing, that one is.
@@ -10,38 +10,33 @@ import io
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
+from nst_ops.engines.base import Checkpoint, Plan, Session, Step
 from nst_ops.errors import InputError
 from pipeline.config.run_config import RunConfig
 from pipeline.jobs.planned_job import PlannedJob
 from pipeline.store import files
 
-if TYPE_CHECKING:
-    from nst_ops.coarse_to_fine.checkpoints import Checkpoint
-    from nst_ops.coarse_to_fine.iterates import Iterate
-    from nst_ops.engines.memory import MemoryPlan
 
-
-def forget(folder: str, outputs: Iterable[str]) -> None:
+def remove_checkpoints(folder: str, outputs: Iterable[str]) -> None:
     """Removes the checkpoints of pictures that are done, one way or the other."""
     for output in outputs:
         with contextlib.suppress(OSError, InputError):  # a store that does not answer; it is named
             files.delete(_path(folder, output))  # by the picture, and harmless
 
 
-def all_kept(folder: str) -> list[str]:
+def all_checkpoints(folder: str) -> list[str]:
     """Paths of all checkpoints."""
     return [files.join(folder, name) for name in files.listing(folder, "work/checkpoints/*.npz")]
 
 
 class BatchCheckpoint:
-    """Of some jobs that are optimized together.
+    """Of some jobs that are made together.
 
     Args:
       folder: the run's.
       jobs: in the order of the batch.
-      every: seconds between two checkpoints within a scale.
+      every: seconds between two checkpoints within a stage.
     """
 
     def __init__(self, folder: str, jobs: Sequence[PlannedJob], every: float):
@@ -50,8 +45,8 @@ class BatchCheckpoint:
         self._every, self._saved = every, time.monotonic()
 
     def load(
-        self, config: RunConfig, plan: "MemoryPlan"
-    ) -> "tuple[Callable[[], Checkpoint], MemoryPlan] | None":
+        self, session: Session, config: RunConfig, plan: Plan
+    ) -> tuple[Callable[[], Checkpoint], Plan] | None:
         """Where the batch stood, and how it was computed; None, with a warning where something
         unusable was found, if it has to begin anew.
 
@@ -64,11 +59,8 @@ class BatchCheckpoint:
         """
         if not files.exists(self.path):
             return None
-        from nst_ops.coarse_to_fine import checkpoints
-        from nst_ops.engines.memory import MemoryPlan
-
         try:
-            checkpoint, facts = checkpoints.load(io.BytesIO(files.read(self.path)))
+            checkpoint, facts = session.load_checkpoint(io.BytesIO(files.read(self.path)))
         except InputError as error:
             return self._ignore(str(error))
         if not all(member in facts["members"] for member in self._members):
@@ -76,31 +68,30 @@ class BatchCheckpoint:
         if facts["members"] != self._members:  # some are done, or the manifest's order has changed
             rows = [facts["members"].index(member) for member in self._members]
             checkpoint = checkpoint.take(rows)
-        before = MemoryPlan(*facts["plan"])
+        engine, before = config.engine, facts["plan"]
         # Only what was asked for: what is free varies from run to run.
-        if config.memory_limit and before.bytes > config.memory_limit:
+        if config.memory_limit and before["bytes"] > config.memory_limit:
             return self._ignore("it needs more than memory_limit")
-        if before.optimizer != config.optimizer == plan.optimizer:
-            return self._ignore(f"it was begun with {before.optimizer}, for want of memory")
-        if config.tiling != "auto" and before.tile != plan.tile:
-            return self._ignore("it was computed with another tiling")
-        return [checkpoint].pop, before
+        if problem := engine.resume_problem(before, plan, tiling=config.tiling):
+            return self._ignore(problem)
+        return [checkpoint].pop, engine.restore_plan(before)
 
-    def offer(self, iterate: "Iterate", plan: "MemoryPlan") -> None:
-        """Saves at the end of a scale, and else when it is time to."""
-        due = iterate.finished or time.monotonic() - self._saved >= self._every
-        if due and not iterate.last:
-            self.save(iterate, plan)
+    def offer(self, step: Step, plan: Plan) -> None:
+        """Saves at the end of a stage, and else when it is time to."""
+        if step.stage or time.monotonic() - self._saved >= self._every:
+            self.save(step, plan)
 
-    def save(self, iterate: "Iterate", plan: "MemoryPlan") -> None:
-        """Saves. A checkpoint that cannot be written costs time later, not the picture."""
-        from nst_ops.coarse_to_fine import checkpoints
-
+    def save(self, step: Step, plan: Plan) -> None:
+        """Saves, if there is something to be saved. A checkpoint that cannot be written costs time
+        later, not the picture.
+        """
+        if step.checkpoint is None:
+            return
         self._saved = time.monotonic()
         try:
             # Not synced: after a power loss, damage is noticed and the batch begins anew.
             with files.replacing(self.path, sync=False) as file:
-                checkpoints.save(iterate.checkpoint(), file, members=self._members, plan=list(plan))
+                step.checkpoint().save(file, members=self._members, plan=plan._asdict())
         except OSError as error:
             warnings.warn(f"{self.path}: no checkpoint: {error}", stacklevel=2)
 

@@ -5,11 +5,17 @@ import math
 import time
 
 from pipeline.errors import ConfigError
-from pipeline.store.stop_requests import stop_requested
+from pipeline.store.stop_requests import StopReason, stop_requested
+
+DEADLINE_HAS_COME = "the deadline has come"
 
 
 class Stopped(Exception):  # noqa: N818  # no error: the run was asked to stop
     """The run stops here; what is not done is deferred to the next one."""
+
+    def __init__(self, reason: StopReason, text: str):
+        super().__init__(text)
+        self.reason = reason
 
 
 class TooSlowError(RuntimeError):
@@ -47,7 +53,7 @@ class Supervisor:
     def __init__(self, folder: str, run_id: str, deadline: float = math.inf):
         self.folder, self.run_id, self.deadline = folder, run_id, deadline
         # The best so far: a first picture takes longer, and none should be refused for that.
-        self._seconds_per_pixel_step = math.inf
+        self._seconds_per_cost = math.inf
         self._began = 0.0
         self._limit = math.inf
 
@@ -55,7 +61,7 @@ class Supervisor:
         """A batch is about to be optimized.
 
         Args:
-          cost: in pixels x steps at most; 0 if nobody knows.
+          cost: in the engine's unit, at most; 0 if nobody knows.
           timeout: in seconds.
 
         Raises:
@@ -63,10 +69,10 @@ class Supervisor:
             speed of earlier batches tells.
         """
         self.check_stop()
-        known = math.isfinite(self._seconds_per_pixel_step)
-        expected = self._seconds_per_pixel_step * cost if known else 0.0
+        known = math.isfinite(self._seconds_per_cost)
+        expected = self._seconds_per_cost * cost if known else 0.0
         if time.time() + expected > self.deadline:
-            raise Stopped("the deadline is too near to begin another picture")
+            raise Stopped("deadline", "the deadline is too near to begin another picture")
         self._began = time.perf_counter()
         self._limit = math.inf if timeout is None else timeout
 
@@ -81,19 +87,19 @@ class Supervisor:
         spent = time.perf_counter() - self._began
         if spent > self._limit:
             raise TooSlowError(
-                f"not done after {spent:.0f} s; raise timeout_seconds, or lower size or steps"
+                f"not done after {spent:.0f} s; raise timeout_seconds, or lower size"
             )
 
     def end(self, cost: int) -> None:
         """The batch of this cost is optimized."""
         if cost:
             speed = (time.perf_counter() - self._began) / cost
-            self._seconds_per_pixel_step = min(self._seconds_per_pixel_step, speed)
+            self._seconds_per_cost = min(self._seconds_per_cost, speed)
 
     def check_stop(self) -> None:
         """Raises `Stopped` if a stop is requested or the deadline has come."""
-        reason = stop_requested(self.folder, self.run_id)
-        if reason:
-            raise Stopped(reason)
+        request = stop_requested(self.folder, self.run_id)
+        if request:
+            raise Stopped(*request)
         if time.time() > self.deadline:
-            raise Stopped("the deadline has come")
+            raise Stopped("deadline", DEADLINE_HAS_COME)

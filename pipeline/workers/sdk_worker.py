@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 
-from pipeline.machine.messages import tell_warnings
+from pipeline.machine.messages import is_verbose, tell_warnings
 from pipeline.machine.signals import ignore_signals
 
 
@@ -16,7 +16,7 @@ def main() -> None:
     """Works for the launcher that the environment names."""
     ignore_signals()
     tell_warnings()
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":  # as `nst --verbose` sets it
+    if not is_verbose():
         # What fails in here is the launcher's to tell; what is left is Beam's surprise that the
         # launcher has died.
         logging.disable(logging.CRITICAL)

@@ -16,31 +16,30 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from nst_ops.coarse_to_fine.reports import LOSSES
-from nst_ops.engines.memory import READ_AHEAD
+import numpy as np
+
+from nst_ops.engines.base import READ_AHEAD, NamedStyle, Plan, Step
 from nst_ops.errors import InputError
-from nst_ops.images.codec import SOFTWARE, Picture, decode, encode
+from nst_ops.images.codec import SOFTWARE, decode, encode
 from nst_ops.images.inputs import Style
+from pipeline.config.job_configs import JobConfigs
 from pipeline.config.run_config import RunConfig
 from pipeline.jobs.planned_job import PlannedJob
+from pipeline.jobs.row import Row
 from pipeline.machine import parallelism
 from pipeline.planning.finished import Finished
+from pipeline.planning.identity import Identities
 from pipeline.store import files
 from pipeline.store.file_index import FileIndex
 from pipeline.store.journal import deaths
 from pipeline.store.layout import images_folder, now
-from pipeline.store.metadata import Row, error_columns, row
+from pipeline.store.metadata import error_columns, row
 from pipeline.store.progress import Progress
-from pipeline.workers import batch_checkpoint
-from pipeline.workers.executor import DecodedJob, Optimizer, Outcome, StylizedImage
+from pipeline.workers.batch_checkpoint import remove_checkpoints
+from pipeline.workers.executor import DecodedJob, Executor, Outcome
 from pipeline.workers.limits import Stopped, Supervisor
-
-if TYPE_CHECKING:
-    from nst_ops.coarse_to_fine.iterates import Iterate
-    from nst_ops.coarse_to_fine.reports import Report
-    from nst_ops.engines.memory import MemoryPlan
 
 # Larger batches are not read ahead: they take minutes, in which reading does not show, and
 # their pixels take memory.
@@ -62,7 +61,7 @@ class LoadedBatch(NamedTuple):
     config: RunConfig
     started: datetime
     seconds: float
-    ready: list[DecodedJob]
+    jobs: list[DecodedJob]
     rows: list[Row]  # of jobs that need no picture or get none
 
 
@@ -78,7 +77,7 @@ class Stylizer:
       index: is told of pictures that are written.
       deadline: as `time.time()`; what is not done by then is deferred.
       progress: told of every row and step.
-      show: called with every iterate.
+      show: called with every step.
       announce: told how each batch will be computed, given its memory.
       processes: that share this machine's cores, GPUs and memory.
     """
@@ -93,15 +92,16 @@ class Stylizer:
         single: bool = False,
         deadline: float = math.inf,
         progress: Progress | None = None,
-        show: Callable[["Iterate"], None] = lambda iterate: None,
-        announce: Callable[["MemoryPlan"], None] = lambda plan: None,
+        show: Callable[[Step], None] = lambda step: None,
+        announce: Callable[[Plan], None] = lambda plan: None,
         processes: int = 1,
     ):
         self.folder, self.run_id, self.single, self.progress = folder, run_id, single, progress
-        self._config, self._index = config, index or FileIndex()
+        self._configs, self._index = JobConfigs(config), index or FileIndex()
+        self._identities = Identities()
         self.images = folder if single else images_folder(folder)
         self._supervisor = Supervisor(folder, run_id, deadline)
-        self._optimizer = Optimizer(
+        self._executor = Executor(
             None if single else folder,
             self._supervisor,
             progress=progress,
@@ -119,7 +119,7 @@ class Stylizer:
     def stylize_batches(self, batches: Sequence[Batch]) -> Iterator[Row]:
         """One row per job, whatever happens.
 
-        While a batch is optimized, the next one is read and decoded, and the one before is encoded
+        While a batch is made, the next one is read and decoded, and the one before is encoded
         and written.
         """
         # Some engines run several threads in a worker; one at a time has all cores anyway.
@@ -128,19 +128,19 @@ class Stylizer:
             reading: Future[LoadedBatch] | None = None
             writing: Future[list[Row]] | None = None
             for index, batch in enumerate(batches):
-                opened = reading.result() if reading else self._open(batch)
+                loaded = reading.result() if reading else self._load(batch)
                 following = batches[index + 1] if index + 1 < len(batches) else None
                 ahead = following is not None and _can_be_read_ahead(following)
                 # Of two suspects at once nobody could tell which it was.
                 ahead = ahead and not self._deaths
-                reading = reader.submit(self._open, following) if ahead else None
+                reading = reader.submit(self._load, following) if ahead else None
                 clock = time.perf_counter()
-                outcomes = list(self._optimizer.make(opened.ready, opened.config))
-                seconds = opened.seconds + time.perf_counter() - clock
+                outcomes = list(self._executor.make(loaded.jobs, loaded.config))
+                seconds = loaded.seconds + time.perf_counter() - clock
                 if writing:
                     yield from writing.result()
-                writing = writer.submit(self._close, opened, outcomes, seconds)
-                del opened, outcomes  # the writer's now: they hold the pictures
+                writing = writer.submit(self._write, loaded, outcomes, seconds)
+                del loaded, outcomes  # the writer's now: they hold the pictures
                 if not ahead:
                     yield from writing.result()
                     writing = None
@@ -166,91 +166,111 @@ class Stylizer:
                 "crashed; lower size, parallelism or memory_limit, or leave the photo out"
             )
 
-    def _open(self, batch: Batch) -> LoadedBatch:
+    def _load(self, batch: Batch) -> LoadedBatch:
         """Reads and decodes; what is done already, or cannot be done, is a row."""
         clock = time.perf_counter()
-        config = batch[0].job.config(self._config)
-        opened = LoadedBatch(batch, config, now(), 0.0, [], [])
+        config = self._configs.of(batch[0].job)
+        loaded = LoadedBatch(batch, config, now(), 0.0, [], [])
         for planned in batch:
             try:
+                data = None
+                if not planned.spec_hash:
+                    self._supervisor.check_stop()
+                    planned, data = self._identify(planned, config)
                 # It may have been made since it was planned: some engines repeat batches.
                 if done := self._finished and self._finished.row(planned, config):
-                    opened.rows.append(done)
+                    loaded.rows.append(done)
                 else:
                     self._supervisor.check_stop()
                     self._check_deaths(planned)
                     if self.progress:
                         self.progress.begin([planned.job.output])
-                    opened.ready.append(self._read(planned, config))
+                    loaded.jobs.append(self._decode(planned, config, data))
             except Exception as error:  # one bad file is one failed row
-                opened.rows.append(self._failure_row(opened, planned, error))
-        return opened._replace(seconds=time.perf_counter() - clock)
+                loaded.rows.append(self._failure_row(loaded, planned, error))
+        return loaded._replace(seconds=time.perf_counter() - clock)
 
-    def _close(
-        self, opened: LoadedBatch, outcomes: Sequence[tuple[DecodedJob, Outcome]], seconds: float
+    def _identify(self, planned: PlannedJob, config: RunConfig) -> tuple[PlannedJob, bytes]:
+        """A job of whose photo only the header was read, with its identity; and the photo."""
+        path = planned.job.content
+        data, facts = self._index.read(
+            path, max_bytes=config.max_file_bytes, max_pixels=config.max_pixels
+        )
+        if config.engine.output_size(facts.size) != planned.size:
+            raise _changed(path)
+        return self._identities.identify(planned, config, facts.sha256), data
+
+    def _write(
+        self, loaded: LoadedBatch, outcomes: Sequence[tuple[DecodedJob, Outcome]], seconds: float
     ) -> list[Row]:
         """Encodes and writes."""
-        rows = list(opened.rows)
+        rows = list(loaded.rows)
         for job, outcome in outcomes:
             clock = time.perf_counter()
             try:
                 if isinstance(outcome, Exception):
                     raise outcome
-                data = encode_result(job, outcome, opened.config)
+                spec_hash = dict(job.planned.spec_hashes)[outcome.variant]
+                data = encode_result(job, outcome.pixels, spec_hash, loaded.config)
                 path = files.join(self.images, job.planned.job.output)
                 files.write(path, data)
                 self._index.note_result(path, data)
             except Exception as error:
-                rows.append(self._failure_row(opened, job.planned, error))
+                rows.append(self._failure_row(loaded, job.planned, error))
             else:
-                figures = {**_figures(outcome.report), **outcome.facts, **_machine(opened.config)}
                 spent = seconds + time.perf_counter() - clock
-                figures |= {"seconds_total": spent, "spec_hash": outcome.spec_hash}
-                rows.append(self._row(opened, job.planned, "ok", **figures))
+                figures = {**outcome.columns, **_process(), "seconds_total": spent}
+                rows.append(
+                    self._row(loaded, job.planned, "ok", **figures | {"spec_hash": spec_hash})
+                )
         if not self.single:
-            over = {done["output"] for done in rows if done["status"] != "deferred"}
-            batch_checkpoint.forget(self.folder, over)
+            finished = {done["output"] for done in rows if done["status"] != "deferred"}
+            remove_checkpoints(self.folder, finished)
         if self.progress:
             self.progress.record(rows)
-            self.progress.end([planned.job.output for planned in opened.batch])
+            self.progress.end([planned.job.output for planned in loaded.batch])
         self._index.flush()
         return rows
 
-    def _row(self, opened: LoadedBatch, planned: PlannedJob, status: str, **values: Any) -> Row:
-        facts = planned.facts() | {"started_at": opened.started} | values
+    def _row(self, loaded: LoadedBatch, planned: PlannedJob, status: str, **values: Any) -> Row:
+        facts = planned.facts() | {"started_at": loaded.started} | values
         return row(self.run_id, planned.job, status, **facts)
 
-    def _failure_row(self, opened: LoadedBatch, planned: PlannedJob, error: Exception) -> Row:
+    def _failure_row(self, loaded: LoadedBatch, planned: PlannedJob, error: Exception) -> Row:
         """Of a job without a picture."""
         if isinstance(error, Stopped):
-            return self._row(opened, planned, "deferred", error_message=str(error))
-        return self._row(opened, planned, "failed", **error_columns(error))
+            return self._row(loaded, planned, "deferred", error_message=str(error))
+        return self._row(loaded, planned, "failed", **error_columns(error))
 
-    def _read(self, planned: PlannedJob, config: RunConfig) -> DecodedJob:
-        photo = _read_planned(
-            planned.job.content,
-            config,
-            planned.content_sha256,
-            long_side=max(planned.size),
-            enlarge=config.enlarge,
-        )
+    def _decode(self, planned: PlannedJob, config: RunConfig, data: bytes | None) -> DecodedJob:
+        """A job with its pictures.
+
+        Args:
+          data: of the photo, if it was read.
+        """
+        path, side = planned.job.content, max(planned.size)
+        if data is None:
+            data = _read_unchanged(path, config, planned.content_sha256)
+        photo = decode(data, path=path, max_pixels=config.max_pixels, long_side=side, enlarge=True)
+        sides = iter(planned.style_sides)
         styles = [
-            self._style(path, config, sha256, side).weighing(weight)
-            for (path, weight), sha256, side in zip(
-                planned.job.styles, planned.style_sha256, planned.style_sides, strict=True
-            )
+            self._painting(style.name, config, sha256, next(sides)).weighing(style.weight)
+            if style.is_file
+            else NamedStyle(style.name, style.weight)
+            for style, sha256 in zip(planned.job.styles, planned.style_sha256, strict=True)
         ]
         initial = None
-        if config.init_file:
-            side = max(planned.size)
-            initial = self._style(config.init_file, config, planned.init_sha256, side).image
+        if file := config.engine.initial_file:
+            initial = self._painting(file, config, planned.initial_sha256, side).image
         return DecodedJob(planned, photo, styles, initial)
 
-    def _style(self, path: str, config: RunConfig, sha256: str, side: int) -> Style:
+    def _painting(self, path: str, config: RunConfig, sha256: str, side: int) -> Style:
         """A painting of at most this long side, from a cache: many rows share few."""
         key = (path, sha256, side)
         if key not in self._paintings:
-            pixels = _read_planned(path, config, sha256, long_side=side).on_white()
+            data = _read_unchanged(path, config, sha256)
+            painting = decode(data, path=path, max_pixels=config.max_pixels, long_side=side)
+            pixels = painting.on_white()
             pixels.flags.writeable = False  # so that its digest need be taken only once
             self._paintings[key] = Style(pixels)
             budget = parallelism.cache_budget(config, self._processes)
@@ -260,29 +280,35 @@ class Stylizer:
         return self._paintings[key]
 
 
-def _read_planned(path: str, config: RunConfig, sha256: str, **size: Any) -> Picture:
-    """Decodes a file, which must be what it was when it was planned."""
+def _read_unchanged(path: str, config: RunConfig, sha256: str) -> bytes:
+    """A file, which must be what it was when it was planned."""
     data = files.read(path, config.max_file_bytes)
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise InputError("has changed since the run began; run again", path=path)
-    return decode(data, path=path, max_pixels=config.max_pixels, **size)
+        raise _changed(path)
+    return data
 
 
-def encode_result(ready: DecodedJob, made: StylizedImage, config: RunConfig) -> bytes:
+def _changed(path: str) -> InputError:
+    return InputError("has changed since the run began; run again", path=path, code="changed")
+
+
+def encode_result(
+    decoded: DecodedJob, pixels: np.ndarray, spec_hash: str, config: RunConfig
+) -> bytes:
     """A result's file, with its provenance."""
-    job = ready.planned.job
+    job = decoded.planned.job
     provenance = {
         "software": SOFTWARE,
-        "spec_hash": made.spec_hash,
+        "spec_hash": spec_hash,
         "content": job.content,
         # JPEG's EXIF holds 64 KB.
-        "styles": [{"path": path, "weight": weight} for path, weight in job.styles[:100]],
+        "styles": [{"path": style.name, "weight": style.weight} for style in job.styles[:100]],
     }
     return encode(
-        made.pixels,
+        pixels,
         config.format,
         quality=config.quality,
-        alpha=ready.photo.alpha,
+        alpha=decoded.photo.alpha,
         provenance=provenance,
     )
 
@@ -301,39 +327,10 @@ def _total_bytes(styles: Mapping[Any, Style]) -> int:
     return sum(style.image.nbytes for style in styles.values())
 
 
-def _figures(report: "Report") -> Row:
-    names = ("scale", "step", *LOSSES)
-    return {
-        "scales": [
-            {
-                "height": scale.size[0],
-                "width": scale.size[1],
-                "steps": scale.steps,
-                "evaluations": scale.evaluations,
-                "seconds": scale.seconds,
-                "stop_reason": scale.stop_reason,
-            }
-            for scale in report.scales
-        ],
-        "loss_first": report.curve[0][2],
-        "loss_last": report.losses["total"],
-        "loss_content": report.losses["content"],
-        "loss_style": report.losses["style"],
-        "loss_tv": report.losses["tv"],
-        "loss_curve": [dict(zip(names, point, strict=True)) for point in report.curve],
-    }
-
-
-def _machine(config: RunConfig) -> Row:
-    import tensorflow as tf
-
-    from nst_ops.vgg.precision import device_name, resolve_precision
-
+def _process() -> dict[str, Any]:
+    """Of this process, for the metadata."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "worker": f"{socket.gethostname()}:{os.getpid()}",
-        "device": device_name(),
-        "precision": resolve_precision(config.precision),
-        "threads": tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
         "peak_memory_bytes": peak * (1 if sys.platform == "darwin" else 1024),
     }

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from pipeline.config.run_config import RunConfig
 from pipeline.errors import ConfigError, ManifestError
 from pipeline.jobs.job import BadRow, Job
-from pipeline.manifest.formats import COLUMNS
 from pipeline.manifest.reader import read_manifest
+from pipeline.manifest.rows import columns
 from pipeline.store import files
 
-from ..pipeline.conftest import count_rows
+from ..pipeline.conftest import config_of, count_rows
 
 RUN = RunConfig()
+COLUMNS = columns(RUN)
 FEW = settings(
     max_examples=60,
     derandomize=True,
@@ -79,7 +80,7 @@ def check(folder, name, data):
         target = os.path.normpath(files.join(images, row.output))
         assert target.startswith(images + os.sep) and not files.is_url(row.output)
         assert "\0" not in target and len(os.path.basename(target).encode()) < 255
-        assert RunConfig.model_validate_json(row.config(RUN).model_dump_json())
+        assert RunConfig.model_validate_json(config_of(row, RUN).model_dump_json())
     assert [row.line for row in rows] == sorted({row.line for row in rows})
     try:
         assert count_rows(path, RUN)[0] == len(rows)

@@ -25,7 +25,7 @@ def stopped_after(steps, *arguments, **options):
     file = io.BytesIO()
     for number, iterate in enumerate(loop.stylize(*arguments, **options), start=1):
         if number == steps:
-            checkpoints.save(iterate.checkpoint(), file, tile=None)
+            iterate.checkpoint().save(file, tile=None)
             break
     file.seek(0)
     return checkpoints.load(file)
@@ -128,7 +128,7 @@ def test_every_damaged_byte_is_noticed(load):
     """Wherever it is: in the arrays, in the directory of the archive, or in its checksum."""
     file = io.BytesIO()
     photo = load("cat", 64)[:32, :32]
-    checkpoints.save(next(loop.stylize(photo, [photo], SETTINGS, history=3)).checkpoint(), file)
+    next(loop.stylize(photo, [photo], SETTINGS, history=3)).checkpoint().save(file)
     whole = file.getvalue()
     places = [*range(0, len(whole), len(whole) // 150), *range(len(whole) - 100, len(whole))]
     for place in places:
@@ -142,7 +142,7 @@ def test_every_damaged_byte_is_noticed(load):
 def test_damaged_checkpoints_are_noticed(load, damage):
     file = io.BytesIO()
     first = next(loop.stylize(load("cat", 64), [load("church_at_auvers", 64)], SETTINGS))
-    checkpoints.save(first.checkpoint(), file)
+    first.checkpoint().save(file)
     whole = file.getvalue()
     middle = len(whole) // 2
     damaged = {

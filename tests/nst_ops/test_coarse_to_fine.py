@@ -182,4 +182,4 @@ def test_resized_state_fits(photo, painting):
     optimizer = lbfgs.LBFGS()
     state = optimizer.resize(optimizer.start(tf.constant(photo)[None]), (130, 192))
     assert state.image.shape == (1, 130, 192, 3)
-    assert {move.shape[1] for move in state.moves} == {130}
+    assert {s.shape[1] for s in state.s} == {130}

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from nst_ops.images.resampling import resize
-from nst_ops.optimizers import lbfgs
+from nst_ops.optimizers import adam as adam_module
 from nst_ops.optimizers.adam import Adam, update_in_strips
 from nst_ops.optimizers.lbfgs import LBFGS
 from nst_ops.optimizers.optimizer import make_optimizer
@@ -221,7 +221,7 @@ def test_adam_goes_on_from_the_best_after_a_loss_that_is_no_number():
 
 @pytest.mark.parametrize("storage", ["float32", "bfloat16"])
 def test_adam_in_strips_is_adam(monkeypatch, storage):
-    monkeypatch.setattr(lbfgs, "_STRIP", 5)
+    monkeypatch.setattr(adam_module, "_STRIP", 5)
     adam = Adam(0.05, storage)
     random = np.random.default_rng(0)
     pictures = tf.constant(random.random((2, 17, 9, 3), np.float32))

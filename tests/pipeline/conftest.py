@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from nst_ops.vgg.weights import load_weights
+from pipeline.config.job_configs import JobConfigs
 from pipeline.config.run_config import RunConfig
 from pipeline.jobs.job import BadRow
 from pipeline.jobs.shard import Shard
@@ -13,7 +13,7 @@ from pipeline.manifest.reader import checked_rows, read_manifest
 from pipeline.planning.planner import Planner
 from pipeline.runs.beam_options import beam_options
 from pipeline.runs.launcher import execute
-from pipeline.runs.spec import new_spec
+from pipeline.runs.preparation import PreparedRun, new_spec
 from pipeline.workers.stylizer import Stylizer
 
 from ..conftest import IMAGES
@@ -46,6 +46,11 @@ def write_manifest(path, photos, painting="cafe_terrace_at_night", **columns):
     return path
 
 
+def config_of(job, run):
+    """The settings of a job."""
+    return JobConfigs(run).of(job)
+
+
 def count_rows(path, config, originals=None):
     """How many rows a manifest has, and the bad ones."""
     rows = list(checked_rows(str(path), config, originals))
@@ -57,7 +62,7 @@ _planned = []  # jobs, and with which settings
 
 def plans(manifest, config):
     """What a run would hand to its Stylizers."""
-    planner = Planner(config, load_weights(config.weights).sha256)
+    planner = Planner(config, config.engine.assets())
     planned = [planner.plan(job) for job in read_manifest(str(manifest), config)]
     _planned.extend((each, config) for each in planned)
     return planned
@@ -77,9 +82,10 @@ def run_manifest(tmp_path):
         config = config or settings()
         parts = JobParts(checked_rows(str(manifest), config), options.get("shard", Shard()))
         beam = beam_options([], config, parts.rows)
-        sha256 = load_weights().sha256
-        spec = new_spec(str(manifest), str(folder), config, parts, sha256, beam, **options)
+        assets = config.engine.assets()
+        spec = new_spec(str(manifest), str(folder), config, parts, assets, beam, **options)
         said = [] if warnings is None else warnings
-        return execute(spec, parts, beam, lambda progress: None, said.append)
+        prepared = PreparedRun(spec, parts, beam, [])
+        return execute(prepared, lambda progress: None, said.append, in_attempts=False)
 
     return run

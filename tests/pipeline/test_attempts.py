@@ -17,7 +17,7 @@ from pipeline.manifest.reader import checked_rows
 from pipeline.runs import attempts
 from pipeline.runs.beam_options import beam_options
 from pipeline.runs.launcher import execute
-from pipeline.runs.spec import new_spec
+from pipeline.runs.preparation import new_spec
 from pipeline.store import metadata, records
 from pipeline.store.journal import count_deaths, deaths
 

@@ -21,7 +21,7 @@ from pipeline.planning.planner import Planner
 
 from ..conftest import IMAGES
 from ..nst_ops.test_images import HEADERS
-from .conftest import count_rows
+from .conftest import config_of, count_rows
 
 RUN = RunConfig()
 PAIR = {"content": "a.jpg", "style": "s.jpg"}
@@ -218,7 +218,7 @@ def test_a_style_cell_nested_too_deep(tmp_path):
 def test_hostile_cells_are_bad_settings(cell):
     job = parse_row({**PAIR, "size": cell}, 5, "", "png")
     with pytest.raises(ConfigError, match="line 5: size: "):
-        job.config(RUN)
+        config_of(job, RUN)
 
 
 def test_a_bomb_in_a_cell_stays_text():

@@ -9,11 +9,12 @@ from apache_beam.options.pipeline_options import DirectOptions
 
 from nst_ops.errors import InputError
 from pipeline.errors import ConfigError
+from pipeline.jobs.row import STATUSES
 from pipeline.jobs.shard import Shard
 from pipeline.manifest.parts import JobParts
 from pipeline.runs.beam_options import beam_options
 from pipeline.runs.merge import merge_shards
-from pipeline.runs.spec import new_spec
+from pipeline.runs.preparation import new_spec
 from pipeline.store import metadata, records
 from pipeline.store.journal import keep_rows
 from pipeline.workers.stylizer import Stylizer
@@ -27,7 +28,7 @@ def lines(folder, run_id, *columns):
 
 
 def counts(summary):
-    return {status: summary[status] for status in metadata.STATUSES if summary[status]}
+    return {status: summary[status] for status in STATUSES if summary[status]}
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_killed_runs_get_a_record(run_manifest, manifest, tmp_path):
     assert mine.exists() and not half.exists()
     first = records.summaries(folder)[0]
     assert (first["run_id"], first["stopped"]) == (dead, "it was killed")
-    assert sum(first[status] for status in metadata.STATUSES) == 1
+    assert sum(first[status] for status in STATUSES) == 1
 
 
 @pytest.mark.parametrize("answer", [200, 500, None])

@@ -14,7 +14,7 @@ from pipeline.manifest.pairing import make_manifest, write_manifest
 from pipeline.manifest.reader import read_manifest
 from pipeline.manifest.rows import parse_row
 
-from .conftest import count_rows
+from .conftest import config_of, count_rows
 
 RUN = RunConfig()
 
@@ -34,10 +34,10 @@ def test_csv(tmp_path):
     )
     first, second = rows_of(tmp_path, "m.csv", text)
     assert first.content == str(tmp_path / "a, b.jpg")
-    assert first.config(RUN).style_weight == 0.05
+    assert config_of(first, RUN).style_weight == 0.05
     assert second.content == "/abs/c.jpg" and second.line == 4
     assert second.styles == ((str(tmp_path / "s.png"), 3.0), (str(tmp_path / "t.png"), 1.0))
-    assert second.output == "night.png" and second.config(RUN) is RUN
+    assert second.output == "night.png" and config_of(second, RUN) is RUN
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_json_lines_and_parquet(tmp_path):
     )
     (from_parquet,) = read_manifest(str(tmp_path / "m.parquet"), RUN)
     assert from_json.styles == from_parquet.styles
-    assert from_json.config(RUN).size == from_parquet.config(RUN).size == 256
+    assert config_of(from_json, RUN).size == config_of(from_parquet, RUN).size == 256
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_bad_rows_do_not_stop_the_rest(tmp_path):
     )
     assert isinstance(rows[0], BadRow) and "color: 'purple'" in rows[0].message
     assert "line 2" in rows[0].message
-    assert rows[1].config(RUN).color == "match"
+    assert config_of(rows[1], RUN).color == "match"
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def make_row(folder, run_id, line, status="ok", *, content="rocket.jpg", style="
 
 def write_run(folder, run_id, rows, summary=None, part="-00000-of-00001", **settings):
     """Leaves a run as the pipeline does."""
-    table = pyarrow.Table.from_pylist(rows, schema=metadata.SCHEMA)
+    table = pyarrow.Table.from_pylist(rows, schema=metadata.schema())
     metadata.write_metadata(str(folder), run_id, f"part{part}.parquet", [table])
     if summary is None:
         versions = metadata.versions()
@@ -245,7 +245,7 @@ def test_loss_curves_are_thinned_and_true(folder):
     rows = rows_beside(folder, FIRST, ["ok"], loss_curve=points) + rows_beside(
         folder, FIRST, ["cached"]
     )
-    table = pyarrow.Table.from_pylist(rows, schema=metadata.SCHEMA)
+    table = pyarrow.Table.from_pylist(rows, schema=metadata.schema())
     thinned, none = loss_curves(table)
     assert none is None and thinned["steps"] == 151 and thinned["starts"] == [0, 100]
     levels = np.cumsum(thinned["content"]) / 1000

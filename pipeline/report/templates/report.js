@@ -34,7 +34,9 @@ const COLUMNS = [
   { title: "Optimizing", key: (row) => row.seconds_optimize,
     text: (row) => digits(row.seconds_optimize, 1) },
   { title: "Memory, GB", key: gigabytes, text: (row) => digits(gigabytes(row), 2) },
-];
+  // What no picture has, as engines differ, is left out.
+].filter((column) => !["Loss", "Optimizing"].includes(column.title)
+  || rows.some((row) => column.key(row) !== null));
 const NUMBERS = COLUMNS.filter((column) => column.text);
 
 const state = { status: "", search: "", group: null, sort: 0, down: false, page: 0, target: null };
@@ -127,6 +129,9 @@ function tableRow(row) {
   return element;
 }
 
+const TOLD = new Set(["loss_first", "loss_last", "loss_content", "loss_style", "loss_tv"]);
+const titleOf = (name) => name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
+
 // What opens under a row.
 function details(row) {
   const [total, content, style, tv] =
@@ -141,10 +146,12 @@ function details(row) {
     Ended: row.finished_at && `${row.finished_at} UTC`,
     "Computed on": row.device && `${row.device}, ${row.precision}`,
     Batch: row.batch_size > 1 && `${row.batch_size} pictures, which share its seconds`,
-    Tiles: row.tile && `${row.tile} px`,
     Seed: row.seed === null ? "" : String(row.seed),
     "Spec hash": row.spec_hash,
   };
+  for (const name of data.figures.filter((each) => !TOLD.has(each) && row[each] !== null)) {
+    facts[titleOf(name)] = String(row[name]);
+  }
   const list = make("dl", { class: "facts" });
   for (const [title, text] of Object.entries(facts).filter(([, each]) => each)) {
     list.append(make("dt", {}, title), make("dd", { class: "path" }, text));

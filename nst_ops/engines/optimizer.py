@@ -1,0 +1,161 @@
+"""The optimizer: the best picture for its time, from the coarsest scale to the finest."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pydantic
+
+from nst_ops.coarse_to_fine.schedule import largest_style_side, output_size, pixel_steps
+from nst_ops.engines.base import Columns, Resources, Session, Sources
+from nst_ops.engines.memory import MemoryPlan, plan_memory
+from nst_ops.engines.recipe import recipe
+from nst_ops.images.size import Size
+from nst_ops.settings import INITS, Settings
+from nst_ops.vgg.weights import LAYERS, layer_weights, load_weights
+
+_WEIGHTS = ("embedded", "imagenet")
+_LOSSES = {"total": float, "content": float, "style": float, "tv": float}
+ADAM = "adam"  # the variant that is made where memory is short for L-BFGS
+
+
+class OptimizerSettings(Settings):
+    """As a user gives them: the network is VGG19, files are files of this machine."""
+
+    @pydantic.field_validator("init", "weights")
+    @classmethod
+    def _home(cls, path: str) -> str:
+        return os.path.expanduser(path)
+
+    @pydantic.field_validator("content_layers", "style_layers")
+    @classmethod
+    def _of_vgg19(cls, layers: dict[str, float]) -> dict[str, float]:
+        for layer in layers:
+            if layer not in LAYERS:
+                raise ValueError(f"no layer {layer!r} in VGG19; its layers are {', '.join(LAYERS)}")
+        return layers
+
+
+@dataclass(frozen=True)
+class OptimizerEngine:
+    """Implements `engines.base.Engine`, where its methods are described."""
+
+    settings: OptimizerSettings
+
+    name: ClassVar[str] = "optimizer"
+    Settings: ClassVar[type[pydantic.BaseModel]] = OptimizerSettings
+    run_wide: ClassVar[frozenset[str]] = frozenset({"weights"})
+    file_settings: ClassVar[Mapping[str, Sequence[str]]] = {"init": INITS, "weights": _WEIGHTS}
+    columns: ClassVar[Columns] = {
+        "weights_sha256": str,
+        "scales": [
+            {
+                "height": int,
+                "width": int,
+                "steps": int,
+                "evaluations": int,
+                "seconds": float,
+                "stop_reason": str,
+            }
+        ],
+        "loss_first": float,
+        "loss_last": float,
+        "loss_content": float,
+        "loss_style": float,
+        "loss_tv": float,
+        "loss_curve": [{"scale": int, "step": int, **_LOSSES}],
+        "tile": int,  # side in px; null if computed whole
+        "optimizer": str,  # adam, too, where L-BFGS would not have fitted
+        "history": int,  # steps that L-BFGS remembered; null for adam
+        "seconds_optimize": float,
+    }
+
+    def assets(self) -> Mapping[str, str]:
+        """The network's weights."""
+        weights = load_weights(self.settings.weights)
+        for layer in (*self.settings.content_layers, *self.settings.style_layers):
+            layer_weights(weights, layer)  # raises for a layer that is not there
+        return {"weights": weights.sha256}
+
+    @property
+    def asset_files(self) -> Sequence[str]:
+        """The weights', unless they come with the package or from Keras."""
+        return () if self.settings.weights in _WEIGHTS else (self.settings.weights,)
+
+    @property
+    def initial_file(self) -> str | None:
+        """What `init` names, if it is none of its words."""
+        return self.settings.init_file
+
+    @property
+    def long_side(self) -> int:
+        """Of a result, in px, at most."""
+        return self.settings.final_size
+
+    @property
+    def seed(self) -> int:
+        """Of noise and the like."""
+        return self.settings.seed
+
+    def named_style(self, name: str) -> str | None:
+        """None: styles are paintings."""
+        return None
+
+    def output_size(self, photo: Size) -> Size:
+        """Fitted to `size`."""
+        return output_size(photo, self.settings)
+
+    def style_side(self, painting: Size, picture: Size) -> int:
+        """As the finest scale sees it."""
+        return largest_style_side(painting, picture, self.settings)
+
+    def recipes(self, picture: Size) -> Mapping[str, Mapping[str, Any]]:
+        """With the optimizer that is asked for, and with Adam."""
+        with_adam = self.settings.model_copy(update={"optimizer": "adam"})
+        return {"": recipe(self.settings, picture), ADAM: recipe(with_adam, picture)}
+
+    def batch_size(self, picture: Size, *, accelerator: bool) -> int:
+        """On a CPU, batches of pictures over 256 px gain nothing (measured: 379 GFLOP/s for one,
+        while at 128 px four together take 326 to 397); a GPU is filled by about 4 million pixels.
+        """
+        room = 4_000_000 if accelerator else 131_072
+        return max(1, min(16, room // (picture[0] * picture[1])))
+
+    def cost(self, picture: Size) -> int:
+        """In pixels x steps."""
+        return pixel_steps(picture, self.settings)
+
+    def plan(
+        self,
+        picture: Size,
+        *,
+        limit: float,
+        batch: int = 1,
+        tiling: str | int = "auto",
+        sources: Sources = Sources(),  # noqa: B008  # immutable
+    ) -> MemoryPlan:
+        """Whole; one picture by itself also in tiles, with less history, with Adam."""
+        return plan_memory(
+            picture, self.settings, batch=batch, limit=limit, tiling=tiling, sources=sources
+        )
+
+    def resume_problem(
+        self, before: Mapping[str, Any], now: MemoryPlan, *, tiling: str | int
+    ) -> str:
+        """Adam's state is none of L-BFGS's, and tiles that were asked for are."""
+        if before["variant"] and not now.variant:
+            return f"it was begun with {before['optimizer']}, for want of memory"
+        if tiling != "auto" and before["tile"] != now.tile:
+            return "it was computed with another tiling"
+        return ""
+
+    def restore_plan(self, values: Mapping[str, Any]) -> MemoryPlan:
+        """From `MemoryPlan._asdict`."""
+        return MemoryPlan(**values)
+
+    def open(self, resources: Resources) -> Session:
+        """TensorFlow starts with this import."""
+        from nst_ops.engines.optimizer_session import OptimizerSession
+
+        return OptimizerSession(self.settings, resources)

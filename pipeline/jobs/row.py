@@ -1,0 +1,49 @@
+"""What became of a line of the manifest: a row of the metadata, as plain values."""
+
+from datetime import datetime
+from typing import TypedDict
+
+STATUSES = ("ok", "cached", "failed", "deferred")
+
+
+class StyleRow(TypedDict):
+    """A style of a blend."""
+
+    path: str  # or the name of a style that the engine has
+    weight: float
+
+
+class Row(TypedDict):
+    """The columns of every row. Beside these it has those of the engines (`Engine.columns`), which
+    are null where another engine was at work, or none.
+    """
+
+    run_id: str
+    job_id: str
+    manifest_line: int
+    status: str  # one of STATUSES
+    error_type: str | None
+    error_code: str | None  # of an InputError
+    error_message: str | None
+    error_path: str | None  # the file at fault
+    content: str
+    styles: list[StyleRow]
+    output: str  # relative to the images folder
+    engine: str | None
+    height: int | None
+    width: int | None
+    seed: int | None
+    spec_hash: str | None
+    content_sha256: str | None
+    style_sha256: list[str] | None
+    batch_size: int | None  # pictures made together; they share the seconds
+    threads: int | None  # of the process; sums in another order differ in rounding
+    seconds_total: float | None
+    peak_memory_bytes: int | None  # of the worker process, so far
+    worker: str | None  # host:process
+    device: str | None
+    precision: str | None
+    versions: str  # JSON
+    started_at: datetime | None
+    finished_at: datetime
+    schema_version: int

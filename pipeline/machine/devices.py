@@ -1,0 +1,124 @@
+"""The cores, the memory and the GPUs that this process may use, found without TensorFlow.
+
+The only place that reads CUDA_VISIBLE_DEVICES, asks NVIDIA's driver, or looks at a container's
+limits.
+"""
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nst_ops.vgg.precision import cuda_is_installed
+
+_CONTAINER = Path("/sys/fs/cgroup")
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def cores() -> int:
+    """By this process's affinity and its container's quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = (_CONTAINER / "cpu.max").read_text().split()
+        return max(1, min(count or 1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no container, or no quota ("max")
+        return count or 1
+
+
+@functools.cache
+def default_memory_limit() -> int:
+    """70 % of the memory that is free, in bytes: of the GPU, else of the container or machine.
+
+    As it was when this process first asked: what it then takes is its own, and a picture should not
+    be computed in another way because others came before it.
+    """
+    gpu = _free_gpu_bytes()
+    return int(0.7 * (_free_bytes() if gpu is None else gpu))
+
+
+def gpus() -> int:
+    """NVIDIA GPUs that this process may use."""
+    return len(visible_gpus())
+
+
+def visible_gpus() -> list[str]:
+    """Their names, as CUDA_VISIBLE_DEVICES takes them: numbers or UUIDs."""
+    if not cuda_is_installed():
+        return []
+    chosen = os.environ.get(_VISIBLE)
+    if chosen is None:
+        return [str(number) for number in range(_gpus_of_machine())]
+    return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
+
+
+def use_gpu(name: str) -> None:
+    """Shows TensorFlow, which must not have looked yet, only the GPU of this name."""
+    os.environ[_VISIBLE] = name
+
+
+@functools.cache
+def _gpus_of_machine() -> int:
+    with _driver() as driver:
+        return driver.nvmlDeviceGetCount() if driver else 0
+
+
+def _free_gpu_bytes() -> int | None:
+    """Of the first GPU that this process may use; None without one, or where nobody tells.
+
+    By NVIDIA's driver: TensorFlow tells what it has taken, not what there is.
+    """
+    names = visible_gpus()
+    if not names:
+        return None
+    with _driver() as driver:
+        if driver is None:
+            return None
+        try:
+            by_number = names[0].isdigit()
+            handle = (
+                driver.nvmlDeviceGetHandleByIndex(int(names[0]))
+                if by_number
+                else driver.nvmlDeviceGetHandleByUUID(names[0])
+            )
+            return int(driver.nvmlDeviceGetMemoryInfo(handle).free)
+        except driver.NVMLError:  # no such GPU, or a part of one that has no figures of its own
+            return None
+
+
+@contextlib.contextmanager
+def _driver() -> Iterator[Any]:
+    """NVIDIA's management library; None where it, its Python package or a driver is missing."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # ModuleNotFoundError, or NVMLError of many kinds
+        yield None
+        return
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _free_bytes() -> int:
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                free = int(line.split()[1]) * 1024
+    except OSError:  # not Linux
+        pass
+    try:  # a container's own limit
+        limit = (_CONTAINER / "memory.max").read_text().strip()
+        if limit != "max":
+            used = int((_CONTAINER / "memory.current").read_text())
+            # Files that were read count as used, though they make room for whoever asks.
+            facts = dict(map(str.split, (_CONTAINER / "memory.stat").read_text().splitlines()))
+            cached = int(facts["inactive_file"]) + int(facts["active_file"])
+            free = min(free, int(limit) - used + cached)
+    except (OSError, ValueError, KeyError):
+        pass
+    return free
