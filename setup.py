@@ -42,7 +42,10 @@ setup(
             "ruff>=0.8",
             "selenium>=4.20",  # the report in a real browser
         ],
-        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "gpu": [
+            "nvidia-ml-py>=12",  # counts GPUs and their free memory without TensorFlow
+            "tensorflow[and-cuda]>=2.21,<2.22",
+        ],
     },
     entry_points={"console_scripts": ["nst = pipeline.cli.main:main"]},
 )

@@ -290,7 +290,6 @@ def _checked(
     return checkpoint._replace(reports=copy.deepcopy(checkpoint.reports))
 
 
-@functools.lru_cache(maxsize=16)
 def _step(
     objective: Objective, optimizer: LBFGS | Adam, octaves: tuple[int, ...], side: int | None
 ) -> Callable:
@@ -304,8 +303,8 @@ def _step(
         return optimizer.update(state, total, gradient), {"total": total, **terms}
 
     if side is None:
-        return objective.compile(step)
-    update = objective.compile(optimizer.update)
+        return objective.compiled(("step", optimizer, octaves), lambda: objective.compile(step))
+    update = objective.compiled(("update", optimizer), lambda: objective.compile(optimizer.update))
 
     def tiled_step(state: State, targets: Targets, weights: LossWeights):
         total, terms, gradient = evaluate_tiled(

@@ -8,8 +8,8 @@ may hold beside that (profiles, orientation, alpha, palettes, 16 bits, inks) is 
 import functools
 import io
 import json
+import threading
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -36,7 +36,6 @@ READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
 MAX_PIXELS = 200_000_000
 SOFTWARE = f"nst {__version__}"
-
 # What sets a picture upright, by its EXIF orientation; from 5 on it lies on its side.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,10 +46,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-# Pillow's own limit is a global, below what a user may allow and not always asked before pixels are
-# decoded; here `max_pixels` decides.
-Image.MAX_IMAGE_PIXELS = None
 
 
 class Picture(NamedTuple):
@@ -208,76 +203,6 @@ def encode(
     return data
 
 
-def is_whole(data: bytes) -> bool:
-    """Whether a file that `encode` wrote can be decoded to its end.
-
-    A changed byte is always found in a PNG, which has checksums of all that it holds, and in a
-    TIFF's pixels. JPEG and WebP have none: they are decoded, which finds what is cut and what makes
-    no sense to the decoder, such as a JPEG with a hole. Most changes of a single byte, and a hole
-    in a WebP, only change what is seen, and those are not found; neither are changes of a profile
-    or of EXIF in any format but PNG.
-    """
-    try:
-        if data[:4] == b"\x89PNG":
-            return _is_whole_png(data)
-        if data[:2] == b"\xff\xd8":
-            return data.endswith(b"\xff\xd9") and _can_be_decoded(data)
-        if data[:4] == b"RIFF":
-            whole = len(data) == 8 + int.from_bytes(data[4:8], "little")
-            return whole and _can_be_decoded(data)
-        return _is_whole_tiff(data)
-    except Exception:  # decoders raise of all kinds
-        return False
-
-
-def _can_be_decoded(data: bytes) -> bool:
-    """True; else it raises."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd metadata; pixels decide
-        with Image.open(io.BytesIO(data), formats=READABLE) as image:
-            image.load()
-    return True
-
-
-def _is_whole_png(data: bytes) -> bool:
-    view, kind, at = memoryview(data), b"", 8
-    seen = set()
-    while at + 12 <= len(data):
-        end = at + 8 + int.from_bytes(view[at : at + 4])
-        kind = bytes(view[at + 4 : at + 8])
-        if zlib.crc32(view[at + 4 : end]).to_bytes(4) != view[end : end + 4]:
-            return False
-        seen.add(kind)
-        at = end + 4
-    return at == len(data) and kind == b"IEND" and seen >= {b"IHDR", b"IDAT"}
-
-
-def _is_whole_tiff(data: bytes) -> bool:
-    """Strips are unpacked here: libtiff tells standard error of damage, and misses some."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tags beyond the end: they are missed below
-        tags = Image.open(io.BytesIO(data), formats=("TIFF",)).tag_v2
-    if ExifTags.Base.InterColorProfile not in tags:
-        return False
-    names = (ExifTags.Base.StripOffsets, ExifTags.Base.StripByteCounts)
-    strips = zip(*(tags[name] for name in names), strict=True)
-    lengths = [_inflated_length(data[start : start + length]) for start, length in strips]
-    row = tags[ExifTags.Base.ImageWidth] * tags[ExifTags.Base.SamplesPerPixel]
-    return sum(lengths) == row * tags[ExifTags.Base.ImageLength]
-
-
-def _inflated_length(data: bytes) -> int:
-    """Of what zlib packed; raises zlib.error if it is damaged or cut."""
-    packed, length = zlib.decompressobj(), 0
-    while not packed.eof:
-        part = packed.decompress(data, 1 << 20)  # however much it would be
-        data = packed.unconsumed_tail
-        if not part:
-            raise zlib.error("cut")
-        length += len(part)
-    return length
-
-
 def check_format(size: Size, format: str) -> None:
     """Whether the format can hold a picture of this size.
 
@@ -344,14 +269,45 @@ def _unblend_from_white(blended: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.clip(1.0 - darkness, 0.0, 1.0).astype(np.float32)
 
 
+class _LiftedLimit:
+    """Lets Pillow read images of any number of pixels while somebody of this module does.
+
+    Its own limit is a global, below what a user may allow; who else uses Pillow in this process
+    finds it as it was.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._readers, self._limit = threading.Lock(), 0, Image.MAX_IMAGE_PIXELS
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._readers:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            if not self._readers:
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_lifted_limit = _LiftedLimit()
+
+
+def open_image(data: bytes, *formats: str) -> Any:
+    """As `PIL.Image.open`, of readable formats or the given ones, but of any number of pixels."""
+    with warnings.catch_warnings(), _lifted_limit:
+        warnings.simplefilter("ignore")  # of odd metadata; pixels decide
+        return Image.open(io.BytesIO(data), formats=formats or READABLE)
+
+
 @contextmanager
 def _opened(data: bytes, path: str, max_pixels: int) -> Iterator[Image.Image]:
     if not data:
         raise InputError("the file is empty", path=path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata; pixels decide
-            image = Image.open(io.BytesIO(data), formats=READABLE)
+        image = open_image(data)
     except UnidentifiedImageError as error:
         page = data.lstrip()[:1] == b"<"
         hint = "it looks like a web page" if page else f"it begins with {data[:8]!r}"
@@ -363,7 +319,7 @@ def _opened(data: bytes, path: str, max_pixels: int) -> Iterator[Image.Image]:
         raise InputError(
             f"damaged header ({type(error).__name__}: {error}); export it again", path=path
         ) from error
-    with image:
+    with _lifted_limit, image:  # Pillow looks again when it decodes a TIFF
         width, height = image.size
         if not width * height:
             raise InputError("has no pixels; export it again", path=path)

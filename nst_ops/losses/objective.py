@@ -1,8 +1,10 @@
 """What a picture is scored by: loss and gradient of a batch of images, in one graph."""
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import keras
 import tensorflow as tf
@@ -27,8 +29,13 @@ from nst_ops.vgg.geometry import LayerGeometry, alignment, least_side, margin, m
 Evaluation = tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]  # total [B], terms, gradient
 
 
-class Objective(NamedTuple):
-    """A network and how its features are weighted; hashable, a key for what is compiled."""
+@dataclass(frozen=True)
+class Objective:
+    """A network and how its features are weighted, with all that is compiled of them.
+
+    Compiled functions hold the network, so they live here and nowhere else: with the objective,
+    they go.
+    """
 
     model: keras.Model
     content_layers: tuple[tuple[str, float], ...]
@@ -37,6 +44,7 @@ class Objective(NamedTuple):
     precision: str
     eager: bool = False
     network: str = ""  # names the model between processes; "" if nothing does
+    _functions: dict[Hashable, Callable] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -61,7 +69,7 @@ class Objective(NamedTuple):
                 "it must be a functional keras.Model whose output is a dict of feature maps by "
                 "layer"
             )
-        return cls(
+        objective = cls(
             model,
             tuple(settings.content_layers.items()),
             tuple(settings.style_layers.items()),
@@ -70,6 +78,12 @@ class Objective(NamedTuple):
             eager,
             network,
         )
+        return _recent.setdefault(objective)
+
+    @property
+    def identity(self) -> Hashable:
+        """What its features depend on; without the model itself, which a key must not keep."""
+        return self.network or weakref.ref(self.model), self.style_layers, self.precision
 
     @property
     def gradient_gain(self) -> float:
@@ -79,6 +93,12 @@ class Objective(NamedTuple):
     def compile(self, function: Callable) -> Callable:
         """The function itself for eager runs."""
         return function if self.eager else Compiled(function)
+
+    def compiled(self, key: Hashable, make: Callable[[], Callable]) -> Callable:
+        """What `make` gives, made once for each key."""
+        if key not in self._functions:
+            self._functions[key] = make()
+        return self._functions[key]
 
     @property
     def least_side(self) -> int:
@@ -105,7 +125,27 @@ class Objective(NamedTuple):
         return tiles(size, -(-side // step) * step, margin(layers), step)
 
 
-@functools.lru_cache(maxsize=32)
+class _Recent:
+    """The objectives that were used last, so that another call finds what was compiled for it."""
+
+    def __init__(self, most: int):
+        self._most = most
+        self._objectives: OrderedDict[Objective, Objective] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def setdefault(self, objective: Objective) -> Objective:
+        """The one that equals it, if there is one; else itself, from now on."""
+        with self._lock:
+            found = self._objectives.setdefault(objective, objective)
+            self._objectives.move_to_end(found)
+            while len(self._objectives) > self._most:
+                self._objectives.popitem(last=False)
+            return found
+
+
+_recent = _Recent(4)
+
+
 def extractor(
     objective: Objective, layers: tuple[str, ...]
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
@@ -115,7 +155,7 @@ def extractor(
         features = objective.model(images)
         return {layer: features[layer] for layer in layers}
 
-    return objective.compile(extract)
+    return objective.compiled(("extractor", layers), lambda: objective.compile(extract))
 
 
 def evaluate(

@@ -174,9 +174,10 @@ def style_targets(
         size = style_size(style.image.shape[:2], scale, picture, final, first, least)
         own = octaves_in_use(size, settings.octaves[: max(octaves) + 1], least)
         compute = functools.partial(_grams, style.image, size, own, objective)
-        key = (objective, style.digest, size, own)
+        key = (objective.identity, style.digest, size, own)
         share = style.weight * scale.weight
-        for octave, grams in zip(own, cache.get(key, compute, _file_name(*key)), strict=True):
+        name = _file_name(objective, style.digest, size, own)
+        for octave, grams in zip(own, cache.get(key, compute, name), strict=True):
             totals[octave] += share
             for layer, gram in grams.items():
                 sums[octave][layer] = sums[octave].get(layer, 0.0) + share * gram

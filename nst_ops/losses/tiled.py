@@ -10,7 +10,6 @@ strides, so its inner features are exactly those of the whole picture; only they
 what flows back into the margin is added to the neighbours.
 """
 
-import functools
 import itertools
 from collections.abc import Callable, Sequence
 
@@ -147,7 +146,6 @@ def _content_shares(objective: Objective, targets: Features) -> dict[str, tf.Ten
     return shares
 
 
-@functools.lru_cache(maxsize=16)
 def _tile_grams(objective: Objective) -> Callable:
     def grams(patch: tf.Tensor, inner: tf.Tensor) -> Features:
         features = objective.model(patch)
@@ -156,10 +154,9 @@ def _tile_grams(objective: Objective) -> Callable:
             for layer, _ in objective.style_layers
         }
 
-    return objective.compile(grams)
+    return objective.compiled("tile_grams", lambda: objective.compile(grams))
 
 
-@functools.lru_cache(maxsize=16)
 def _style_gradient(objective: Objective) -> Callable:
     """Style loss [B] of Gram matrices, and the gradient of its weighted value to them."""
 
@@ -175,10 +172,9 @@ def _style_gradient(objective: Objective) -> Callable:
             weighted = weight * style
         return style, tape.gradient(weighted, grams)
 
-    return objective.compile(style_gradient)
+    return objective.compiled("style_gradient", lambda: objective.compile(style_gradient))
 
 
-@functools.lru_cache(maxsize=16)
 def _tile_gradient(objective: Objective, full: bool) -> Callable:
     """A patch's share of the gradient, of the content loss and of the total variation.
 
@@ -208,7 +204,7 @@ def _tile_gradient(objective: Objective, full: bool) -> Callable:
             amplified = total * objective.gradient_gain
         return tape.gradient(amplified, patch) / objective.gradient_gain, content, tv
 
-    return objective.compile(tile_gradient)
+    return objective.compiled(("tile_gradient", full), lambda: objective.compile(tile_gradient))
 
 
 def _flow_back(objective: Objective, coarser: np.ndarray, finer: np.ndarray) -> None:
@@ -228,13 +224,16 @@ def _flow_back(objective: Objective, coarser: np.ndarray, finer: np.ndarray) -> 
         finer[:, rows] += _halving_gradient(objective)(strip, flow).numpy()
 
 
-@functools.lru_cache(maxsize=16)
 def _coarser_octaves(objective: Objective, count: int) -> Callable:
     """All of `count` octaves but the images themselves."""
-    return objective.compile(lambda images: resampling.octaves(images, count)[1:])
+
+    def coarser_octaves(images: tf.Tensor) -> list[tf.Tensor]:
+        return resampling.octaves(images, count)[1:]
+
+    key = "coarser_octaves", count
+    return objective.compiled(key, lambda: objective.compile(coarser_octaves))
 
 
-@functools.lru_cache(maxsize=16)
 def _halving_gradient(objective: Objective) -> Callable:
     """The gradient of images, of any values, from that of their next octave."""
 
@@ -244,4 +243,4 @@ def _halving_gradient(objective: Objective) -> Callable:
             _, halved = resampling.octaves(images, 2)
         return tape.gradient(halved, images, output_gradients=gradient)
 
-    return objective.compile(halving_gradient)
+    return objective.compiled("halving_gradient", lambda: objective.compile(halving_gradient))

@@ -4,8 +4,9 @@ The only place that knows the network's own input convention (0-255, BGR, Caffe 
 Keras model from images to a dict of feature maps may stand in its place.
 """
 
-import functools
+import weakref
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,8 +25,8 @@ def vgg19(
     pooling: str = "max",
     precision: str = "float32",
 ) -> keras.Model:
-    """VGG19 (Simonyan & Zisserman 2014) up to the deepest of `layers`, made once per process and
-    set of arguments.
+    """VGG19 (Simonyan & Zisserman 2014) up to the deepest of `layers`; the same model for the same
+    arguments, as long as somebody holds it.
 
     Args:
       layers: Keras's layer names, `block1_conv1` ... `block5_conv4`; features are taken after the
@@ -42,10 +43,16 @@ def vgg19(
     Raises:
       InputError: an unknown layer or pooling, or weights that do not have a layer.
     """
-    return _vgg19(tuple(sorted(set(layers))), weights, pooling, precision)
+    key = tuple(sorted(set(layers))), weights, pooling, precision
+    model = _models.get(key)
+    if model is None:
+        model = _models[key] = _vgg19(*key)
+    return model
 
 
-@functools.lru_cache(maxsize=4)
+_models: weakref.WeakValueDictionary[Any, keras.Model] = weakref.WeakValueDictionary()
+
+
 def _vgg19(layers: tuple[str, ...], weights: str, pooling: str, precision: str) -> keras.Model:
     if pooling not in _POOLS:
         raise InputError(f"pooling: {pooling!r} is unknown; use {' or '.join(_POOLS)}")

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import shtab
 
-from pipeline.config.run_config import RunConfig
+from pipeline.config.run_config import RunConfig, setting_owners
 
-_SETTINGS = " ".join(f"{name}=" for name in RunConfig.model_fields)
+_SETTINGS = " ".join(f"{name}=" for name in (*RunConfig.model_fields, *setting_owners()))
 _SETTING = {
     "bash": "_nst_settings",
     "zsh": "_nst_settings",

@@ -14,21 +14,21 @@ from pipeline.manifest.rows import LONGEST_PATH, columns, parse_row
 from pipeline.store import files
 
 
-def read_manifest(path: str, run: RunConfig) -> Iterator[Job | BadRow]:
+def read_manifest(path: str, config: RunConfig) -> Iterator[Job | BadRow]:
     """Parses a manifest row by row; `checked_rows` also compares rows.
 
     Raises:
       ManifestError: the file cannot be read, or its header lacks a column or has an unknown one.
     """
-    folder, configs = files.parent(path), JobConfigs(run)
-    for line, row in read_rows(path, columns(run)):
+    folder, configs = files.parent(path), JobConfigs(config)
+    for line, row in read_rows(path, columns(config)):
         if isinstance(row, str):
             yield BadRow(line, row)
             continue
         try:
-            job = parse_row(row, line, folder, run)
+            job = parse_row(row, line, folder, config)
             own = configs.of(job)
-            yield job if own.format == run.format else parse_row(row, line, folder, own)
+            yield job if own.format == config.format else parse_row(row, line, folder, own)
         except (InputError, ConfigError) as error:
             content = row.get("content")
             content = content[:LONGEST_PATH] if isinstance(content, str) else ""
@@ -39,7 +39,7 @@ def read_manifest(path: str, run: RunConfig) -> Iterator[Job | BadRow]:
 
 
 def checked_rows(
-    path: str, run: RunConfig, originals: Originals | None = None
+    path: str, config: RunConfig, originals: Originals | None = None
 ) -> Iterator[Job | BadRow]:
     """The rows of `read_manifest`, each once; but a row that would write where one before it does
     is a bad one.
@@ -53,7 +53,7 @@ def checked_rows(
     outputs: dict[str, int] = {}  # the line that writes a file
     folders: dict[str, int] = {}  # and the first that needs a folder
     row = None
-    for row in read_manifest(path, run):
+    for row in read_manifest(path, config):
         if isinstance(row, Job):
             if clash := _clash(row, outputs, folders):
                 yield BadRow(row.line, clash, row.content)

@@ -28,13 +28,13 @@ class _Outcome(NamedTuple):
     seconds: float | None  # the picture's own share
 
 
-def compare(run: Record, previous: Record) -> dict[str, Any]:
+def compare(record: Record, previous: Record) -> dict[str, Any]:
     """What differs from the run before: settings, versions, counts, statuses and seconds.
 
     Rows are the same if they make the same picture, or, where a bad row makes none, if they have
     the same line. From ok to cached is no change: the picture is there.
     """
-    before, now = _outcomes(previous), _outcomes(run)
+    before, now = _outcomes(previous), _outcomes(record)
     changes: dict[str, list[int]] = {}
     slower = []
     for key, is_now in now.items():
@@ -45,7 +45,7 @@ def compare(run: Record, previous: Record) -> dict[str, Any]:
         if was and was.status == is_now.status == "ok" and was.seconds and is_now.seconds:
             if is_now.seconds >= max(_SLOWER * was.seconds, was.seconds + 1.0):
                 slower.append((key, is_now.line, was.seconds, is_now.seconds))
-    old, new = _choices(previous), _choices(run)
+    old, new = _choices(previous), _choices(record)
     return {
         "run_id": previous.run_id,
         "counts": counts(previous.outcomes),
@@ -57,13 +57,13 @@ def compare(run: Record, previous: Record) -> dict[str, Any]:
     }
 
 
-def _outcomes(run: Record) -> dict[str | int, _Outcome]:
+def _outcomes(record: Record) -> dict[str | int, _Outcome]:
     """By picture, or by line where there is none."""
     return {
         row["output"] or row["manifest_line"]: _Outcome(
             row["manifest_line"], sys.intern(row["status"]), share_seconds(row)
         )
-        for row in run.each_outcome()
+        for row in record.each_outcome()
     }
 
 
@@ -78,10 +78,10 @@ def median_seconds(rows: Iterable[Row]) -> float | None:
     return statistics.median(found) if found else None
 
 
-def _choices(run: Record) -> dict[str, str]:
+def _choices(record: Record) -> dict[str, str]:
     """What may explain a difference between runs."""
-    manifest = {"manifest": run.summary["manifest"]} if run.summary["manifest"] else {}
-    return run.settings | manifest | run.summary["versions"]
+    manifest = {"manifest": record.summary["manifest"]} if record.summary["manifest"] else {}
+    return record.settings | manifest | record.summary["versions"]
 
 
 def _reason(row: Row) -> str:

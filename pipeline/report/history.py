@@ -72,11 +72,11 @@ def read_settings(folder: str, run_id: str) -> dict[str, str]:
     return as_json(yaml.safe_load(files.read(path)))
 
 
-def read_previous(folder: str, run: Record, earlier: Sequence[str]) -> Record | None:
+def read_previous(folder: str, record: Record, earlier: Sequence[str]) -> Record | None:
     """The last of the `earlier` runs that was of the same shard, as far as `compare` needs it."""
     for run_id in reversed(earlier):
         with contextlib.suppress(InputError, ValueError):  # damaged: nothing to compare with
-            if read_summary(folder, run_id)["shard"] == run.summary["shard"]:
+            if read_summary(folder, run_id)["shard"] == record.summary["shard"]:
                 return read_run(folder, run_id, most_rows=0)
     return None
 

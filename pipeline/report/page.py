@@ -75,29 +75,29 @@ def write_report(folder: str, run_id: str) -> str:
     known = run_ids(folder)
     if run_id not in known:
         raise InputError(f"no run {run_id!r} has ended here; known: {known or 'none'}", path=folder)
-    run = read_run(folder, run_id)
-    previous = read_previous(folder, run, [each for each in known if each < run_id])
+    record = read_run(folder, run_id)
+    previous = read_previous(folder, record, [each for each in known if each < run_id])
     path = files.join(record_folder(folder, run_id), "report.html")
-    files.write(path, render(folder, run, previous).encode())
+    files.write(path, render(folder, record, previous).encode())
     return path
 
 
-def render(folder: str, run: Record, previous: Record | None) -> str:
+def render(folder: str, record: Record, previous: Record | None) -> str:
     """The report as HTML; everything that users named is escaped in it."""
-    failures = group_failures(run.each_outcome())
-    comparison = compare(run, previous) if previous else None
+    failures = group_failures(record.each_outcome())
+    comparison = compare(record, previous) if previous else None
     changes = comparison["changes"] if comparison else []
-    shown = {row["manifest_line"] for row in run.rows}
+    shown = {row["manifest_line"] for row in record.rows}
     groups = {
         kind: [{**group, "lines": [n for n in group["lines"] if n in shown]} for group in found]
         for kind, found in (("failures", failures), ("changes", changes))
     }
-    data = table_data(folder, run) | {"groups": groups}
+    data = table_data(folder, record) | {"groups": groups}
     script = _TEMPLATES.get_template("report.js").render()
     return _TEMPLATES.get_template("report.html").render(
-        run=run,
+        run=record,
         folder=folder,
-        facts=_facts(run),
+        facts=_facts(record),
         statuses=STATUSES,
         failures=failures,
         comparison=comparison,
@@ -110,7 +110,7 @@ def render(folder: str, run: Record, previous: Record | None) -> str:
     )
 
 
-def table_data(folder: str, run: Record) -> dict[str, Any]:
+def table_data(folder: str, record: Record) -> dict[str, Any]:
     """Rows column by column, and the files they name, each once.
 
     Returns:
@@ -122,21 +122,21 @@ def table_data(folder: str, run: Record) -> dict[str, Any]:
     index: dict[str, int] = {}
     wanted: dict[str, None] = {}  # paths to make thumbnails of, in order
     columns: dict[str, list[Any]] = {
-        name: [_plain(row[name]) for row in run.rows] for name in _COLUMNS
+        name: [_plain(row[name]) for row in record.rows] for name in _COLUMNS
     }
-    columns["seconds_total"] = [_plain(share_seconds(row)) for row in run.rows]
+    columns["seconds_total"] = [_plain(share_seconds(row)) for row in record.rows]
     figures = [name for name, kind in all_columns().items() if not isinstance(kind, list)]
-    columns |= {name: [_plain(row[name]) for row in run.rows] for name in figures}
+    columns |= {name: [_plain(row[name]) for row in record.rows] for name in figures}
     columns["seconds_optimize"] = [
-        _plain(share_seconds(row, "seconds_optimize")) for row in run.rows
+        _plain(share_seconds(row, "seconds_optimize")) for row in record.rows
     ]
     columns["scales"] = [
         [[_plain(value) for value in scale.values()] for scale in row["scales"] or ()]
-        for row in run.rows
+        for row in record.rows
     ]
-    columns["curve"] = [row["curve"] for row in run.rows]
+    columns["curve"] = [row["curve"] for row in record.rows]
     columns |= {"content": [], "styles": [], "result": []}
-    for position, row in enumerate(run.rows):
+    for position, row in enumerate(record.rows):
         made = row["output"] if row["status"] in ("ok", "cached") else None
         result = files.join(images_folder(folder), made) if made else None
         styles = [(each["path"], each["weight"]) for each in row["styles"] or ()]
@@ -168,19 +168,19 @@ def link(path: str, folder: str) -> str | None:
     return Path(path).as_uri() if os.path.isabs(path) else None
 
 
-def _facts(run: Record) -> dict[str, Any]:
+def _facts(record: Record) -> dict[str, Any]:
     """The figures at the head of the report."""
-    seconds, found = run.summary["seconds"], counts(run.outcomes)
-    started = datetime.strptime(run.run_id.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    seconds, found = record.summary["seconds"], counts(record.outcomes)
+    moment = datetime.strptime(record.run_id.partition("-")[0], "%Y%m%dT%H%M%SZ")
     devices = Counter(
-        (row["device"], row["precision"]) for row in run.each_outcome() if row["device"]
+        (row["device"], row["precision"]) for row in record.each_outcome() if row["device"]
     )
     return {
         "counts": found,
-        "started": started,
+        "started": moment.replace(tzinfo=UTC),
         "wall": str(timedelta(seconds=round(seconds))) if seconds else "unknown",
         "per_hour": f"{3600.0 * found['ok'] / seconds:,.0f}" if seconds else "unknown",
-        "seconds": median_seconds(run.each_outcome()),
+        "seconds": median_seconds(record.each_outcome()),
         "devices": [f"{device}, {precision}" for (device, precision), _ in devices.most_common()],
     }
 

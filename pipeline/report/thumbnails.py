@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
-from nst_ops.images.codec import READABLE, decode, encode
+from nst_ops.images.codec import decode, encode, open_image
 from pipeline.store import files
 
 _SECONDS = 30.0  # for all of a report: it should not hold up the end of a night
@@ -29,7 +29,7 @@ def thumbnail(path: str) -> str:
     """A JPEG of at most 128 px as a data URI, or "" if the file cannot be read as a picture."""
     try:
         data = files.read(path, _MOST_BYTES)
-        with Image.open(io.BytesIO(data), formats=READABLE) as image:
+        with open_image(data) as image:
             image.draft(None, (_SIDE, _SIDE))  # JPEG: decodes a fraction
             if image.width * image.height > _MOST_PIXELS:
                 return ""

@@ -21,7 +21,8 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from nst_ops.images.codec import MAX_PIXELS, Header, is_whole, probe
+from nst_ops.images.codec import MAX_PIXELS, Header, probe
+from nst_ops.images.damage import is_whole
 from nst_ops.images.size import Size
 from pipeline.jobs.shard import Shard
 from pipeline.store import files

@@ -44,8 +44,8 @@ def lock(folder: str, run_id: str, shard: Shard = Shard()) -> Iterator[None]:  #
         except FileExistsError:
             _await_a_sign_of_life(path)
             _refuse_unless_gone(path, folder)
-    over = threading.Event()
-    heart = threading.Thread(target=_beat, args=(path, owner, over), daemon=True)
+    released = threading.Event()
+    heart = threading.Thread(target=_beat, args=(path, owner, released), daemon=True)
     heart.start()
     try:
         # After taking its own, so that of two that begin together at most one goes on.
@@ -54,7 +54,7 @@ def lock(folder: str, run_id: str, shard: Shard = Shard()) -> Iterator[None]:  #
                 _refuse_unless_gone(other, folder)
         yield
     finally:
-        over.set()
+        released.set()
         heart.join()
         if _owner(path) == owner:
             path.unlink(missing_ok=True)
@@ -92,9 +92,9 @@ def _is_namesake(owner: dict[str, Any]) -> bool:
     return owner.get("host") == socket.gethostname() and owner.get("space", space) != space
 
 
-def _beat(path: Path, owner: dict[str, Any], over: threading.Event) -> None:
+def _beat(path: Path, owner: dict[str, Any], released: threading.Event) -> None:
     """Signs of life, as long as the lock is still its owner's."""
-    while not over.wait(_HEARTBEAT):
+    while not released.wait(_HEARTBEAT):
         try:
             if json.loads(path.read_text()) != owner:
                 return

@@ -139,7 +139,7 @@ class Executor:
         for step in session.stylize(_batch(jobs), plan, resume=resume):
             if step.pictures is not None:
                 self._supervisor.end(cost)
-                return step.pictures
+                return [_with_batch_size(picture, count) for picture in step.pictures]
             self._show(step)
             if self._progress:
                 self._progress.show(f"{name}: {step.text}", step.seconds)
@@ -164,6 +164,13 @@ class Executor:
     def _forget(self, jobs: Sequence[DecodedJob]) -> None:
         if self._folder is not None:
             remove_checkpoints(self._folder, [job.planned.job.output for job in jobs])
+
+
+def _with_batch_size(picture: Outcome, count: int) -> Outcome:
+    """Unless the engine knows better: it may have made some by themselves."""
+    if isinstance(picture, Exception):
+        return picture
+    return picture._replace(columns={"batch_size": count, **picture.columns})
 
 
 def _all(jobs: Sequence[DecodedJob], error: Exception) -> list[tuple[DecodedJob, Outcome]]:

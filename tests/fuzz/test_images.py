@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from nst_ops.errors import InputError
-from nst_ops.images.codec import FORMATS, READABLE, decode, encode, is_whole, probe
+from nst_ops.images.codec import FORMATS, READABLE, decode, encode, probe
+from nst_ops.images.damage import is_whole
 
 _MAX_PIXELS = 10_000
 

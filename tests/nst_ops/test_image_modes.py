@@ -202,7 +202,10 @@ def test_only_max_pixels_limits():
     with pytest.raises(InputError, match="max_pixels = 179000000"):
         probe(data, max_pixels=179_000_000)
     assert probe(data).size == (13_400, 13_400)
-    Image.open(io.BytesIO(data)).load()  # as `decode` does; Pillow looks twice at a TIFF
+    assert decode(data, long_side=64).pixels.shape == (64, 64, 3)  # Pillow looks twice at a TIFF
+    assert Image.MAX_IMAGE_PIXELS is not None  # for whoever else uses Pillow
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(io.BytesIO(data))
 
 
 def test_shrink_is_antialiased_and_takes_alpha_along():

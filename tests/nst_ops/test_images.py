@@ -10,16 +10,8 @@ import pytest
 from PIL import Image, ImageCms, ImageFile
 
 from nst_ops.errors import InputError
-from nst_ops.images.codec import (
-    FORMATS,
-    Picture,
-    check_format,
-    decode,
-    encode,
-    is_whole,
-    probe,
-    shrink,
-)
+from nst_ops.images.codec import FORMATS, Picture, check_format, decode, encode, probe, shrink
+from nst_ops.images.damage import is_whole
 
 PIXELS = np.linspace(0, 1, 24 * 32 * 3, dtype=np.float32).reshape(24, 32, 3)
 TOLERANCE = {"png": 0.002, "tiff": 0.002, "jpeg": 0.05, "webp": 0.08}

@@ -11,13 +11,12 @@ import time
 import pytest
 
 from nst_ops.images.codec import decode
-from nst_ops.vgg.weights import load_weights
 from pipeline.manifest.parts import JobParts
 from pipeline.manifest.reader import checked_rows
 from pipeline.runs import attempts
 from pipeline.runs.beam_options import beam_options
 from pipeline.runs.launcher import execute
-from pipeline.runs.preparation import new_spec
+from pipeline.runs.preparation import PreparedRun, new_spec
 from pipeline.store import metadata, records
 from pipeline.store.journal import count_deaths, deaths
 
@@ -56,12 +55,12 @@ def hooked(tmp_path, monkeypatch):
 def run(manifest, folder, processes=2, **changes):
     """As `nst run` does, in processes of its own."""
     config = settings(parallelism=processes, batch_size=1, **changes)
-    arguments = []
-    beam = beam_options(arguments, config, 10)
+    beam = beam_options([], config, 10)
     parts = JobParts(checked_rows(str(manifest), config))
-    spec = new_spec(str(manifest), str(folder), config, parts, load_weights().sha256, beam)
+    spec = new_spec(str(manifest), str(folder), config, parts, config.engine.assets(), beam)
     said = []
-    summary = execute(spec, parts, beam, lambda progress: None, said.append, arguments=arguments)
+    prepared = PreparedRun(spec, parts, beam, [])
+    summary = execute(prepared, lambda progress: None, said.append)
     rows = metadata.read_metadata(str(folder), spec.run_id).to_pylist()
     return summary, {row["job_id"]: row for row in rows}, said
 
@@ -111,12 +110,13 @@ def test_a_worker_that_hangs_does_not_keep_the_deadline(tmp_path, manifest, hook
     config = settings(parallelism=2, batch_size=1)
     beam = beam_options([], config, 10)
     deadline = time.time() + 45.0
-    sha256 = load_weights().sha256
+    assets = config.engine.assets()
     parts = JobParts(checked_rows(str(manifest), config))
     spec = new_spec(
-        str(manifest), str(tmp_path / "out"), config, parts, sha256, beam, deadline=deadline
+        str(manifest), str(tmp_path / "out"), config, parts, assets, beam, deadline=deadline
     )
-    summary = execute(spec, parts, beam, lambda progress: None, lambda text: None, arguments=[])
+    prepared = PreparedRun(spec, parts, beam, [])
+    summary = execute(prepared, lambda progress: None, lambda text: None)
     assert time.time() < deadline + 150.0
     assert summary["deferred"] >= 1 and summary["ok"] >= 1 and summary["stopped"]
     assert summary["ok"] + summary["deferred"] == 4

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from nst_ops.images.codec import probe
+from pipeline.machine.messages import printable
 
 from ..conftest import IMAGES
 
@@ -75,7 +76,8 @@ def test_run_again_and_change(collection, tmp_path):
     reasons = ["gone.jpg", "broken.jpg", "page.jpg", "thin.png", "gone.jpg", "color: 'purple'"]
     for row, reason in zip(rows[2:], reasons, strict=True):
         assert reason in row["error_message"] and row["error_type"]
-        assert row["error_message"] in first.stderr.replace("failed: ", "") or row["manifest_line"]
+        said = f"failed: line {row['manifest_line']}: {printable(row['error_message'])}"
+        assert said in first.stderr.splitlines()
     whole = pyarrow.parquet.read_table(tmp_path / "metadata")  # of all runs, as pandas reads it
     assert set(whole["run_id"].to_pylist()) == {summary["run_id"]}
     good = rows[0]
@@ -217,7 +219,7 @@ def test_validate_and_doctor(collection):
     done = nst("validate", "--manifest", collection / "manifest.csv", *SMALL, "--speed", "0.5")
     assert done.returncode == 2 and "8 rows, 5 problems" in done.stdout, done.stderr
     assert "photos that are no images: 1\n  line 6" in done.stdout
-    assert "million px x steps a second" in done.stdout
+    assert "s a picture at a speed of 0.50" in done.stdout
     done = nst("doctor")
     assert done.returncode == 0 and "42200b99" in done.stdout and "auto is " in done.stdout
 

@@ -5,19 +5,10 @@ import warnings
 import pytest
 from rich.console import Console
 
+from nst_ops.engines.base import Step
 from pipeline.cli import display
 from pipeline.cli.display import PairDisplay, RunDisplay
 from pipeline.machine import messages
-
-
-class Iterate:
-    """As much of an iterate as a display looks at."""
-
-    size, scale, scales, steps, seconds = (50, 100), 0, 1, 4, 2.0
-    best = {"total": [0.5]}
-
-    def __init__(self, step, stopped=""):
-        self.step, self.stopped, self.finished = step, (stopped,), bool(stopped)
 
 
 @pytest.fixture
@@ -121,14 +112,24 @@ def test_warnings_are_printed_as_all_else(monkeypatch, capsys):
 
 def test_a_picture_of_hours_is_heard_of(clock):
     text = io.StringIO()
-    with PairDisplay(plain(text), work=4 * 5000) as shown:
+    with PairDisplay(plain(text)) as shown:
         clock.now += 30.0
-        shown.show(Iterate(1))
+        shown.show(Step("step 1/4", 30.0, 0.25))
         clock.now += 50.0
-        shown.show(Iterate(2))
+        shown.show(Step("step 2/4", 50.0, 0.5))
         clock.now += 40.0
-        shown.show(Iterate(3, "converged"))
+        shown.show(Step("step 3/4", 40.0, 1.0, "all of it: 3 steps"))
     assert text.getvalue().splitlines() == [
-        "scale 1/1 (100x50): loss 0.5, step 2/4, about 0:01:20 left",
-        "scale 1/1 (100x50): loss 0.5, 3 steps (converged), 2.0 s",
+        "step 2/4, about 0:01:20 left",
+        "all of it: 3 steps",
     ]
+
+
+def test_a_terminal_shows_how_far_a_picture_is(clock):
+    terminal = Console(file=io.StringIO(), force_terminal=True, markup=False, width=200)
+    with PairDisplay(terminal) as shown:
+        clock.now += 30.0
+        shown.show(Step(f"{FORGED} step 1/4", 30.0, 0.25))
+        (task,) = shown.bar.tasks
+        assert task.description == f"{SHOWN} step 1/4, about 0:01:30 left"
+        assert task.percentage == 25.0

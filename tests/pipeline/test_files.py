@@ -15,7 +15,7 @@ from pipeline.store import files
 # Run as a process of its own: the limit is the kernel's, and for good.
 _WRITE_UNDER_A_LIMIT = """
 import resource, signal, sys
-from pipeline import files
+from pipeline.store import files
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 files.write(sys.argv[1], b"new" * 100_000)

@@ -65,7 +65,7 @@ def test_rows_that_would_write_one_picture(run_manifest, tmp_path):
         for line, status, output, message in rows:
             if status == "failed":
                 assert (line, output) == (3, "")
-                assert message.startswith("line 3: 'a.png' is written by line 2 already; give")
+                assert message.startswith("'a.png' is written by line 2 already; give")
 
 
 def test_shards_together_are_the_whole(run_manifest, manifest, tmp_path):
@@ -223,10 +223,10 @@ def test_checkpoints_stay_until_all_shards_are_done(run_manifest, manifest, tmp_
     ],
 )
 def test_beams_own_options_decide(monkeypatch, arguments, processes, mode):
-    monkeypatch.setattr("pipeline.machine.parallelism.cores", lambda: 4)
+    monkeypatch.setattr("pipeline.runs.beam_options.cores", lambda: 4)
     config = settings(parallelism=3)
     options = beam_options(arguments, config, 100)
-    assert new_spec("m.csv", "out", config, JobParts([]), "", options).processes == processes
+    assert new_spec("m.csv", "out", config, JobParts([]), {}, options).processes == processes
     direct = options.view_as(DirectOptions)
     assert mode is None or direct.direct_running_mode == mode
 
@@ -236,7 +236,7 @@ def test_wrong_mount_does_not_burn_a_night(run_manifest, tmp_path):
     manifest = write_manifest(tmp_path / "manifest.csv", photos)
     long = [{"size": 64, "steps": 100_000}]
     summary = run_manifest(manifest, settings(max_failure_ratio=0.5, scales=long))
-    assert "max_failure_ratio" in summary["stopped"]
+    assert summary["stop_reason"] == "failures" and "max_failure_ratio" in summary["stopped"]
     assert counts(summary) == {"failed": 40, "deferred": 2}
 
 
@@ -256,7 +256,7 @@ def test_all_slots_of_a_flink_cluster_are_taken():
 
         def workers(rows, *arguments):
             options = beam_options([*flink, *arguments], settings(), rows)
-            return new_spec("m.csv", "out", settings(), JobParts([]), "", options).workers
+            return new_spec("m.csv", "out", settings(), JobParts([]), {}, options).workers
 
         assert (workers(100), workers(4), workers(100, "--parallelism=3")) == (6, 4, 3)
         server.shutdown()

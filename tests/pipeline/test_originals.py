@@ -12,6 +12,7 @@ import pytest
 from nst_ops.errors import InputError
 from pipeline.cli import main
 from pipeline.config import loading
+from pipeline.config.run_config import RunConfig
 from pipeline.errors import LockedError
 from pipeline.manifest import reader, rows
 from pipeline.manifest.originals import Originals
@@ -218,7 +219,7 @@ def test_the_same_pair_has_one_name_wherever_its_manifest_is(tmp_path):
 @pytest.mark.parametrize("name", ["a\nb.jpg", "tab\there.jpg", "\x1b[31m.jpg", "C:photo.jpg"])
 def test_names_of_our_own_are_safe(tmp_path, name):
     row = {"content": name, "style": "s.jpg"}
-    job = rows.parse_row(row, 2, str(tmp_path), "png")
+    job = rows.parse_row(row, 2, str(tmp_path), RunConfig())
     assert job.output.isprintable() and ":" not in job.output and job.content.endswith(name)
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from nst_ops.errors import InputError
 from pipeline.config.run_config import RunConfig
-from pipeline.jobs.job import Job
+from pipeline.jobs.job import Job, StyleSource
 from pipeline.report import page as report_page
 from pipeline.report import thumbnails
 from pipeline.report.comparison import group_failures
@@ -35,7 +35,7 @@ EVIL = "<script>alert(1)</script>.jpg"
 def make_row(folder, run_id, line, status="ok", *, content="rocket.jpg", style="cat.jpg", **values):
     """A row of a job whose files lie in `folder`/in."""
     content, style = (str(folder / "in" / name) for name in (content, style))
-    job = Job(line, f"job-{line}", content, ((style, 1.0),), f"picture-{line}.png")
+    job = Job(line, f"job-{line}", content, (StyleSource(style),), f"picture-{line}.png")
     made = dict(height=80, width=120, seconds_total=2.0, batch_size=1) if status == "ok" else {}
     return metadata.row(run_id, job, status, **made | values)
 
@@ -179,9 +179,9 @@ def test_failures_by_reason(folder):
     rows = [
         failed(1, "/a/b 1.jpg: 8x300 px is too small", "/a/b 1.jpg"),
         failed(2, "/c.jpg: 12x400 px is too small", "/c.jpg"),
-        failed(3, "line 3: block5_conv1 of s3://x/y is missing"),
-        failed(4, "line 4: block5_conv1 of /mnt/z is missing"),
-        failed(5, "line 5: block4_conv2 of /mnt/z is missing"),
+        failed(3, "block5_conv1 of s3://x/y is missing"),
+        failed(4, "block5_conv1 of /mnt/z is missing"),
+        failed(5, "block4_conv2 of /mnt/z is missing"),
     ]
     assert group_failures(rows) == [
         {"label": "E: N px is too small", "lines": [1, 2]},

@@ -1,5 +1,6 @@
 """A picture that was interrupted is taken up where it was, and ends as if it never had been."""
 
+import re
 import threading
 import warnings
 
@@ -11,7 +12,6 @@ from nst_ops.images.codec import decode
 from pipeline.machine import parallelism
 from pipeline.store.progress import clear
 from pipeline.store.stop_requests import request_stop
-from pipeline.workers import executor
 from pipeline.workers import stylizer as stylizer_module
 from pipeline.workers.stylizer import Stylizer
 
@@ -35,18 +35,23 @@ def timeless(rows):
 
 
 def stylize(folder, batch, after=None, end=None):
-    """Rows of a batch; after so many iterates, `end` is called."""
+    """Rows of a batch; after so many steps, `end` is called."""
     seen = []
 
-    def show(iterate):
-        seen.append(iterate)
+    def show(step):
+        seen.append(step)
         if len(seen) == after:
             end()
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rows = list(stylizer(folder, batch, show=show).stylize_batches([batch]))
-    return rows, [(iterate.scale, iterate.step) for iterate in seen]
+    return rows, [scale_and_step(step) for step in seen]
+
+
+def scale_and_step(step):
+    found = re.match(r"scale (\d+)/.*, step (\d+)/", step.text)
+    return int(found[1]) - 1, int(found[2])
 
 
 def kill():
@@ -75,7 +80,9 @@ def test_same_bytes_and_rows_as_uninterrupted(one, tmp_path, after, how):
         with pytest.raises(Killed):
             stylize(folder, one, after, kill)
     else:
-        rows, _ = stylize(folder, one, after, lambda: request_stop(str(folder), "run", "now"))
+        rows, _ = stylize(
+            folder, one, after, lambda: request_stop(str(folder), "run", "signal", "now")
+        )
         assert [(row["status"], row["error_message"]) for row in rows] == [("deferred", "now")]
         clear(str(folder), "run")
     assert not list(folder.glob("images/*"))
@@ -173,20 +180,21 @@ def test_less_memory_is_taken_seriously(tmp_path, setting, no_caches):
 
 def test_neighbours_of_a_failing_picture_are_made_once(tmp_path, monkeypatch):
     """A loss that is no number costs its own picture, after a second try, and no other."""
-    from nst_ops.coarse_to_fine import loop
+    from nst_ops.engines import optimizer_session
 
     manifest = write_manifest(tmp_path / "two.csv", ["rocket", "rocket"], id="ab")
     batch = plans(manifest, settings())
-    real, tried = loop.run, []
+    real, tried = optimizer_session.stylize, []
 
-    def run(contents, *arguments, **options):
+    def stylize_badly(contents, *arguments, **options):
         tried.append((len(contents), arguments[1].optimizer, options["resume"]))
-        result = real(contents, *arguments, **options)
-        broken = result.reports[0].scales[0]._replace(stop_reason="non-finite")
-        result.reports[0].scales[0] = broken
-        return result
+        for iterate in real(contents, *arguments, **options):
+            if iterate.last:
+                scales = iterate.reports[0].scales
+                scales[0] = scales[0]._replace(stop_reason="non-finite")
+            yield iterate
 
-    monkeypatch.setattr(loop, "run", run)
+    monkeypatch.setattr(optimizer_session, "stylize", stylize_badly)
     rows, _ = stylize(tmp_path, batch)
     assert [row["status"] for row in rows] == ["failed", "ok"]
     assert rows[0]["error_type"] == "NonFiniteError"
@@ -194,24 +202,21 @@ def test_neighbours_of_a_failing_picture_are_made_once(tmp_path, monkeypatch):
 
 
 def test_exhausted_memory_halves_the_batch_then_tiles(tmp_path, monkeypatch):
-    from nst_ops.coarse_to_fine import loop
+    from nst_ops.engines import optimizer_session
 
     manifest = write_manifest(tmp_path / "two.csv", ["rocket", "rocket"], id="ab")
     batch = plans(manifest, settings())
-    monkeypatch.setattr(executor, "_SMALL_TILE", 48)
-    real, tried = loop.run, []
+    monkeypatch.setattr(optimizer_session, "_SMALL_TILE", 48)
+    real, tried = optimizer_session.stylize, []
 
-    def run(contents, *arguments, progress, **options):
+    def exhaust(contents, *arguments, **options):
         tried.append((len(contents), options["tile"]))
-
-        def exhaust(iterate):
-            progress(iterate)  # which keeps checkpoints, of a way that leads nowhere
+        for iterate in real(contents, *arguments, **options):
+            yield iterate  # of which a checkpoint is kept, of a way that leads nowhere
             if options["tile"] is None and iterate.scale == 1:
                 raise MemoryError
 
-        return real(contents, *arguments, progress=exhaust, **options)
-
-    monkeypatch.setattr(loop, "run", run)
+    monkeypatch.setattr(optimizer_session, "stylize", exhaust)
     rows, _ = stylize(tmp_path, batch)
     assert [row["status"] for row in rows] == ["ok", "ok"]
     assert tried == [(2, None), (1, None), (1, 48), (1, None), (1, 48)]
@@ -237,14 +242,14 @@ def test_a_batch_is_read_while_another_is_optimized(tmp_path, monkeypatch, large
     manifest = write_manifest(tmp_path / "three.csv", ["rocket", "cat", "coffee"])
     batches = [[plan] for plan in plans(manifest, settings())]
     opened, ahead = threading.Event(), []
-    read = Stylizer._open
+    read = Stylizer._load
 
     def spy(self, batch):
         if batch is batches[1]:
             opened.set()
         return read(self, batch)
 
-    monkeypatch.setattr(Stylizer, "_open", spy)
+    monkeypatch.setattr(Stylizer, "_load", spy)
 
     def show(iterate):
         if not ahead:

@@ -4,14 +4,14 @@ import time
 import pyarrow.parquet
 import pytest
 
-from pipeline.jobs.job import Job
+from pipeline.jobs.job import Job, StyleSource
 from pipeline.store import layout, metadata
 from pipeline.store.journal import keep_rows, recover_dead_runs
 from pipeline.store.progress import Progress, Tally, clear
 from pipeline.store.stop_requests import request_stop
 from pipeline.workers.limits import Stopped, Supervisor, TooSlowError
 
-JOB = Job(3, "x", "c.jpg", (("s.jpg", 1.0),), "x.png")
+JOB = Job(3, "x", "c.jpg", (StyleSource("s.jpg"),), "x.png")
 
 
 def test_journal_becomes_metadata(tmp_path):
@@ -67,7 +67,7 @@ def test_supervisor(tmp_path):
         supervisor.check()
     supervisor.begin(1000, timeout=None)
     supervisor.check()
-    request_stop(folder, "run", "enough")
+    request_stop(folder, "run", "signal", "enough")
     with pytest.raises(Stopped, match="enough"):
         supervisor.check()
     clear(folder, "run")
