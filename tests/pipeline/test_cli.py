@@ -1,11 +1,15 @@
 """The command line as a user runs it, with real photos, paintings, weights and the real engine."""
 
+import contextlib
 import json
 import os
+import pty
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 import pyarrow.parquet
@@ -388,3 +392,28 @@ def test_truncated_result_is_made_again(collection, tmp_path):
     picture.write_bytes(whole[:-40])
     nst(*command)
     assert picture.read_bytes() == whole
+
+
+def test_a_terminal_shows_a_live_bar(collection, tmp_path):
+    """In a real pseudo-terminal: what is drawn over what, as a person sees it."""
+    terminal, end = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 100))
+    command = ["run", "--manifest", str(collection / "two.csv"), "--output", str(tmp_path)]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "24"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *command, *map(str, SMALL)],
+        stdout=end,
+        stderr=end,
+        env=environment,
+    )
+    os.close(end)
+    drawn = b""
+    with contextlib.suppress(OSError):  # the terminal's end is closed with the process
+        while part := os.read(terminal, 65536):
+            drawn += part
+    os.close(terminal)
+    text = drawn.decode()
+    assert process.wait() == 3, text[-1000:]  # one of the rows is bad
+    assert "3/3" in text and "━" in text and "\x1b[" in text  # a full bar, drawn in place
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "\n")
+    assert "2 ok, 0 cached, 1 failed, 0 deferred" in plain
