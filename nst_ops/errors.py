@@ -17,8 +17,12 @@ ErrorCode = Literal[
 
 
 class InputError(ValueError):
-    """A file or value from outside that cannot be used. `path` is the file at fault, where there is
-    one.
+    """A file or value from outside that cannot be used. Its text names the thing, the value and the
+    remedy.
+
+    Attributes:
+      path: the file at fault; "" where there is none.
+      code: what code may act on, where the text is for people.
     """
 
     def __init__(self, message: str, *, path: str = "", code: ErrorCode = "invalid"):

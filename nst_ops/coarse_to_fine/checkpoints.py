@@ -23,15 +23,26 @@ _STATES = {kind.__name__: kind for kind in (LBFGSState, AdamState)}
 
 
 class Checkpoint(NamedTuple):
-    """Of a batch of B images."""
+    """All that the optimization of a batch of B images needs in order to go on from here.
 
-    scale: int  # index into the schedule
+    Attributes:
+      scale: index into the schedule, from 0, the coarsest.
+      convergence: the losses so far at this scale, and which images are done.
+      state: the optimizer's memory, among it the pictures, [B, H, W, 3] float32.
+      reports: one per image, up to here.
+    """
+
+    scale: int
     convergence: Convergence
     state: State
-    reports: list[Report]  # one per image
+    reports: list[Report]
 
     def take(self, rows: list[int]) -> "Checkpoint":
-        """Of some of the images: they do not depend on their neighbours."""
+        """The checkpoint of some of the images, which do not depend on their neighbours.
+
+        Args:
+          rows: indices into the batch, from 0.
+        """
         reports = [self.reports[row] for row in rows]
         state = take_rows(self.state, rows)
         return Checkpoint(self.scale, self.convergence.take(rows), state, reports)
@@ -40,8 +51,8 @@ class Checkpoint(NamedTuple):
         """Writes it array by array, so that it takes no memory of its own.
 
         Args:
-          file: open for writing.
-          facts: plain values that `load` gives back.
+          file: open for writing bytes.
+          facts: plain values that `load_checkpoint` gives back.
         """
         convergence = self.convergence
         header = {
@@ -60,8 +71,14 @@ class Checkpoint(NamedTuple):
         archives.write(file, "checkpoint", _FORMAT, header, arrays)
 
 
-def load(file: BinaryIO) -> tuple[Checkpoint, dict[str, Any]]:
-    """A checkpoint and the facts it was saved with.
+def load_checkpoint(file: BinaryIO) -> tuple[Checkpoint, dict[str, Any]]:
+    """Reads what `Checkpoint.save` wrote.
+
+    Args:
+      file: open for reading bytes, from its beginning.
+
+    Returns:
+      The checkpoint, and the facts that it was saved with.
 
     Raises:
       InputError: it is damaged, or of another format.

@@ -20,6 +20,11 @@ class Knobs:
 
     Change them between steps; nothing is traced again, and images that had converged go on.
 
+    Attributes:
+      content_weight: how much of the photo stays, 0 to 1e12; useful 1e3 to 1e4.
+      style_weight: how much of the painting comes, 0 to 1e12; useful 1e-2 to 1e-1.
+      tv_weight: how smooth the picture is, 0 to 1e12; useful 10 to 100.
+
     Raises:
       InputError: a weight that is set is not a finite number of at least 0.
     """
@@ -42,22 +47,38 @@ class Knobs:
 
 
 class Iterate(NamedTuple):
-    """The state of a batch of B images after one step."""
+    """The state of a batch of B images after one step.
 
-    scale: int  # index into the schedule, 0 is the coarsest
-    scales: int  # length of the schedule
+    Attributes:
+      scale: index into the schedule; 0 is the coarsest.
+      scales: how many scales the schedule has.
+      size: (height, width) of the pictures at this scale, in px.
+      step: of this scale, from 1.
+      steps: at most, of this scale.
+      losses: `total`, `content`, `style` and `tv`, [B] float32 each, of the picture that this step
+        tried; of images that have stopped, of their best. The total is the sum of the other three,
+        which have their weights in them.
+      best: the same, of the best picture of this scale so far.
+      stopped: per image "" while it runs, else its `ScaleReport.stop_reason`.
+      seconds: spent in the compiled step so far, at this scale.
+      image: gives the best pictures so far, [B, *size, 3] float32, sRGB in [0, 1].
+      reports: one per image; they grow while the loop runs.
+      checkpoint: gives all that is needed to go on from here another time. Only the latest iterate
+        has it, since it is all of the optimizer's memory, which is not kept for those who gather
+        iterates; of an earlier one it raises an `InputError`.
+    """
+
+    scale: int
+    scales: int
     size: Size
-    step: int  # of this scale, from 1
-    steps: int  # at most, of this scale
-    # By the names in LOSSES, [B] each, of this step's trial; of those who have stopped, their best.
+    step: int
+    steps: int
     losses: dict[str, np.ndarray]
-    best: dict[str, np.ndarray]  # the same, of the best picture of this scale so far
-    stopped: tuple[str, ...]  # per image: "" while it runs, else its `ScaleReport.stop_reason`
-    seconds: float  # spent in the compiled step so far, at this scale
-    image: Callable[[], np.ndarray]  # the best picture so far, [B, *size, 3] in [0, 1]
-    reports: list[Report]  # one per image; they grow with the loop
-    # To go on from here another time. Only the latest iterate has it: it is all of the optimizer's
-    # memory, which is not kept for those who gather iterates.
+    best: dict[str, np.ndarray]
+    stopped: tuple[str, ...]
+    seconds: float
+    image: Callable[[], np.ndarray]
+    reports: list[Report]
     checkpoint: Callable[[], Checkpoint]
 
     @property
@@ -71,7 +92,11 @@ class Iterate(NamedTuple):
         return self.finished and self.scale == self.scales - 1
 
     def record(self, row: int) -> None:
-        """Adds this step to the report of the image that is this row of the batch."""
+        """Adds this step to the report of one image, as `stylize` has done before it yields.
+
+        Args:
+          row: the image's index in the batch, from 0.
+        """
         report = self.reports[row]
         if len(report.scales) > self.scale:
             report.scales.pop()  # it had stopped, and goes on under other weights

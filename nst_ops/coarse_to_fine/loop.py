@@ -17,7 +17,7 @@ from nst_ops.coarse_to_fine.reports import Report, Result
 from nst_ops.coarse_to_fine.schedule import ScalePlan, check_side, schedule
 from nst_ops.errors import InputError
 from nst_ops.images import colors, resampling
-from nst_ops.images.inputs import Style, image_batch, photo_seeds, style_blends
+from nst_ops.images.inputs import Style, Styles, image_batch, photo_seeds, style_blends
 from nst_ops.images.size import Size
 from nst_ops.losses.objective import Objective, evaluate
 from nst_ops.losses.octaves import octaves_in_use
@@ -40,15 +40,59 @@ CACHE = TargetCache()  # this process's, unless a caller brings its own
 
 def run(
     contents: np.ndarray,
-    styles: Sequence,
+    styles: Styles,
     settings: Settings | None = None,
     *,
-    progress: Callable[[Iterate], None] = lambda iterate: None,
-    **options,
+    progress: Callable[[Iterate], object] = lambda iterate: None,
+    knobs: Knobs | None = None,
+    initial: np.ndarray | None = None,
+    seeds: Sequence[int] | None = None,
+    model: keras.Model | None = None,
+    cache: TargetCache | None = None,
+    tile: int | None = None,
+    history: int = HISTORY,
+    resume: Callable[[], Checkpoint] | None = None,
+    eager: bool = False,
 ) -> Result:
-    """Stylizes a batch and gathers its reports; arguments as for `stylize`, which it drives."""
+    """Stylizes a batch of B photos to the end: drives `stylize`, and keeps the last iterate.
+
+    Args:
+      contents: photos of one size, at the result's size: [B, H, W, 3] float32, sRGB in [0, 1]; or
+        one, [H, W, 3].
+      styles: a painting [h, w, 3], sRGB in [0, 1], per photo, or a blend; see `Styles`.
+      settings: see `Settings`; None: the defaults.
+      progress: called with each `Iterate`.
+      knobs: as for `stylize`, like all that follows.
+      initial: first pictures, [B, h, w, 3] float32, sRGB in [0, 1].
+      seeds: one per photo, whole numbers of at least 0.
+      model: a Keras model in place of VGG19.
+      cache: of style targets.
+      tile: side of tiles in px.
+      history: steps that L-BFGS remembers.
+      resume: gives the checkpoint to go on from.
+      eager: run without `tf.function`.
+
+    Returns:
+      The pictures, at the size of `contents`, and a report on each.
+
+    Raises:
+      InputError: as `stylize` does.
+    """
     last = None
-    for iterate in stylize(contents, styles, settings, **options):
+    for iterate in stylize(
+        contents,
+        styles,
+        settings,
+        knobs=knobs,
+        initial=initial,
+        seeds=seeds,
+        model=model,
+        cache=cache,
+        tile=tile,
+        history=history,
+        resume=resume,
+        eager=eager,
+    ):
         progress(iterate)
         last = iterate
     if last is None:
@@ -58,7 +102,7 @@ def run(
 
 def stylize(
     contents: np.ndarray,
-    styles: Sequence,
+    styles: Styles,
     settings: Settings | None = None,
     *,
     knobs: Knobs | None = None,
@@ -77,16 +121,19 @@ def stylize(
 
     Args:
       contents: photos of one size, at the result's size: [B, H, W, 3] float32, sRGB in [0, 1]; or
-        one, [H, W, 3].
-      styles: per photo a painting [h, w, 3], a `Style(image, weight)` or an (image, weight); or a
-        list of these to blend. For one photo, also the painting itself.
-      settings: see `nst_ops.settings`; `size` and `enlarge` have no effect here, where the size is
-        that of `contents`.
+        one, [H, W, 3]. Rounding beyond that range, by .001, is clipped.
+      styles: per photo a painting [h, w, 3], sRGB in [0, 1] and of any size, a
+        `Style(image, weight)` or an (image, weight); or a list of these to blend. For one photo,
+        also the painting itself. See `Styles`.
+      settings: see `Settings`; `size` and `enlarge` have no effect here, where the size is that of
+        `contents`. None: the defaults.
       knobs: weights in place of the settings', which the caller may change while this runs.
-      initial: first pictures, as many as `contents`, at any size, in place of `settings.init`.
-      seeds: one per photo, in place of `settings.seed`.
-      model: a Keras model from images to `{layer: features}` in place of VGG19; the settings'
-        layers are then its own.
+      initial: first pictures, as many as `contents`, in place of `settings.init`: [B, h, w, 3]
+        float32, sRGB in [0, 1], of any size.
+      seeds: one per photo, whole numbers of at least 0, in place of `settings.seed`.
+      model: a functional Keras model from images [B, H, W, 3] float32, sRGB in [0, 1] and of any
+        size, to `{layer: features [B, h, w, C]}`, in place of VGG19; the settings' layers are then
+        its own.
       cache: of style targets, in place of this process's.
       tile: side in px, a multiple of 16, of the tiles that scales larger than one are computed in;
         None: whole. The picture is the same to float tolerance.

@@ -1,37 +1,48 @@
 """How the images of a batch came about: per scale, and step by step."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from nst_ops.images.size import Size
 
-if TYPE_CHECKING:
-    pass
-
 LOSSES = ("total", "content", "style", "tv")
 
 
 class ScaleReport(NamedTuple):
-    """How one image fared at one scale."""
+    """How one image fared at one scale.
+
+    Attributes:
+      size: (height, width) in px.
+      steps: how many updates of the optimizer were made.
+      evaluations: of loss and gradient.
+      seconds: spent in the compiled step, by the whole batch, until this image was done.
+      stop_reason: `steps` (the budget was spent), `converged` (the loss had become flat), `stalled`
+        (no step gets below it any more) or `non-finite` (the loss was never a number).
+    """
 
     size: Size
     steps: int
     evaluations: int
     seconds: float
-    stop_reason: str  # steps | converged | stalled | non-finite
+    stop_reason: str
 
 
 @dataclass
 class Report:
-    """How one image came about."""
+    """How one image came about. It grows while the optimization runs.
+
+    Attributes:
+      scales: one for each scale that has ended, coarse to fine.
+      curve: per step its scale, from 0, its number at that scale, from 1, and its losses: total,
+        content, style and tv. The total is the sum of the three, which have their weights in them.
+      losses: the result's, by the same four names.
+    """
 
     scales: list[ScaleReport] = field(default_factory=list)
     curve: list[tuple[int, int, float, float, float, float]] = field(default_factory=list)
-    """Per step: scale, step, and the losses in the order of LOSSES."""
     losses: dict[str, float] = field(default_factory=dict)
-    """Of the result."""
 
     @property
     def non_finite(self) -> bool:
@@ -40,7 +51,12 @@ class Report:
 
 
 class Result(NamedTuple):
-    """Pictures [B, H, W, 3] float32 in [0, 1], and a report on each."""
+    """What `run` has made of a batch of B photos.
+
+    Attributes:
+      images: the pictures, [B, H, W, 3] float32, sRGB in [0, 1].
+      reports: how each of them came about.
+    """
 
     images: np.ndarray
     reports: list[Report]

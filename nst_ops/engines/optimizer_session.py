@@ -84,7 +84,7 @@ class OptimizerSession:
 
     def load_checkpoint(self, file: BinaryIO) -> tuple[checkpoints.Checkpoint, dict[str, Any]]:
         """From `Checkpoint.save`."""
-        return checkpoints.load(file)
+        return checkpoints.load_checkpoint(file)
 
     def _optimize(
         self,

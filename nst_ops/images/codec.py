@@ -49,18 +49,19 @@ _UPRIGHT = {
 
 
 class Picture(NamedTuple):
-    """Decoded: pixels [H, W, 3] float32 sRGB in [0, 1], and alpha [H, W] float32 in [0, 1] or None
-    if opaque.
+    """A decoded picture.
 
-    The pixels are not multiplied by alpha. Where it is 0 they are white, so that hidden colours do
-    not show.
+    Attributes:
+      pixels: [H, W, 3] float32, sRGB in [0, 1], not multiplied by alpha. Where alpha is 0 they are
+        white, so that hidden colours do not show.
+      alpha: [H, W] float32 in [0, 1], 0 where nothing is seen; None if the picture is opaque.
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
 
     def on_white(self) -> np.ndarray:
-        """The picture as it looks on a white page, [H, W, 3]."""
+        """The picture as it looks on a white page, [H, W, 3] float32, sRGB in [0, 1]."""
         if self.alpha is None:
             return self.pixels
         return _blend_with_white(self.pixels, self.alpha[..., None])
@@ -115,10 +116,13 @@ def decode(
     Args:
       data: the file's bytes.
       path: its name, for errors.
-      max_pixels: checked on the header, before anything is decoded.
-      long_side: as for `shrink`, but in a fraction of the memory: colour by colour, and of a JPEG
-        no more is decoded than twice what is wanted. None: the picture as it is.
+      max_pixels: how many px the file may have; checked on the header, before anything is decoded.
+      long_side: in px, as for `shrink`, but in a fraction of the memory: colour by colour, and of a
+        JPEG no more is decoded than twice what is wanted. None: the picture as it is.
       enlarge: as for `shrink`.
+
+    Returns:
+      The `Picture`, upright; its `on_white()` is what `stylize` takes.
 
     Raises:
       InputError: the file is empty, damaged, truncated, too large or of another kind.
@@ -159,13 +163,19 @@ def encode(
     """Encodes a picture as an sRGB-tagged file; the same picture gives the same bytes.
 
     Args:
-      pixels: [H, W, 3] in [0, 1]; rounded to 8 bits, once.
+      pixels: [H, W, 3], sRGB in [0, 1]; what is beyond is clipped. Rounded to 8 bits, once.
       format: `png`, `jpeg`, `webp` or `tiff`.
       quality: 1 to 100, of `jpeg` and `webp`; 100 makes WebP lossless.
       alpha: [H, W] in [0, 1], of which the pixels are independent, as in `Picture`; JPEG, which has
         none, shows the picture on white.
       provenance: JSON-able, embedded as EXIF ImageDescription and read back by `probe`; EXIF
         Software is ours.
+
+    Returns:
+      The file's bytes.
+
+    Raises:
+      InputError: an unknown format, or a picture larger than the format can hold.
     """
     if format not in FORMATS:
         raise InputError(f"format: {format!r} is unknown; use {', '.join(FORMATS)}")
@@ -219,8 +229,15 @@ def check_format(size: Size, format: str) -> None:
 
 
 def shrink(picture: Picture, long_side: int, *, enlarge: bool = False) -> Picture:
-    """The picture at most `long_side` px long (exactly, if `enlarge`), aspect kept; Lanczos,
-    antialiased.
+    """Makes a picture smaller, its aspect kept; Lanczos, antialiased.
+
+    Args:
+      picture: as `decode` gives it.
+      long_side: of the result, in px, at most.
+      enlarge: whether a smaller picture is made as large as that.
+
+    Returns:
+      A picture of that size; the very same, if nothing was to be done.
     """
     size = fit(picture.pixels.shape[:2], long_side, enlarge=enlarge)
     if size == picture.pixels.shape[:2]:

@@ -17,14 +17,19 @@ _ROUNDING = 1e-3  # beyond [0, 1], as resampling and half precision leave it: cl
 
 @dataclass(frozen=True, eq=False)
 class Style:
-    """One painting of a blend: [h, w, 3] float32 sRGB in [0, 1], and its weight, above 0."""
+    """One painting of a blend.
+
+    Attributes:
+      image: [h, w, 3] float32, sRGB in [0, 1], of any size. It must not change any more.
+      weight: its share beside the blend's other paintings, 1e-6 to 1e6.
+    """
 
     image: np.ndarray
     weight: float = 1.0
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the pixels and their shape, taken once: they must not change any more."""
+        """SHA-256 of the pixels and their shape, in hex, taken once."""
         pixels = np.ascontiguousarray(self.image)
         found = hashlib.sha256(str(pixels.shape).encode())
         found.update(pixels)
@@ -37,6 +42,16 @@ class Style:
         other = Style(self.image, weight)
         other.__dict__["digest"] = self.digest
         return other
+
+
+Painting = np.ndarray | Style | tuple[np.ndarray, float]
+"""One painting: its pixels [h, w, 3], sRGB in [0, 1], which count as weight 1; a `Style`; or a pair
+(pixels, weight)."""
+
+Styles = np.ndarray | Style | Sequence[Painting | Sequence[Painting]]
+"""What a batch of B photos is painted after: a list of B entries, each a `Painting` or a list of
+paintings to blend. Arrays [B, h, w, 3] are B paintings. For one photo, the painting or `Style` by
+itself will do."""
 
 
 def image_batch(images: Any, name: str, count: int | None = None) -> np.ndarray:
@@ -70,12 +85,12 @@ def image_batch(images: Any, name: str, count: int | None = None) -> np.ndarray:
     return batch if low >= 0.0 and high <= 1.0 else np.clip(batch, 0.0, 1.0)
 
 
-def style_blends(styles: Any, count: int) -> list[list[Style]]:
+def style_blends(styles: Styles, count: int) -> list[list[Style]]:
     """A blend of paintings for each of `count` photos.
 
     Args:
-      styles: per photo a painting [h, w, 3], a `Style`, an (image, weight), or a list of these;
-        for one photo, also one painting or `Style` by itself.
+      styles: see `Styles`; anything else is an error that says so.
+      count: how many photos there are.
 
     Raises:
       InputError: something else, images that are none, or weights that are not above 0.

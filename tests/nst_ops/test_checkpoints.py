@@ -28,7 +28,7 @@ def stopped_after(steps, *arguments, **options):
             iterate.checkpoint().save(file, tile=None)
             break
     file.seek(0)
-    return checkpoints.load(file)
+    return checkpoints.load_checkpoint(file)
 
 
 def timeless(report):
@@ -135,7 +135,7 @@ def test_every_damaged_byte_is_noticed(load):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << place % 8
         with pytest.raises(InputError, match="damaged"):
-            checkpoints.load(io.BytesIO(bytes(damaged)))
+            checkpoints.load_checkpoint(io.BytesIO(bytes(damaged)))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "text"])
@@ -152,4 +152,4 @@ def test_damaged_checkpoints_are_noticed(load, damage):
         "text": b"no checkpoint",
     }
     with pytest.raises(InputError, match="damaged"):
-        checkpoints.load(io.BytesIO(damaged[damage]))
+        checkpoints.load_checkpoint(io.BytesIO(damaged[damage]))
