@@ -36,7 +36,11 @@ setup(
         "dev": [
             "boto3>=1.34",
             "hypothesis>=6",  # fuzzing of what users give
+            "ipykernel>=6.29",  # runs examples/walkthrough.ipynb
+            "matplotlib>=3.9",  # its pictures and curves
             "moto[server]>=5",  # a server that speaks S3
+            "nbclient>=0.10",  # a test runs the notebook, as a reader would
+            "nbformat>=5.10",
             "pyright>=1.1.390",
             "pytest>=8",
             "ruff>=0.8",
