@@ -11,7 +11,7 @@ import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -143,7 +143,7 @@ def _read_h5(data: bytes) -> dict[str, Layer]:
 
     arrays: dict[str, list[np.ndarray]] = {}
 
-    def visit(path: str, node: object) -> None:
+    def visit(path: str, node: Any) -> None:
         # An optimizer's moments have the names and shapes of what they are moments of.
         if not isinstance(node, h5py.Dataset) or path.startswith("optimizer"):
             return
