@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline import file_index, work
+from pipeline import file_index, outputs, work
 from pipeline.interrupting import ignore_signals
 from pipeline.starting import quiet_logs
 
@@ -76,6 +76,34 @@ def run_attempts(spec: "RunSpec", arguments: Sequence[str], warn: Callable[[str]
                 f"workers died {died} times without finishing a picture in between; run the same "
                 "command again with a lower parallelism, size or memory_limit"
             )
+
+
+def run_jobs(
+    folder: str, run_id: str, run: Callable[[], None], warn: Callable[[str], None]
+) -> None:
+    """Runs the pipeline on a cluster, in as many jobs as it takes.
+
+    An engine restarts a job by itself, but gives it up after some losses, or one order of them
+    (docs/operations.md). A new job finds done what the last one made.
+
+    Args:
+      run: runs one job to its end.
+      warn: is told of jobs that failed.
+
+    Raises:
+      RuntimeError: a job failed without finishing a picture.
+    """
+    done = 0
+    while True:
+        try:
+            return run()
+        except RuntimeError as error:
+            now = work.Journal.of_run(folder, run_id).finished
+            if now <= done:
+                raise
+            done = now
+            outputs.remove_metadata(folder, run_id)  # the next job writes all rows
+            warn(f"{error}; going on in a new job")
 
 
 class _Attempt:

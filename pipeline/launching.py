@@ -1,6 +1,7 @@
 """Starting a run, watching over it, and its record at the end."""
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -42,9 +43,9 @@ from pipeline import (
     work,
     worker,
 )
-from pipeline.attempts import run_attempts
+from pipeline.attempts import run_attempts, run_jobs
 from pipeline.config import ConfigError, RunConfig
-from pipeline.job_parts import JobParts, remove_parts
+from pipeline.job_parts import JobParts, remove_parts, runs_with_parts
 from pipeline.run import RunSpec, build
 from pipeline.sharding import Shard
 
@@ -83,6 +84,7 @@ def new_spec(
         retry_failed,
         _workers(options, config),
         check_full,
+        "" if _runs_here(options) else work.PROCESS,
     )
 
 
@@ -209,7 +211,7 @@ def execute(
       show: is given what `work.Tally` reads every half second while it runs.
       warn: is told what went wrong without harm to the run.
       arguments: what the options were made of. With them, a run on this machine has a process of
-        its own, which is begun anew when it dies.
+        its own, and a run on a cluster has a job, which is begun anew when it dies.
 
     Returns:
       The summary, as in summary.json.
@@ -238,10 +240,13 @@ def execute(
         tally = work.Tally(spec.folder, spec.run_id)
         try:
             with _watched(spec, tally, show, warn):
-                if arguments is None or not _runs_here(options):
+                if arguments is None:
                     pipeline.run().wait_until_finish()
-                else:
+                elif _runs_here(options):
                     run_attempts(spec, _with_processes(arguments, spec.processes), warn)
+                else:
+                    job = functools.partial(_run_job, spec, arguments)
+                    run_jobs(spec.folder, spec.run_id, job, warn)
             summary = begun | _outcome(spec, started)
         except Exception as error:
             reason = _in_short(error)
@@ -256,6 +261,17 @@ def execute(
         _end_record(spec, summary, warn)
     _notify(spec.config.notify_url, summary, warn)
     return summary
+
+
+def _run_job(spec: RunSpec, arguments: list[str]) -> None:
+    """Runs the pipeline once, on a cluster."""
+    # Options of its own: runners change them.
+    pipeline = make_pipeline(beam_options(arguments, spec.config, spec.rows))
+    build(pipeline, spec)
+    try:
+        pipeline.run().wait_until_finish()
+    except RuntimeError as error:
+        raise RuntimeError(_in_short(error)) from error
 
 
 def _in_short(error: Exception) -> str:
@@ -351,6 +367,7 @@ def _bury_the_dead(spec: RunSpec) -> None:
     folder = spec.folder
     # Looked for before asking who lives: a run takes its lock before it leaves anything.
     records = files.listing(folder, "runs/*/run.json")
+    left = outputs.runs_with_leftovers(folder) | runs_with_parts(folder)
     # A store has no half files.
     half = [] if files.is_url(folder) else files.listing(folder, f"**/{TEMPORARY}")
     file_index.gather_dead(folder, spec.shard, lambda: locking.running(folder))
@@ -359,21 +376,26 @@ def _bury_the_dead(spec: RunSpec) -> None:
     if alive <= {spec.run_id}:
         for name in half:
             files.delete(files.join(folder, name))
-    for run_id in (name.split("/")[1] for name in records):
+    dead = {name.split("/")[1] for name in records} - alive
+    for run_id in sorted(dead):
         path = files.join(outputs.record_folder(folder, run_id), "summary.json")
-        if run_id not in alive and not files.exists(path):
+        if not files.exists(path):
             # To what a cluster may still do of it.
             work.request_stop(folder, run_id, "its launcher died")
-            outputs.remove_leftovers(folder, run_id)
-            remove_parts(folder, run_id)
+            left.add(run_id)
             try:
                 begun = outputs.read_record(folder, run_id, "run.json")
                 table = outputs.read_metadata(folder, run_id, ["status", "error_type"])
             except InputError as error:
                 outputs.set_aside(error)
                 continue
+            if begun.get("launcher"):
+                left.discard(run_id)  # a job of a cluster may need it to end in order
             summary = begun | {"stopped": "it was killed"} | outputs.counts(table)
             outputs.write_record(folder, run_id, "summary.json", summary)
+    for run_id in left & dead:
+        outputs.remove_leftovers(folder, run_id)
+        remove_parts(folder, run_id)
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from pipeline.outputs import Row, error_columns, row
 from pipeline.planning import PlannedJob, Planner, cut_batches
 from pipeline.sharding import Shard
 from pipeline.stylizing import Stylizer
-from pipeline.supervision import Stopped, Supervisor
+from pipeline.supervision import Stopped, Supervisor, end_with_run
 
 # Batches that a worker takes at once, to read one and write another while a third is optimised.
 _TRAY = 8
@@ -49,15 +49,25 @@ class RunSpec:
     retry_failed: bool = True
     workers: int = 1  # of all machines, which should all get a part of the work
     check_full: bool = False  # reads every file, also those that have not changed since a run
+    launcher: str = ""  # of a run on a cluster, whose workers may outlive it: its process
     version: str = __version__  # of nst
 
-    def check_version(self) -> None:
-        """Raises RuntimeError in a worker that has another version of nst than the launcher."""
+    def begin_worker(self) -> None:
+        """Called by each worker first.
+
+        Raises:
+          RuntimeError: it has another version of nst than the launcher.
+        """
         if self.version != __version__:
             raise RuntimeError(
                 f"this worker has nst {__version__}, and the run was begun by nst {self.version}; "
                 "install the same on both"
             )
+        if self.launcher not in (
+            "",
+            work.PROCESS,
+        ):  # some runners' workers are the launcher's threads
+            end_with_run(self.folder, self.run_id)
 
     @functools.cached_property
     def config(self) -> RunConfig:
@@ -124,7 +134,7 @@ class PlanPart(beam.DoFn):
     def setup(self) -> None:
         """Once per worker."""
         spec = self.spec
-        spec.check_version()
+        spec.begin_worker()
         self.supervisor = Supervisor(spec.folder, spec.run_id, spec.deadline)
         self.index = spec.file_index(before_reading=self.supervisor.check_stop)
         self.planner = Planner(spec.config, spec.weights_sha256, self.index)
@@ -198,7 +208,7 @@ class StylizeHandler(ModelHandler[tuple[PlannedJob, ...], Row, Stylizer]):
     def load_model(self) -> Stylizer:
         """Cheap: the network is loaded with the first batch."""
         spec = self.spec
-        spec.check_version()
+        spec.begin_worker()
         return Stylizer(
             spec.folder,
             spec.run_id,

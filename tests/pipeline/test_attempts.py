@@ -15,7 +15,7 @@ from nst_ops.weights import load_weights
 from pipeline import attempts, outputs, work
 from pipeline.job_parts import JobParts
 from pipeline.launching import beam_options, execute, new_spec
-from pipeline.manifest import checked_rows
+from pipeline.manifest import Job, checked_rows
 
 from .conftest import settings, write_manifest
 
@@ -157,6 +157,20 @@ def test_nothing_but_deaths_ends_the_run_with_a_record(tmp_path, manifest, monke
         run(manifest, tmp_path / "out")
     (summary,) = outputs.summaries(str(tmp_path / "out"))
     assert "died 3 times" in summary["stopped"]
+
+
+def test_a_cluster_gets_a_new_job_while_pictures_are_finished(tmp_path):
+    folder, jobs, said = str(tmp_path), iter([(2, 3), (4,), ()]), []
+
+    def run():
+        for line in next(jobs):
+            job = Job(line, "x", "c.jpg", (("s.jpg", 1.0),), f"{line}.png")
+            work.journal(folder, "run", [outputs.row("run", job, "ok")])
+        raise RuntimeError("it gave up")
+
+    with pytest.raises(RuntimeError, match="it gave up"):
+        attempts.run_jobs(folder, "run", run, said.append)
+    assert said == ["it gave up; going on in a new job"] * 2 and not list(jobs)
 
 
 def test_deaths_are_counted_for_the_dead_alone(tmp_path):
