@@ -184,6 +184,22 @@ class Flink:
             f"{count} free slots",
         )
 
+    def wait_for_workers_to_end(self, seconds: float) -> None:
+        """Until no pool has any.
+
+        Raises:
+          TimeoutError: some go on.
+        """
+        groups = {str(machine.pool.pid) for machine in self.machines}
+
+        def ended() -> bool:
+            stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat")]
+            # A process's state, parent and group; a pool does not ask how its workers ended.
+            facts = [stat.rpartition(")")[2].split()[:3] for stat in stats]
+            return sum(state != "Z" and group in groups for state, _, group in facts) == len(groups)
+
+        _until(ended, seconds, "the end of all workers")
+
     def start_task_manager(self, machine: Machine) -> None:
         """Starts one, for the first time or because the last one was lost."""
         host = f"-Dtaskmanager.host={machine.address}"
