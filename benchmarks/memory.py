@@ -127,8 +127,9 @@ def case_of_files(
 
 def case_of_paintings(count: int, limit: int) -> None:
     """Prints one row as JSON."""
-    words = f"{count} paintings at memory_limit={limit / 1e9:g}GB"
-    _print_case(words, PHOTO, ((1200, 900), "jpeg"), count, {"memory_limit": limit}, limit)
+    words = f"{count} paintings, size 256, at memory_limit={limit / 1e9:g}GB"
+    settings = {"size": 256, "memory_limit": limit}
+    _print_case(words, PHOTO, ((1200, 900), "jpeg"), count, settings, limit)
 
 
 def _print_case(
