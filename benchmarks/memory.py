@@ -1,6 +1,7 @@
 """Peak memory, whole and in tiles, beside what the planner predicts; and whether tiles leave
 seams. Each case is a process of its own, and runs until L-BFGS remembers all it may. Further cases
-begin with files, of many pixels or narrow, which have to be decoded and looked at first.
+begin with files, of many pixels or narrow, which have to be decoded and looked at first; the last
+with many paintings, which fill what is kept of them.
 """
 
 import json
@@ -45,11 +46,16 @@ FILES: tuple[tuple[tuple[Size, str], tuple[Size, str], dict[str, Any]], ...] = (
     (((100, 1500), "jpeg"), ((1500, 1200), "jpeg"), {"size": 1500}),
     (((1500, 60), "png"), SCAN, {"size": 1500}),
 )
+# How many, and memory_limit.
+PAINTINGS = ((190, 12 * 10**8),)
 
 
-def main(cases: tuple = CASES + PRINTS, files: tuple = FILES) -> Table:
+def main(
+    cases: tuple = CASES + PRINTS, files: tuple = FILES, paintings: tuple = PAINTINGS
+) -> Table:
     rows = [_measured("case", arguments) for arguments in cases]
     rows += [_measured("case_of_files", arguments) for arguments in files]
+    rows += [_measured("case_of_paintings", arguments) for arguments in paintings]
     return Table(
         "Peak memory of a process, measured and predicted",
         rows,
@@ -59,6 +65,7 @@ def main(cases: tuple = CASES + PRINTS, files: tuple = FILES) -> Table:
             " tile borders, over that on other multiples of 16 px; 1.0 is no seam.",
             "Squares of noise-like pixels, default octaves, one scale. With two sizes: from the"
             " files of a photo and a painting, default settings, two steps a scale.",
+            "Of many paintings, each for a picture of its own, `predicted` is memory_limit.",
         ),
     )
 
@@ -112,34 +119,61 @@ def case_of_files(
     photo: tuple[Size, str], painting: tuple[Size, str], settings: dict[str, Any]
 ) -> None:
     """Prints one row as JSON."""
-    from nst_ops.vgg.weights import load_weights
+    words = " x ".join(f"{kind} {h}x{w}" for (h, w), kind in (photo, painting))
+    words += "".join(f", {key} {value}" for key, value in settings.items())
+    # The second is read while TensorFlow has what it takes for the first.
+    _print_case(words, photo, painting, 2, settings | {"memory_limit": 8 * 10**9})
+
+
+def case_of_paintings(count: int, limit: int) -> None:
+    """Prints one row as JSON."""
+    words = f"{count} paintings, size 256, at memory_limit={limit / 1e9:g}GB"
+    settings = {"size": 256, "memory_limit": limit}
+    _print_case(words, PHOTO, ((1200, 900), "jpeg"), count, settings, limit)
+
+
+def _print_case(
+    words: str,
+    photo: tuple[Size, str],
+    painting: tuple[Size, str],
+    count: int,
+    settings: dict[str, Any],
+    predicted: int = 0,
+) -> None:
+    """So many pictures, each of files of its own; prints the row of the last as JSON.
+
+    Args:
+      words: for the column of sizes.
+      predicted: bytes; 0: the planner's.
+    """
     from pipeline.config.run_config import RunConfig
     from pipeline.jobs.job import Job
     from pipeline.planning.planner import Planner
     from pipeline.workers.stylizer import Stylizer
 
-    config = RunConfig.model_validate(settings | {"steps": 2, "memory_limit": 8 * 10**9})
+    config = RunConfig.model_validate({"steps": 2} | settings)
     with tempfile.TemporaryDirectory() as folder:
-        planner = Planner(config, load_weights().sha256)
+        planner = Planner(config, config.engine.assets())
         batches = []
-        for name in "ab":  # the second is read while TensorFlow has what it takes for the first
+        for number in range(count):
             content, style = (
-                _file(folder, f"{name}{role}", *of)
+                _file(folder, f"{number}{role}", *of)
                 for role, of in (("photo", photo), ("painting", painting))
             )
-            job = Job(1, name, content, ((style, 1.0),), f"{name}.png")
+            job = Job(1, str(number), content, ((style, 1.0),), f"{number}.png")
             batches.append([planner.plan(job)])
         plans: list[MemoryPlan] = []
         started = time.perf_counter()
         stylizer = Stylizer(folder, "run", config, single=True, announce=plans.append)
-        (_, made) = stylizer.stylize_batches(batches)
-    if made["status"] != "ok":
-        raise RuntimeError(made["error_message"])
-    peak, predicted = made["peak_memory_bytes"], plans[0].bytes
-    steps = 2 * sum(scale["steps"] for scale in made["scales"])
+        rows = list(stylizer.stylize_batches(batches))
+    for made in rows:
+        if made["status"] != "ok":
+            raise RuntimeError(made["error_message"])
+    made = rows[-1]
+    peak, predicted = made["peak_memory_bytes"], predicted or plans[0].bytes
+    steps = count * sum(scale["steps"] for scale in made["scales"])
     row: dict[str, Any] = {
-        "size": " x ".join(f"{kind} {h}x{w}" for (h, w), kind in (photo, painting))
-        + "".join(f", {key} {value}" for key, value in settings.items()),
+        "size": words,
         "tile": made["tile"] or "whole",
         "optimizer": f"{made['optimizer']}, {made['history']}",
         "precision": made["precision"],

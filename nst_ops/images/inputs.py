@@ -95,17 +95,16 @@ def style_blends(styles: Styles, count: int) -> list[list[Style]]:
     Raises:
       InputError: something else, images that are none, or weights that are not above 0.
     """
-    if isinstance(styles, Style) or _is_image(styles):
-        styles = [styles]
-    if not _is_sequence(styles):
+    given: Any = [styles] if isinstance(styles, Style) or _is_image(styles) else styles
+    if not _is_sequence(given):
         raise InputError(
             f"styles: {short(styles)} is no list; give one painting or blend per photo"
         )
-    if len(styles) != count:
+    if len(given) != count:
         raise InputError(
-            f"{count} photos but {len(styles)} styles; give one painting or blend per photo"
+            f"{count} photos but {len(given)} styles; give one painting or blend per photo"
         )
-    return [_blend(entry) for entry in styles]
+    return [_blend(entry) for entry in given]
 
 
 def photo_seeds(seeds: Sequence[int] | np.ndarray | None, count: int, default: int) -> list[int]:

@@ -151,7 +151,7 @@ def _read_h5(data: bytes) -> dict[str, Layer]:
             numbered = re.fullmatch(r"conv2d(?:_(\d+))?", part)
             if part in CHANNELS or (numbered and int(numbered[1] or 0) < len(LAYERS)):
                 name = part if part in CHANNELS else LAYERS[int(numbered[1] or 0)]  # type: ignore[index]
-                arrays.setdefault(name, []).append(np.asarray(node[()]))
+                arrays.setdefault(name, []).append(np.asarray(node[()]))  # pyright: ignore[reportIndexIssue]
                 return
 
     with h5py.File(io.BytesIO(data), "r") as file:

@@ -97,13 +97,13 @@ def _explain(command: str, summary: dict, complain: Callable[..., None]) -> int:
 
 
 def _tell_failures(folder: str, run_id: str, complain: Callable[..., None]) -> None:
+    import pyarrow.compute
+
     from pipeline.store.metadata import read_metadata
 
-    rows = read_metadata(folder, run_id, ["manifest_line", "status", "error_message"]).to_pylist()
-    failed = sorted(
-        (row for row in rows if row["status"] == "failed"), key=lambda row: row["manifest_line"]
-    )
-    for row in failed[:10]:
+    table = read_metadata(folder, run_id, ["manifest_line", "status", "error_message"])
+    failed = table.filter(pyarrow.compute.field("status") == "failed").sort_by("manifest_line")
+    for row in failed.slice(0, 10).to_pylist():  # of what may be a million
         line, message = row["manifest_line"], row["error_message"]
         complain(f"failed: line {line}: {message}", "failed", line=line, message=message)
     if len(failed) > 10:

@@ -80,6 +80,11 @@ def remove_parts(folder: str, run_id: str) -> None:
             os.rmdir(files.join(record_folder(folder, run_id), "jobs"))
 
 
+def runs_with_parts(folder: str) -> set[str]:
+    """Of which parts are left, as they have not ended in order."""
+    return {name.split("/")[1] for name in files.listing(folder, "runs/*/jobs/*.gz")}
+
+
 def _rows_of(number: int) -> int:
     return min(_MOST, _LEAST << number // _OF_A_SIZE)
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from pipeline.machine.messages import is_verbose, tell_warnings
 from pipeline.machine.signals import ignore_signals
 from pipeline.machine.tensorflow_setup import quiet_logs
-from pipeline.store import file_index
+from pipeline.store import file_index, metadata
 from pipeline.store.journal import Journal, count_deaths
 from pipeline.store.progress import forget_doings, longest_step
 from pipeline.store.stop_requests import StopRequest, request_stop, stop_requested
@@ -82,6 +82,34 @@ def run_attempts(spec: "RunSpec", arguments: Sequence[str], warn: Callable[[str]
                 f"workers died {died} times without finishing a picture in between; run the same "
                 "command again with a lower parallelism, size or memory_limit"
             )
+
+
+def run_jobs(
+    folder: str, run_id: str, run: Callable[[], None], warn: Callable[[str], None]
+) -> None:
+    """Runs the pipeline on a cluster, in as many jobs as it takes.
+
+    An engine restarts a job by itself, but gives it up after some losses, or one order of them
+    (docs/operations.md). A new job finds done what the last one made.
+
+    Args:
+      run: runs one job to its end.
+      warn: is told of jobs that failed.
+
+    Raises:
+      RuntimeError: a job failed without finishing a picture.
+    """
+    done = 0
+    while True:
+        try:
+            return run()
+        except RuntimeError as error:
+            now = Journal.of_run(folder, run_id).finished
+            if now <= done:
+                raise
+            done = now
+            metadata.remove_metadata(folder, run_id)  # the next job writes all rows
+            warn(f"{error}; going on in a new job")
 
 
 class _Attempt:

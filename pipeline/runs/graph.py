@@ -79,7 +79,7 @@ class PlanPart(beam.DoFn):
     def setup(self) -> None:
         """Once per worker."""
         spec = self.spec
-        spec.check_version()
+        spec.begin_worker()
         self.supervisor = Supervisor(spec.folder, spec.run_id, spec.deadline)
         self.index = spec.file_index(before_reading=self.supervisor.check_stop)
         self.planner = Planner(spec.config, dict(spec.assets), self.index)
@@ -155,7 +155,7 @@ class StylizeHandler(ModelHandler[tuple[PlannedJob, ...], Row, Stylizer]):
     def load_model(self) -> Stylizer:
         """Cheap: the network is loaded with the first batch."""
         spec = self.spec
-        spec.check_version()
+        spec.begin_worker()
         return Stylizer(
             spec.folder,
             spec.run_id,

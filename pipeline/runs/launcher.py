@@ -1,6 +1,7 @@
 """Starting a run, watching over it, and its record at the end."""
 
 import contextlib
+import functools
 import json
 import threading
 import time
@@ -11,8 +12,8 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.jobs.row import STATUSES
 from pipeline.manifest.parts import remove_parts
-from pipeline.runs.attempts import run_attempts
-from pipeline.runs.beam_options import make_pipeline, runs_here, with_processes
+from pipeline.runs.attempts import run_attempts, run_jobs
+from pipeline.runs.beam_options import beam_options, make_pipeline, runs_here, with_processes
 from pipeline.runs.graph import build
 from pipeline.runs.preparation import PreparedRun
 from pipeline.runs.record import (
@@ -44,8 +45,8 @@ def execute(
     Args:
       show: is given what `Tally` reads every half second while it runs.
       warn: is told what went wrong without harm to the run.
-      in_attempts: whether a run on this machine has a process of its own, which is begun anew
-        when it dies.
+      in_attempts: whether a run on this machine has a process of its own, and a run on a cluster a
+        job, which is begun anew when it dies.
 
     Returns:
       The summary, as in summary.json.
@@ -74,10 +75,13 @@ def execute(
         tally = Tally(spec.folder, spec.run_id)
         try:
             with _watched(spec, tally, show, warn):
-                if not in_attempts or not runs_here(options):
+                if not in_attempts:
                     pipeline.run().wait_until_finish()
-                else:
+                elif runs_here(options):
                     run_attempts(spec, with_processes(arguments, spec.processes), warn)
+                else:
+                    job = functools.partial(_run_job, spec, arguments)
+                    run_jobs(spec.folder, spec.run_id, job, warn)
             summary = begun | run_outcome(spec, started)
         except Exception as error:
             reason = _in_short(error)
@@ -93,6 +97,17 @@ def execute(
         end_record(spec, summary, warn)
     _notify(spec.config.notify_url, summary, warn)
     return summary
+
+
+def _run_job(spec: RunSpec, arguments: list[str]) -> None:
+    """Runs the pipeline once, on a cluster."""
+    # Options of its own: runners change them.
+    pipeline = make_pipeline(beam_options(arguments, spec.config, spec.rows))
+    build(pipeline, spec)
+    try:
+        pipeline.run().wait_until_finish()
+    except RuntimeError as error:
+        raise RuntimeError(_in_short(error)) from error
 
 
 def _in_short(error: Exception) -> str:

@@ -12,9 +12,15 @@ from pipeline.jobs.shard import Shard
 from pipeline.manifest.originals import Originals
 from pipeline.manifest.parts import JobParts
 from pipeline.manifest.reader import checked_rows
-from pipeline.runs.beam_options import beam_options, processes_per_machine, worker_count
+from pipeline.runs.beam_options import (
+    beam_options,
+    processes_per_machine,
+    runs_here,
+    worker_count,
+)
 from pipeline.runs.spec import RunSpec
 from pipeline.store import files, layout
+from pipeline.store.journal import PROCESS
 
 
 class PreparedRun(NamedTuple):
@@ -101,6 +107,7 @@ def new_spec(
         retry_failed,
         worker_count(options, config),
         check_full,
+        "" if runs_here(options) else PROCESS,
     )
 
 

@@ -2,7 +2,7 @@
 
 from nst_ops.atomic import TEMPORARY
 from nst_ops.errors import InputError
-from pipeline.manifest.parts import remove_parts
+from pipeline.manifest.parts import remove_parts, runs_with_parts
 from pipeline.runs.record import stop_record
 from pipeline.runs.spec import RunSpec
 from pipeline.store import file_index, files, layout, locks, metadata, records
@@ -15,6 +15,7 @@ def finalize_dead_runs(spec: RunSpec) -> None:
     folder = spec.folder
     # Looked for before asking who lives: a run takes its lock before it leaves anything.
     begun_runs = files.listing(folder, "runs/*/run.json")
+    left = metadata.runs_with_leftovers(folder) | runs_with_parts(folder)
     # A store has no half files.
     half = [] if files.is_url(folder) else files.listing(folder, f"**/{TEMPORARY}")
     file_index.gather_dead(folder, spec.shard, lambda: locks.running(folder))
@@ -23,19 +24,24 @@ def finalize_dead_runs(spec: RunSpec) -> None:
     if alive <= {spec.run_id}:
         for name in half:
             files.delete(files.join(folder, name))
-    for run_id in (name.split("/")[1] for name in begun_runs):
+    dead = {name.split("/")[1] for name in begun_runs} - alive
+    for run_id in sorted(dead):
         path = files.join(layout.record_folder(folder, run_id), "summary.json")
-        if run_id not in alive and not files.exists(path):
+        if not files.exists(path):
             # To what a cluster may still do of it.
             request_stop(folder, run_id, "abandoned", "its launcher died")
-            metadata.remove_leftovers(folder, run_id)
-            remove_parts(folder, run_id)
+            left.add(run_id)
             try:
                 begun = records.read_record(folder, run_id, "run.json")
                 table = metadata.read_metadata(folder, run_id, ["status", "error_type"])
             except InputError as error:
                 files.set_aside(error)
                 continue
+            if begun.get("launcher"):
+                left.discard(run_id)  # a job of a cluster may need it to end in order
             killed = StopRequest("abandoned", "it was killed")
             summary = begun | stop_record(killed) | metadata.counts(table)
             records.write_record(folder, run_id, "summary.json", summary)
+    for run_id in left & dead:
+        metadata.remove_leftovers(folder, run_id)
+        remove_parts(folder, run_id)

@@ -9,6 +9,8 @@ from nst_ops import __version__
 from pipeline.config.run_config import RunConfig
 from pipeline.jobs.shard import Shard
 from pipeline.store.file_index import FileIndex
+from pipeline.store.journal import PROCESS
+from pipeline.workers.limits import end_with_run
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,23 @@ class RunSpec:
     retry_failed: bool = True
     workers: int = 1  # of all machines, which should all get a part of the work
     check_full: bool = False  # reads every file, also those that have not changed since a run
+    launcher: str = ""  # of a run on a cluster, whose workers may outlive it: its process
     version: str = __version__  # of nst
 
-    def check_version(self) -> None:
-        """Raises RuntimeError in a worker that has another version of nst than the launcher."""
+    def begin_worker(self) -> None:
+        """Called by each worker first.
+
+        Raises:
+          RuntimeError: it has another version of nst than the launcher.
+        """
         if self.version != __version__:
             raise RuntimeError(
                 f"this worker has nst {__version__}, and the run was begun by nst {self.version}; "
                 "install the same on both"
             )
+        # Some runners' workers are the launcher's threads.
+        if self.launcher not in ("", PROCESS):
+            end_with_run(self.folder, self.run_id)
 
     @functools.cached_property
     def config(self) -> RunConfig:

@@ -129,10 +129,21 @@ def write_metadata(folder: str, run_id: str, name: str, tables: Iterable[pyarrow
 
 
 def write_recovered(folder: str, run_id: str, rows: Iterator[Row]) -> None:
-    """Writes what a run that died had kept."""
-    batches = iter(lambda: list(itertools.islice(rows, _ROWS_AT_ONCE)), [])
+    """Writes what a run that died had kept, and had not written."""
+    written = _written_lines(folder, run_id)
+    left = (row for row in rows if row["manifest_line"] not in written)
+    batches = iter(lambda: list(itertools.islice(left, _ROWS_AT_ONCE)), [])
     tables = (pyarrow.Table.from_pylist(batch, schema=schema()) for batch in batches)
     write_metadata(folder, run_id, _RECOVERED, tables)
+
+
+def _written_lines(folder: str, run_id: str) -> set[int]:
+    try:
+        lines = read_metadata(folder, run_id, ["manifest_line"])["manifest_line"]
+    except InputError as error:
+        files.set_aside(error)
+        return set()
+    return set(lines.to_pylist())
 
 
 def forget_recovered(folder: str, run_id: str) -> None:
@@ -143,8 +154,17 @@ def forget_recovered(folder: str, run_id: str) -> None:
 
 
 def has_metadata(folder: str, run_id: str) -> bool:
-    """Whether a run has written its own metadata."""
-    return bool(_parts(folder, run_id))
+    """Whether a run has written all of its own metadata: a cluster writes the rows of what needed
+    no picture long before the others.
+    """
+    names = [name.rpartition("/")[2] for name in _parts(folder, run_id)]
+    return any(not name.startswith("part-finished") for name in names)
+
+
+def remove_metadata(folder: str, run_id: str) -> None:
+    """Makes way for the rows of a new attempt: Beam replaces only as many files as it writes."""
+    for name in _parts(folder, run_id):
+        files.delete(files.join(folder, name))
 
 
 def _parts(folder: str, run_id: str) -> list[str]:
@@ -159,6 +179,12 @@ def remove_leftovers(folder: str, run_id: str) -> None:
         for path in Path(folder, "metadata", f"run_id={run_id}").glob("beam-temp-*"):
             with contextlib.suppress(OSError):
                 path.rmdir()
+
+
+def runs_with_leftovers(folder: str) -> set[str]:
+    """Runs with half-written Parquet."""
+    names = files.listing(folder, "metadata/run_id=*/beam-temp-*/*")
+    return {name.split("/")[1].removeprefix("run_id=") for name in names}
 
 
 def read_metadata(

@@ -1,13 +1,20 @@
 """Whether a picture is begun, and whether it goes on: deadlines, stop requests, time limits."""
 
 import datetime
+import functools
 import math
+import os
+import threading
 import time
 
 from pipeline.errors import ConfigError
+from pipeline.store import files
+from pipeline.store.layout import record_folder
 from pipeline.store.stop_requests import StopReason, stop_requested
 
 DEADLINE_HAS_COME = "the deadline has come"
+
+_LOOK_SECONDS = 20.0  # between looks at whether the run is over
 
 
 class Stopped(Exception):  # noqa: N818  # no error: the run was asked to stop
@@ -39,6 +46,26 @@ def parse_deadline(clock: str | None, hours: float | None) -> float:
     now = datetime.datetime.now()
     then = datetime.datetime.combine(now.date(), wanted)
     return (then if then > now else then + datetime.timedelta(days=1)).timestamp()
+
+
+@functools.cache  # one thread is enough
+def end_with_run(folder: str, run_id: str) -> None:
+    """Ends this process, a worker's, some time after its run.
+
+    An engine that loses a machine forgets workers on the others, and their pools keep them. A run
+    whose launcher died is not over: it was asked to stop, and writes its rows. Not where the folder
+    is a URL: the request to stop is not seen there.
+    """
+    if files.is_url(folder):
+        return
+    record = files.join(record_folder(folder, run_id), "summary.json")
+
+    def watch() -> None:
+        while not os.path.exists(record) or stop_requested(folder, run_id):
+            time.sleep(_LOOK_SECONDS)
+        os._exit(0)  # Beam's threads would wait for the engine
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Supervisor:

@@ -36,6 +36,8 @@ _VERSION = "1.19"
 _FLINK = f"apache-flink-libraries=={_VERSION}.*"  # Flink's own jars
 _POOL_PORT = 50000
 _SECONDS_TO_START = 60
+_AT_WORK = 300 * 2**20  # bytes; a worker takes 140 MB when it starts, and 1 GB with TensorFlow
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 # Of Java 17; Flink's own configuration has them.
 _OPENED = (
     *("java.base/java.lang", "java.base/java.net", "java.base/java.io", "java.base/java.nio"),
@@ -183,6 +185,22 @@ class Flink:
             _SECONDS_TO_START,
             f"{count} free slots",
         )
+
+    def wait_for_workers_to_end(self, seconds: float) -> None:
+        """Until no pool has any that was at work: what Beam's runner forgot before that stays.
+
+        Raises:
+          TimeoutError: some go on.
+        """
+        groups = {str(machine.pool.pid) for machine in self.machines}
+
+        def ended() -> bool:
+            # Without a process's name: its state, parent, group, ...
+            stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat")]
+            facts = [stat.rpartition(")")[2].split() for stat in stats]
+            return not any(f[2] in groups and int(f[21]) * _PAGE > _AT_WORK for f in facts)
+
+        _until(ended, seconds, "the end of all workers")
 
     def start_task_manager(self, machine: Machine) -> None:
         """Starts one, for the first time or because the last one was lost."""

@@ -16,7 +16,9 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):
     """A cluster of two machines, which all tests use one after the other: it starts slowly."""
-    with flink(tmp_path_factory.mktemp("flink"), machines=2) as cluster:
+    # Five restarts without success take half a minute, ten take four.
+    settings = {"restart-strategy.exponential-delay.attempts-before-reset-backoff": 5}
+    with flink(tmp_path_factory.mktemp("flink"), machines=2, settings=settings) as cluster:
         yield cluster
 
 
@@ -40,8 +42,6 @@ def test_a_night_in_peace(cluster, manifest, tmp_path, logs):
 
 
 def test_a_worker_pool_dies_and_then_a_machine(cluster, manifest, tmp_path, logs):
-    # The other way round the job fails: of an attempt that a lost machine ended, Beam's runner
-    # keeps the workers on other machines, and does without new ones when these are dead.
     out = tmp_path / "out"
     pool, machine = cluster.machines
     with process(command(manifest, out, cluster), logs / "nst.log") as nst:
@@ -57,6 +57,23 @@ def test_a_worker_pool_dies_and_then_a_machine(cluster, manifest, tmp_path, logs
     assert len(cluster.failures()) > lost, "the job was not begun again"
     # Of the same run, whose journal has their rows: with their figures.
     check(out, before, status="ok")
+
+
+def test_a_machine_dies_and_then_a_worker_pool(cluster, manifest, tmp_path, logs):
+    # Of an attempt that a lost machine ended, Beam's runner keeps the workers on other machines,
+    # and does without new ones when these are dead: all restarts fail, and it takes a new job.
+    out = tmp_path / "out"
+    machine, pool = cluster.machines
+    with process(command(manifest, out, cluster), logs / "nst.log") as nst:
+        pictures_of_workers(2, nst, out)
+        cluster.lose(machine)
+        cluster.replace(machine)
+        before = pictures_of_workers(4, nst, out)
+        kill(pool.pool)
+        cluster.start_pool(pool)
+        assert nst.wait(SECONDS) == 0
+    check(out, before, status="ok")
+    cluster.wait_for_workers_to_end(60.0)  # those, too, that Beam's runner forgot
 
 
 def test_the_launcher_dies(cluster, manifest, tmp_path, logs):

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from nst_ops.images.codec import decode
+from pipeline.jobs.job import Job, StyleSource
 from pipeline.manifest.parts import JobParts
 from pipeline.manifest.reader import checked_rows
 from pipeline.runs import attempts
@@ -18,7 +19,7 @@ from pipeline.runs.beam_options import beam_options
 from pipeline.runs.launcher import execute
 from pipeline.runs.preparation import PreparedRun, new_spec
 from pipeline.store import metadata, records
-from pipeline.store.journal import count_deaths, deaths
+from pipeline.store.journal import count_deaths, deaths, keep_rows
 
 from .conftest import settings, write_manifest
 
@@ -162,6 +163,20 @@ def test_nothing_but_deaths_ends_the_run_with_a_record(tmp_path, manifest, monke
         run(manifest, tmp_path / "out")
     (summary,) = records.summaries(str(tmp_path / "out"))
     assert "died 3 times" in summary["stopped"]
+
+
+def test_a_cluster_gets_a_new_job_while_pictures_are_finished(tmp_path):
+    folder, jobs, said = str(tmp_path), iter([(2, 3), (4,), ()]), []
+
+    def run():
+        for line in next(jobs):
+            job = Job(line, "x", "c.jpg", (StyleSource("s.jpg"),), f"{line}.png")
+            keep_rows(folder, "run", [metadata.row("run", job, "ok")])
+        raise RuntimeError("it gave up")
+
+    with pytest.raises(RuntimeError, match="it gave up"):
+        attempts.run_jobs(folder, "run", run, said.append)
+    assert said == ["it gave up; going on in a new job"] * 2 and not list(jobs)
 
 
 def test_deaths_are_counted_for_the_dead_alone(tmp_path):

@@ -128,6 +128,26 @@ def test_killed_runs_get_a_record(run_manifest, manifest, tmp_path):
     assert sum(first[status] for status in STATUSES) == 1
 
 
+@pytest.mark.parametrize(("launcher", "kept"), [("", False), ("123-abc", True)])
+def test_a_cluster_may_end_what_a_dead_launcher_began(
+    run_manifest, manifest, tmp_path, launcher, kept
+):
+    out, dead = tmp_path / "out", "20200101T000000Z-abcdef"
+    summary = run_manifest(manifest)
+    begun = json.loads((out / "runs" / summary["run_id"] / "run.json").read_text())
+    begun |= {"run_id": dead, "launcher": launcher}
+    part = out / "runs" / dead / "jobs/00000.jsonl.gz"
+    half = out / "metadata" / f"run_id={dead}" / "beam-temp-part-made-1/2.parquet"
+    for path in (part, half):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    records.write_record(str(out), dead, "run.json", begun)
+    run_manifest(manifest)
+    assert (part.exists(), half.exists()) == (kept, kept)
+    run_manifest(manifest)
+    assert not part.exists() and not half.exists()
+
+
 @pytest.mark.parametrize("answer", [200, 500, None])
 def test_summary_is_posted_and_nobody_has_to_listen(run_manifest, manifest, tmp_path, answer):
     received = []

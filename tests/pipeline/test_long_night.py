@@ -97,8 +97,8 @@ def test_a_night_of_random_misfortune(tmp_path, listener):
         hours = [] if stops else ["--max_hours", "0.02"]
         with subprocess.Popen([*command, *hours], stderr=subprocess.DEVNULL) as launcher:
             runs += 1
-            for _ in range(chance.randrange(1, 4)):
-                time.sleep(chance.uniform(0.0, 20.0))
+            for _ in range(chance.randrange(1, 10)):
+                time.sleep(chance.uniform(0.0, 12.0))
                 if launcher.poll() is not None:
                     break
                 fate = chance.choice(fates)
