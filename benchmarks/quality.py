@@ -10,6 +10,11 @@ all.
 * `cin`: how much of the photo's structure is gone. Mean squared distance at block4_conv2 between
   instance-normalised features of picture and photo (so that a change of palette or contrast is none
   of structure). 0 is the photo, 2 is an unrelated picture.
+* `patch3`, `recall3`, `patch4`, `recall4`: whether strokes hang together as in the painting. At
+  block3_conv3 and block4_conv3, features minus the painting's mean, of unit length: `patch` is the
+  mean over the picture's positions of 1 - cosine to the most similar position of the painting
+  (precision: nothing looks as the painting never does), `recall` the same from the painting to the
+  picture (every part of the painting is used).
 * `speckle`: mean amplitude of the finest Laplacian band of the luma, relative to the larger of the
   photo's and the painting's: above 1 there is noise that neither has.
 """
@@ -29,7 +34,7 @@ _DIRECTIONS = _QUANTILES = 256
 
 
 def measure(picture: np.ndarray, photo: np.ndarray, painting: np.ndarray) -> dict[str, float]:
-    """The four figures of a picture `[H, W, 3]` in [0, 1].
+    """The figures of a picture `[H, W, 3]` in [0, 1].
 
     The photo is resized to the picture's size; the painting to its long side, as the default
     settings do.
@@ -50,11 +55,17 @@ def measure(picture: np.ndarray, photo: np.ndarray, painting: np.ndarray) -> dic
         found, wanted = network(picture_octave), network(style_octave)
         swd.append(np.mean([_sliced_wasserstein(found[layer], wanted[layer]) for layer in JUDGES]))
         gram.append(np.mean([_gram_distance(found[layer], wanted[layer]) for layer in STYLE]))
-    difference = _normalised(network(mine)[CONTENT]) - _normalised(network(content)[CONTENT])
+    found, wanted = network(mine), network(style)
+    patches = {}
+    for block in (3, 4):
+        precision, recall = _patch_distances(*(f[f"block{block}_conv3"] for f in (found, wanted)))
+        patches |= {f"patch{block}": precision, f"recall{block}": recall}
+    difference = _normalised(found[CONTENT]) - _normalised(network(content)[CONTENT])
     return {
         "swd": float(np.mean(swd)),
         "gram": float(np.mean(gram)),
         "cin": float(tf.reduce_mean(tf.square(difference))),
+        **patches,
         "speckle": _finest_band(mine) / max(_finest_band(content), _finest_band(style)),
     }
 
@@ -69,6 +80,25 @@ def _sliced_wasserstein(found: tf.Tensor, wanted: tf.Tensor) -> float:
         for features in (found, wanted)
     )
     return float(np.mean(np.abs(mine - goal)) / np.mean(goal.std(axis=0)))
+
+
+def _patch_distances(found: tf.Tensor, wanted: tf.Tensor) -> tuple[float, float]:
+    """Precision and recall, as 1 - cosine."""
+    mean = tf.reduce_mean(wanted, axis=[1, 2], keepdims=True)
+    mine, goal = (
+        tf.math.l2_normalize(tf.reshape(features - mean, [-1, features.shape[-1]]), axis=-1)
+        for features in (found, wanted)
+    )
+    return _mean_distance(mine, goal), _mean_distance(goal, mine)
+
+
+def _mean_distance(ours: tf.Tensor, theirs: tf.Tensor) -> float:
+    """Of each of ours to the nearest of theirs."""
+    nearest = [
+        tf.reduce_max(tf.matmul(ours[start : start + 2048], theirs, transpose_b=True), axis=1)
+        for start in range(0, ours.shape[0], 2048)
+    ]
+    return float(1.0 - tf.reduce_mean(tf.concat(nearest, axis=0)))
 
 
 def _gram_distance(found: tf.Tensor, wanted: tf.Tensor) -> float:

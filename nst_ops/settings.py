@@ -104,12 +104,26 @@ class Settings(_Strict):
     tv_weight: TermWeight = Field(
         10.0, description="useful 10 (hardly seen) to 100 (smooth, flat areas)"
     )
+    attention_weight: TermWeight = Field(
+        0.5,
+        description="times style_weight: strokes where they belong; 0: none, useful .3 to 1.5",
+    )
     content_layers: LayerWeights = Field(
         {"block4_conv2": 1.0}, description="layer: weight, or a list of layers"
     )
     style_layers: LayerWeights = Field(
         {f"block{block}_conv1": 1.0 for block in range(1, 6)},
         description="layer: weight, or a list of layers",
+    )
+    attention_layers: LayerWeights = Field(
+        {"block3_conv1": 1.0, "block4_conv1": 1.0},
+        description="layer: weight, or a list of layers",
+    )
+    attention_temperature: NonNegative = Field(
+        0.0, description="0: the most similar part of the painting; above: a mean of similar parts"
+    )
+    attention_every: int = Field(
+        0, ge=0, description="steps after which parts are matched anew; 0: once a scale"
     )
     pooling: Literal["max", "average"] = Field(
         "max", description="how VGG19 halves its feature maps"
@@ -159,6 +173,11 @@ class Settings(_Strict):
                 "content_weight and style_weight are both 0; there is nothing to optimize"
             )
         return self
+
+    @property
+    def attention_layers_in_use(self) -> dict[str, float]:
+        """None where the term has no weight."""
+        return self.attention_layers if self.attention_weight and self.style_weight else {}
 
     @property
     def init_file(self) -> str | None:

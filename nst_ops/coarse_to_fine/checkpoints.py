@@ -30,12 +30,15 @@ class Checkpoint(NamedTuple):
       convergence: the losses so far at this scale, and which images are done.
       state: the optimizer's memory, among it the pictures, [B, H, W, 3] float32.
       reports: one per image, up to here.
+      matched: [B, H, W, 3], the pictures that attention was matched with last at this scale; None:
+        the photos alone were.
     """
 
     scale: int
     convergence: Convergence
     state: State
     reports: list[Report]
+    matched: tf.Tensor | None = None
 
     def take(self, rows: list[int]) -> "Checkpoint":
         """The checkpoint of some of the images, which do not depend on their neighbours.
@@ -45,7 +48,8 @@ class Checkpoint(NamedTuple):
         """
         reports = [self.reports[row] for row in rows]
         state = take_rows(self.state, rows)
-        return Checkpoint(self.scale, self.convergence.take(rows), state, reports)
+        matched = None if self.matched is None else take_rows(self.matched, rows)
+        return Checkpoint(self.scale, self.convergence.take(rows), state, reports, matched)
 
     def save(self, file: BinaryIO, **facts: Any) -> None:
         """Writes it array by array, so that it takes no memory of its own.
@@ -68,6 +72,8 @@ class Checkpoint(NamedTuple):
         arrays = dict(_flat(self.state))
         arrays |= {f"best/{name}": values for name, values in convergence.best.items()}
         arrays |= {"threshold": convergence.threshold, "stalled_steps": convergence.stalled_steps}
+        if self.matched is not None:
+            arrays["matched"] = self.matched.numpy()
         archives.write(file, "checkpoint", _FORMAT, header, arrays)
 
 
@@ -96,7 +102,9 @@ def load_checkpoint(file: BinaryIO) -> tuple[Checkpoint, dict[str, Any]]:
             header["weights"] and tuple(header["weights"]),
         )
         reports = [_report(*parts) for parts in header["reports"]]
-        return Checkpoint(header["scale"], convergence, state, reports), header["facts"]
+        matched = tf.constant(arrays["matched"]) if "matched" in arrays else None
+        checkpoint = Checkpoint(header["scale"], convergence, state, reports, matched)
+        return checkpoint, header["facts"]
 
 
 def _flat(state: State) -> Iterator[tuple[str, np.ndarray]]:

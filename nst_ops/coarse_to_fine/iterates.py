@@ -11,12 +11,12 @@ from nst_ops.coarse_to_fine.checkpoints import Checkpoint
 from nst_ops.coarse_to_fine.reports import LOSSES, Report, ScaleReport
 from nst_ops.errors import InputError, short
 from nst_ops.images.size import Size
-from nst_ops.settings import MOST_WEIGHT
+from nst_ops.settings import MOST_WEIGHT, Settings
 
 
 @dataclass
 class Knobs:
-    """The three weights of a running optimization.
+    """The weights of a running optimization.
 
     Change them between steps; nothing is traced again, and images that had converged go on.
 
@@ -32,6 +32,8 @@ class Knobs:
     content_weight: float
     style_weight: float
     tv_weight: float
+    # Times style_weight. Where it was 0 in the settings, the term is not computed, whatever it is.
+    attention_weight: float = Settings.model_fields["attention_weight"].default
 
     def __setattr__(self, name: str, value: float) -> None:
         try:
@@ -100,8 +102,8 @@ class Iterate(NamedTuple):
         report = self.reports[row]
         if len(report.scales) > self.scale:
             report.scales.pop()  # it had stopped, and goes on under other weights
-        total, content, style, tv = (float(self.losses[name][row]) for name in LOSSES)
-        report.curve.append((self.scale, self.step, total, content, style, tv))
+        total, content, style, tv, attention = (float(self.losses[n][row]) for n in LOSSES)
+        report.curve.append((self.scale, self.step, total, content, style, tv, attention))
         if self.stopped[row]:
             steps = self.step  # one update is one evaluation
             reason = self.stopped[row]

@@ -20,8 +20,8 @@ from nst_ops.images import colors, resampling
 from nst_ops.images.inputs import Style, Styles, image_batch, photo_seeds, style_blends
 from nst_ops.images.size import Size
 from nst_ops.losses.objective import Objective, evaluate
-from nst_ops.losses.octaves import octaves_in_use
-from nst_ops.losses.targets import TargetCache, content_targets, style_targets
+from nst_ops.losses.octaves import layers_in_use, octaves_in_use
+from nst_ops.losses.targets import TargetCache, attention_targets, content_targets, style_targets
 from nst_ops.losses.terms import LossWeights, Targets
 from nst_ops.losses.tile_grid import side_for
 from nst_ops.losses.tiled import evaluate_tiled
@@ -152,7 +152,12 @@ def stylize(
     settings = settings or Settings()
     if tile is not None and (tile < 16 or tile % 16):
         raise InputError(f"tile: {tile} is not a multiple of 16 px, at least 16")
-    knobs = knobs or Knobs(settings.content_weight, settings.style_weight, settings.tv_weight)
+    knobs = knobs or Knobs(
+        settings.content_weight,
+        settings.style_weight,
+        settings.tv_weight,
+        settings.attention_weight,
+    )
     contents = image_batch(contents, "contents")
     blends = style_blends(styles, len(contents))
     seeds = photo_seeds(seeds, len(contents), settings.seed)
@@ -170,9 +175,11 @@ def stylize(
     state: State | None = None
     convergence = Convergence.at_start(len(contents))
     reports = [Report() for _ in contents]
-    begin = 0
+    begin, matched = 0, None
     if resume is not None:
-        begin, convergence, state, reports = _checked(resume(), plans, optimizer, len(contents))
+        begin, convergence, state, reports, matched = _checked(
+            resume(), plans, optimizer, len(contents)
+        )
         if convergence.finished and begin == len(plans) - 1:  # nothing is left to do but to say so
             yield teller.iterate(begin, convergence, [(range(len(contents)), state)], reports)
             return
@@ -181,6 +188,16 @@ def stylize(
     for index, plan in list(enumerate(plans))[begin:]:
         side = side_for(plan.size, tile)
         photo = resampling.resize(tf.constant(photos), plan.size)
+        match = functools.partial(
+            attention_targets,
+            photo,
+            blends=blends,
+            final=final,
+            settings=settings,
+            objective=objective,
+            cache=cache or CACHE,
+            side=side,
+        )
         octaves, targets = _targets(photo, blends, final, settings, objective, cache or CACHE, side)
         if state is None:
             if given is not None:
@@ -193,10 +210,18 @@ def stylize(
         elif convergence.step == 0:
             teller.forget()
             state = optimizer.resize(state, plan.size)
-        del photo  # a picture's memory, which may be gigabytes
+            matched = state.image if objective.attention_layers else None
+        teller.matched = matched
+        targets = targets._replace(attention=match(pictures=matched))
+        rematch = None
+        if settings.attention_every and objective.attention_layers:
+            rematch = _Rematching(match, settings.attention_every, targets, teller)
+        del photo, match  # a picture's memory, which may be gigabytes
         step = _step(objective, optimizer, octaves, side)
         running, state = RunningRows(state, targets), None  # a large picture's is not held twice
-        for losses, ran, now in _optimize(step, running, convergence, plan, knobs, settings):
+        for losses, ran, now in _optimize(
+            step, running, convergence, plan, knobs, settings, rematch
+        ):
             iterate = teller.iterate(index, now, running.parts, reports, losses)
             for row in np.flatnonzero(ran):
                 iterate.record(row)
@@ -215,6 +240,7 @@ class _Teller:
 
     def __init__(self, plans: Sequence[ScalePlan], finished: Callable[[tf.Tensor], np.ndarray]):
         self._plans, self._finished = plans, finished
+        self.matched: tf.Tensor | None = None  # that attention was matched with last
         self.forget()
 
     def forget(self) -> None:
@@ -237,7 +263,7 @@ class _Teller:
                 raise InputError(
                     "only the latest iterate has a checkpoint; ask for it before the next step"
                 )
-            return Checkpoint(index, convergence, join_rows(self._parts), reports)
+            return Checkpoint(index, convergence, join_rows(self._parts), reports, self.matched)
 
         self._latest, self._parts = checkpoint, parts
         images = [(rows, state.image) for rows, state in parts]  # all that earlier iterates keep
@@ -255,6 +281,28 @@ class _Teller:
             reports=reports,
             checkpoint=checkpoint,
         )
+
+
+class _Rematching:
+    """Asks anew which parts of the painting a picture's parts resemble, after so many steps.
+
+    Args:
+      match: gives the attention targets of `pictures`.
+      every: steps.
+      targets: of the scale.
+      teller: is told with which pictures.
+    """
+
+    def __init__(self, match: Callable, every: int, targets: Targets, teller: _Teller):
+        self._match, self._every, self._targets, self._teller = match, every, targets, teller
+
+    def targets_after(self, step: int, running: RunningRows) -> Targets | None:
+        """After a step of the scale; None where those that are there still hold."""
+        if not step or step % self._every:
+            return None
+        pictures = running.whole().image
+        self._teller.matched = pictures
+        return self._targets._replace(attention=self._match(pictures=pictures))
 
 
 def _targets(
@@ -282,7 +330,7 @@ def _targets(
             style.append({k: tf.concat([target.grams[k] for target in each], 0) for k in layers})
             weights.append(tf.constant([target.weight for target in each], tf.float32))
     content = content_targets(photos, objective, side)
-    return tuple(used), Targets(content, tuple(style), tuple(weights))
+    return tuple(used), Targets(content, tuple(style), tuple(weights), {})
 
 
 def _optimize(
@@ -292,6 +340,7 @@ def _optimize(
     plan: ScalePlan,
     knobs: Knobs,
     settings: Settings,
+    rematch: "_Rematching | None",
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, Convergence]]:
     """One scale, from where it stands, until all images have stopped.
 
@@ -300,8 +349,12 @@ def _optimize(
     """
     running.set_aside(~convergence.active)
     while not convergence.finished:
-        weights = (knobs.content_weight, knobs.style_weight * plan.weight, knobs.tv_weight)
-        if convergence.weights not in (None, weights):
+        style = knobs.style_weight * plan.weight
+        weights = (knobs.content_weight, style, knobs.tv_weight, style * knobs.attention_weight)
+        others = rematch and rematch.targets_after(convergence.step, running)
+        if others:
+            running.aim_at(others)
+        if others or convergence.weights not in (None, weights):
             running.begin_anew(~convergence.active)
             convergence = convergence.under_other_weights()
             running.set_aside(~convergence.active)
@@ -371,7 +424,7 @@ def _objective(settings: Settings, model: keras.Model | None, eager: bool) -> Ob
     precision = resolve_precision(settings.precision)
     network = ""
     if model is None:
-        layers = (*settings.content_layers, *settings.style_layers)
+        layers = layers_in_use(settings)
         model = vgg19(
             layers, weights=settings.weights, pooling=settings.pooling, precision=precision
         )

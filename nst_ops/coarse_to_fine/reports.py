@@ -7,7 +7,7 @@ import numpy as np
 
 from nst_ops.images.size import Size
 
-LOSSES = ("total", "content", "style", "tv")
+LOSSES = ("total", "content", "style", "tv", "attention")
 
 
 class ScaleReport(NamedTuple):
@@ -35,13 +35,13 @@ class Report:
 
     Attributes:
       scales: one for each scale that has ended, coarse to fine.
-      curve: per step its scale, from 0, its number at that scale, from 1, and its losses: total,
-        content, style and tv. The total is the sum of the three, which have their weights in them.
-      losses: the result's, by the same four names.
+      curve: per step its scale, from 0, its number at that scale, from 1, and its losses in
+        the order of LOSSES. The total is the sum of the others, which have their weights in them.
+      losses: the result's, by the same names.
     """
 
     scales: list[ScaleReport] = field(default_factory=list)
-    curve: list[tuple[int, int, float, float, float, float]] = field(default_factory=list)
+    curve: list[tuple[int, int, float, float, float, float, float]] = field(default_factory=list)
     losses: dict[str, float] = field(default_factory=dict)
 
     @property

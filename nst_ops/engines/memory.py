@@ -10,6 +10,7 @@ from typing import NamedTuple
 from nst_ops.engines.base import READ_AHEAD, Sources
 from nst_ops.errors import InputError
 from nst_ops.images.size import Size
+from nst_ops.losses.octaves import layers_in_use
 from nst_ops.losses.tile_grid import PAINTING_TILE, largest_patch, side_for
 from nst_ops.settings import HISTORY, Settings
 from nst_ops.vgg.geometry import margin, vgg19_geometry
@@ -87,7 +88,7 @@ def _painting_bytes(size: Size, settings: Settings) -> float:
 
 
 def _largest_patch(size: Size, side: int, settings: Settings) -> int:
-    layers = (*settings.content_layers, *settings.style_layers)
+    layers = layers_in_use(settings)
     return largest_patch(size, side, margin(map(vgg19_geometry, layers)))
 
 

@@ -7,16 +7,18 @@ from typing import Any, ClassVar
 
 import pydantic
 
+from nst_ops.coarse_to_fine.reports import LOSSES
 from nst_ops.coarse_to_fine.schedule import largest_style_side, output_size, pixel_steps
 from nst_ops.engines.base import Columns, Resources, Session, Sources
 from nst_ops.engines.memory import MemoryPlan, plan_memory
 from nst_ops.engines.recipe import recipe
 from nst_ops.images.size import Size
+from nst_ops.losses.octaves import layers_in_use
 from nst_ops.settings import INITS, Settings
 from nst_ops.vgg.weights import LAYERS, layer_weights, load_weights
 
 _WEIGHTS = ("embedded", "imagenet")
-_LOSSES = {"total": float, "content": float, "style": float, "tv": float}
+_LOSSES = dict.fromkeys(LOSSES, float)
 ADAM = "adam"  # the variant that is made where memory is short for L-BFGS
 
 
@@ -28,7 +30,7 @@ class OptimizerSettings(Settings):
     def _home(cls, path: str) -> str:
         return os.path.expanduser(path)
 
-    @pydantic.field_validator("content_layers", "style_layers")
+    @pydantic.field_validator("content_layers", "style_layers", "attention_layers")
     @classmethod
     def _of_vgg19(cls, layers: dict[str, float]) -> dict[str, float]:
         for layer in layers:
@@ -64,6 +66,7 @@ class OptimizerEngine:
         "loss_content": float,
         "loss_style": float,
         "loss_tv": float,
+        "loss_attention": float,
         "loss_curve": [{"scale": int, "step": int, **_LOSSES}],
         "tile": int,  # side in px; null if computed whole
         "optimizer": str,  # adam, too, where L-BFGS would not have fitted
@@ -74,7 +77,7 @@ class OptimizerEngine:
     def assets(self) -> Mapping[str, str]:
         """The network's weights."""
         weights = load_weights(self.settings.weights)
-        for layer in (*self.settings.content_layers, *self.settings.style_layers):
+        for layer in layers_in_use(self.settings):
             layer_weights(weights, layer)  # raises for a layer that is not there
         return {"weights": weights.sha256}
 

@@ -167,6 +167,7 @@ def _figures(report: Report) -> dict[str, Any]:
         "loss_content": report.losses["content"],
         "loss_style": report.losses["style"],
         "loss_tv": report.losses["tv"],
+        "loss_attention": report.losses["attention"],
         "loss_curve": [dict(zip(names, point, strict=True)) for point in report.curve],
     }
 

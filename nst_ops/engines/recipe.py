@@ -24,6 +24,10 @@ _UNNAMED: dict[str, Any] = {
     "tv_weight": 10.0,
     "content_layers": {"block4_conv2": 1.0},
     "style_layers": {f"block{block}_conv1": 1.0 for block in range(1, 6)},
+    "attention_weight": 0.0,
+    "attention_layers": {"block3_conv1": 1.0, "block4_conv1": 1.0},
+    "attention_temperature": 0.0,
+    "attention_every": 0,
     "pooling": "max",
     "optimizer": "lbfgs",
     "learning_rate": 0.02,
@@ -61,6 +65,8 @@ def _without_effect(settings: Settings) -> set[str]:
     found = set()
     if settings.optimizer != "adam":
         found.add("learning_rate")
+    if not settings.attention_layers_in_use:
+        found |= {name for name in Settings.model_fields if name.startswith("attention_")}
     if settings.init not in ("noise", "style"):
         found.add("seed")
     return found

@@ -17,7 +17,7 @@ from nst_ops.losses.gram import gram_matrix
 from nst_ops.losses.terms import (
     LossWeights,
     Targets,
-    content_loss,
+    feature_loss,
     style_loss,
     total_variation,
     weighted_total,
@@ -40,6 +40,7 @@ class Objective:
     model: keras.Model
     content_layers: tuple[tuple[str, float], ...]
     style_layers: tuple[tuple[str, float], ...]
+    attention_layers: tuple[tuple[str, float], ...]  # none where the term is not in use
     geometry: tuple[tuple[str, LayerGeometry], ...]  # of the layers in use
     precision: str
     eager: bool = False
@@ -60,7 +61,8 @@ class Objective:
         Raises:
           InputError: the model does not give a layer in use, or gives something else for it.
         """
-        layers = {*settings.content_layers, *settings.style_layers}
+        attention_layers = settings.attention_layers_in_use
+        layers = {*settings.content_layers, *settings.style_layers, *attention_layers}
         output = getattr(model, "output", None)  # which only functional models have
         given = set(output) if isinstance(output, dict) else set()
         if not layers <= given:
@@ -73,6 +75,7 @@ class Objective:
             model,
             tuple(settings.content_layers.items()),
             tuple(settings.style_layers.items()),
+            tuple(attention_layers.items()),
             tuple(model_geometry(model, sorted(layers)).items()),
             precision,
             eager,
@@ -173,8 +176,8 @@ def evaluate(
       images: [B, H, W, 3].
 
     Returns:
-      The total [B], NaN where the gradient is not finite; {"content", "style", "tv"}: [B] each,
-      which add up to it; and the total's gradient [B, H, W, 3].
+      The total [B], NaN where the gradient is not finite; {"content", "style", "tv",
+      "attention"}: [B] each, which add up to it; and the total's gradient [B, H, W, 3].
     """
     style_layers, content_layers = dict(objective.style_layers), dict(objective.content_layers)
     with tf.GradientTape() as tape:
@@ -185,9 +188,15 @@ def evaluate(
             {layer: gram_matrix(features[octave][layer]) for layer in style_layers}
             for octave in octaves
         ]
+        content = feature_loss(features[0], targets.content, content_layers)
+        attention = tf.zeros_like(content)
+        if targets.attention:
+            layers = dict(objective.attention_layers)
+            attention = feature_loss(features[0], targets.attention, layers)
         total, terms = weighted_total(
             weights,
-            content=content_loss(features[0], targets.content, content_layers),
+            content=content,
+            attention=attention,
             style=style_loss(grams, targets.style, style_layers, targets.octave_weights),
             tv=total_variation(images),
         )

@@ -72,7 +72,7 @@ def style_size(
 
 def least_side(settings: Settings) -> int:
     """Shortest side in px that leaves VGG19's deepest layer in use two positions."""
-    return geometry.least_side(map(geometry.vgg19_geometry, _layers(settings)))
+    return geometry.least_side(map(geometry.vgg19_geometry, layers_in_use(settings)))
 
 
 def least_before_halving(least: int, halvings: int) -> int:
@@ -80,12 +80,17 @@ def least_before_halving(least: int, halvings: int) -> int:
     return (least - 1) * 2**halvings + 1
 
 
-def _layers(settings: Settings) -> list[str]:
-    return [*settings.content_layers, *settings.style_layers]
+def layers_in_use(settings: Settings) -> list[str]:
+    """Of all terms of the loss; some may stand twice."""
+    return [
+        *settings.content_layers,
+        *settings.style_layers,
+        *settings.attention_layers_in_use,
+    ]
 
 
 def deepest_layer(settings: Settings) -> str:
     """Of VGG19's layers in use; of another network's, all."""
-    layers = _layers(settings)
+    layers = layers_in_use(settings)
     known = set(layers) <= set(LAYERS)
     return max(layers, key=LAYERS.index) if known else ", ".join(dict.fromkeys(layers))

@@ -10,7 +10,7 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,11 +22,12 @@ from nst_ops.errors import InputError
 from nst_ops.images import resampling
 from nst_ops.images.inputs import Style
 from nst_ops.images.size import Size
+from nst_ops.losses.attention import answers, attend, questions
 from nst_ops.losses.gram import gram_matrix
 from nst_ops.losses.objective import Objective, extractor
 from nst_ops.losses.octaves import first_octave, octaves_in_use, style_size
 from nst_ops.losses.tile_grid import PAINTING_TILE, side_for
-from nst_ops.losses.tiled import tiled_content, tiled_grams
+from nst_ops.losses.tiled import tiled_features, tiled_grams
 from nst_ops.settings import Settings
 
 Grams = dict[str, tf.Tensor]  # {layer: [1, C, C]}
@@ -126,7 +127,8 @@ def _save(path: str, octaves: tuple[Grams, ...]) -> None:
 
 
 def _bytes(octaves: tuple[Grams, ...]) -> int:
-    return sum(4 * gram.shape.num_elements() for grams in octaves for gram in grams.values())
+    tensors = [tensor for grams in octaves for tensor in grams.values()]
+    return sum(tensor.dtype.size * tensor.shape.num_elements() for tensor in tensors)
 
 
 def content_targets(
@@ -135,9 +137,81 @@ def content_targets(
     """Content features of photos [B, H, W, 3]: {layer: [B, h, w, C]}, in tiles of `side` px if
     given.
     """
+    return _features(photos, objective, [layer for layer, _ in objective.content_layers], side)
+
+
+def _features(
+    images: tf.Tensor, objective: Objective, layers: Iterable[str], side: int | None
+) -> dict[str, tf.Tensor]:
+    chosen = tuple(sorted(layers))
     if side is not None:
-        return dict(tiled_content(objective, photos, side))
-    return extractor(objective, tuple(layer for layer, _ in objective.content_layers))(photos)
+        return dict(tiled_features(objective, chosen, images, side))
+    return extractor(objective, chosen)(images)
+
+
+def attention_targets(
+    photos: tf.Tensor,
+    pictures: tf.Tensor | None,
+    blends: Sequence[Sequence[Style]],
+    final: Size,
+    settings: Settings,
+    objective: Objective,
+    cache: TargetCache,
+    side: int | None = None,
+) -> dict[str, tf.Tensor]:
+    """What the positions of each picture get from its paintings for an answer.
+
+    Args:
+      photos: [B, H, W, 3], at the size of the scale.
+      pictures: the same, as far as they have come; None: the photos alone ask.
+      final: size of the result, which `style_scales` in px refer to.
+      side: of tiles, in px.
+
+    Returns:
+      {layer: [B, h, w, C]}; nothing where the term is not in use.
+    """
+    layers = [layer for layer, _ in objective.attention_layers]
+    if not layers:
+        return {}
+    height, width = photos.shape.as_list()[1:3]
+    asking = _features(photos, objective, layers, side)
+    so_far = None if pictures is None else _features(pictures, objective, layers, side)
+    found: dict[str, list[tf.Tensor]] = {layer: [] for layer in layers}
+    for row, blend in enumerate(blends):
+        given = _paintings_features(blend, (height, width), final, settings, objective, cache)
+        for layer in layers:
+            asked = questions(
+                asking[layer][row : row + 1],
+                None if so_far is None else so_far[layer][row : row + 1],
+            )
+            sources = [answers(features[layer], weight) for features, weight in given]
+            found[layer].append(attend(asked[0], sources, settings.attention_temperature))
+    return {layer: tf.stack(rows) for layer, rows in found.items()}
+
+
+def _paintings_features(
+    blend: Sequence[Style],
+    picture: Size,
+    final: Size,
+    settings: Settings,
+    objective: Objective,
+    cache: TargetCache,
+) -> list[tuple[Grams, float]]:
+    """Features of a blend's paintings at the resolutions at which they are seen, and weights."""
+    layers = sorted(layer for layer, _ in objective.attention_layers)
+    least, first = objective.least_side, first_octave(settings.octaves)
+    found = []
+    for style, scale in itertools.product(blend, settings.style_scales):
+        size = style_size(style.image.shape[:2], scale, picture, final, first, least)
+
+        def compute(image: np.ndarray = style.image, size: Size = size) -> tuple[Grams, ...]:
+            side = side_for(size, PAINTING_TILE) if objective.tileable else None
+            return (_features(_resized(image, size), objective, layers, side),)
+
+        key = ("attention", objective.identity, tuple(layers), style.digest, size)
+        (features,) = cache.get(key, compute)
+        found.append((features, style.weight * scale.weight))
+    return found
 
 
 def style_targets(
@@ -196,9 +270,14 @@ def _grams(
     image: np.ndarray, size: Size, octaves: Sequence[int], objective: Objective
 ) -> tuple[Grams, ...]:
     """Of a painting resized to `size`, per octave."""
-    resized = tf.clip_by_value(resampling.resize(tf.convert_to_tensor(image)[None], size), 0.0, 1.0)
-    levels = resampling.octaves(resized, max(octaves) + 1)
+    levels = resampling.octaves(_resized(image, size), max(octaves) + 1)
     return tuple(_level_grams(objective, levels[octave]) for octave in octaves)
+
+
+def _resized(image: np.ndarray, size: Size) -> tf.Tensor:
+    """A painting [1, *size, 3], in [0, 1]."""
+    images = tf.convert_to_tensor(image)[None]
+    return tf.clip_by_value(resampling.resize(images, size), 0.0, 1.0)
 
 
 def _level_grams(objective: Objective, images: tf.Tensor) -> Grams:

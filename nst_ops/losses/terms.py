@@ -9,6 +9,9 @@ the magnitude of a layer's activations:
   ones: measured, a relative content term counts for something between .015 (free) and 1.5 (the
   photo hardly touched) times the style term, and content_weight / style_weight goes from 1e3 / 1e-1
   to 1e4 / 1e-2.
+* attention: as content, but towards what each position's answer from the painting is
+  (`losses.attention`), times style_weight: at attention_weight 1 it counts as much as all Gram
+  matrices together.
 * total variation: mean over pixels of the length of the colour gradient (per px, 0 to about 1),
   times `TV_UNIT`, measured so that 10 to 100 is the useful range beside a style_weight of 1e-2 to
   1e-1.
@@ -34,6 +37,7 @@ class LossWeights(NamedTuple):
     content: tf.Tensor
     style: tf.Tensor
     tv: tf.Tensor
+    attention: tf.Tensor  # with style's in it
 
 
 class Targets(NamedTuple):
@@ -42,16 +46,18 @@ class Targets(NamedTuple):
     content: dict[str, tf.Tensor]  # {layer: [B, h, w, C]}
     style: tuple[dict[str, tf.Tensor], ...]  # per octave in use, finest first: {layer: [B, C, C]}
     octave_weights: tuple[tf.Tensor, ...]  # per octave in use: [B], 0 where a painting has none
+    attention: dict[str, tf.Tensor]  # {layer: [B, h, w, C]}; empty where the term is not in use
 
 
-def content_loss(features: Features, targets: Features, layers: Mapping[str, float]) -> tf.Tensor:
-    """Weighted mean over layers of the squared distance relative to the photo's own features.
+def feature_loss(features: Features, targets: Features, layers: Mapping[str, float]) -> tf.Tensor:
+    """Weighted mean over layers of the squared distance relative to the target features.
 
-    Gatys et al. 2016, eq. 1, made relative.
+    Gatys et al. 2016, eq. 1, made relative: content, where the targets are the photo's features,
+    and attention, where they are the painting's.
 
     Args:
       features: {layer: [B, h, w, C]} of the picture.
-      targets: the same of the photo.
+      targets: the same, to compare with.
       layers: {layer: weight}; the weights' sum does not matter.
 
     Returns:
@@ -128,17 +134,23 @@ def variation_sum(images: tf.Tensor) -> tf.Tensor:
 
 
 def weighted_total(
-    weights: LossWeights, *, content: tf.Tensor, style: tf.Tensor, tv: tf.Tensor
+    weights: LossWeights,
+    *,
+    content: tf.Tensor,
+    style: tf.Tensor,
+    tv: tf.Tensor,
+    attention: tf.Tensor,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """The weighted multi-scale Gram loss from its three terms, [B] each.
+    """The weighted multi-scale loss from its four terms, [B] each.
 
     Returns:
-      The total [B], and {"content", "style", "tv"}: [B] each, in the total's units: they add up
-      to it.
+      The total [B], and {"content", "style", "tv", "attention"}: [B] each, in the total's units:
+      they add up to it.
     """
     terms = {
         "content": CONTENT_UNIT * weights.content * content,
         "style": weights.style * style,
         "tv": TV_UNIT * weights.tv * tv,
+        "attention": weights.attention * attention,
     }
     return tf.add_n(list(terms.values())), terms

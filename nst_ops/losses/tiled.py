@@ -52,9 +52,13 @@ def evaluate_tiled(
         grams, targets.style, targets.octave_weights, weights.style
     )
     gram_gradient_of = dict(zip(octaves, gram_gradients, strict=True))
-    shares = _content_shares(objective, targets.content)
+    goals = {"content": targets.content, "attention": targets.attention}
+    shares = {
+        "content": _shares(objective.content_layers, targets.content),
+        "attention": _shares(objective.attention_layers, targets.attention),
+    }
     gradients = [np.zeros(level.shape, np.float32) for level in levels]
-    content, tv = 0.0, 0.0
+    sums = {"content": 0.0, "attention": 0.0, "tv": 0.0}
     height, width = _size(images)
     per_pixel = tf.constant(1.0 / ((height - 1) * (width - 1)), tf.float32)
     for octave in sorted({0, *octaves}):
@@ -64,25 +68,23 @@ def evaluate_tiled(
             for layer, matrix in gram_gradient_of.get(octave, {}).items()
         }
         for tile in objective.tiles(_size(level), side):
-            goals = {
-                layer: features[:, *tile.positions(objective.stride(layer))]
-                for layer, features in targets.content.items()
-            }
-            part, content_part, tv_part = _tile_gradient(objective, full)(
+            part, terms = _tile_gradient(objective, full)(
                 _cut(tile, level),
                 tf.constant(tile.inner),
                 gram_gradient,
-                goals if full else {},
+                {term: _cut_goals(objective, tile, each) for term, each in goals.items()}
+                if full
+                else {},
                 shares if full else {},
                 weights,
                 per_pixel,
             )
             gradients[octave][:, tile.rows, tile.columns] += part.numpy()
-            content, tv = content + content_part, tv + tv_part
+            sums = {term: value + terms[term] for term, value in sums.items()}
     for finer, coarser in reversed(list(itertools.pairwise(gradients))):
         _flow_back(objective, coarser, finer)
     total, terms = weighted_total(
-        weights, content=tf.constant(content), style=style, tv=tf.constant(tv)
+        weights, style=style, **{term: tf.constant(value) for term, value in sums.items()}
     )
     # Without a mask, which would be a quarter as large as the gradient.
     finite = np.isfinite(gradients[0].sum(axis=(1, 2, 3), dtype=np.float64))
@@ -98,9 +100,10 @@ def tiled_grams(objective: Objective, images: tf.Tensor, side: int) -> Features:
     return {layer: gram / _positions(objective, images, layer) for layer, gram in sums.items()}
 
 
-def tiled_content(objective: Objective, images: tf.Tensor, side: int) -> Features:
-    """Features {layer: [B, h, w, C]} of the content layers of whole images."""
-    layers = tuple(layer for layer, _ in objective.content_layers)
+def tiled_features(
+    objective: Objective, layers: tuple[str, ...], images: tf.Tensor, side: int
+) -> Features:
+    """Features {layer: [B, h, w, C]} of these layers of whole images."""
     whole: dict[str, np.ndarray] = {}
     for tile in objective.tiles(_size(images), side):
         features = extractor(objective, layers)(_cut(tile, images))
@@ -134,11 +137,20 @@ def _inner(features: tf.Tensor, inner: tf.Tensor | tuple, stride: int) -> tf.Ten
     return features[:, top:bottom, left:right]
 
 
-def _content_shares(objective: Objective, targets: Features) -> dict[str, tf.Tensor]:
-    """What a squared difference at one position of a layer adds to the content loss, [B]."""
-    total = sum(weight for _, weight in objective.content_layers)
+def _cut_goals(objective: Objective, tile: Tile, goals: Features) -> dict[str, tf.Tensor]:
+    return {
+        layer: features[:, *tile.positions(objective.stride(layer))]
+        for layer, features in goals.items()
+    }
+
+
+def _shares(layers: Sequence[tuple[str, float]], targets: Features) -> dict[str, tf.Tensor]:
+    """What a squared difference at one position of a layer adds to a `feature_loss`, [B]."""
+    if not targets:
+        return {}
+    total = sum(weight for _, weight in layers)
     shares = {}
-    for layer, weight in objective.content_layers:
+    for layer, weight in layers:
         rows = range(0, targets[layer].shape[1], 64)  # not all in float32 at once
         parts = [tf.cast(targets[layer][:, row : row + 64], tf.float32) for row in rows]
         norm = tf.add_n([tf.reduce_sum(tf.square(part), axis=[1, 2, 3]) for part in parts])
@@ -176,33 +188,36 @@ def _style_gradient(objective: Objective) -> Callable:
 
 
 def _tile_gradient(objective: Objective, full: bool) -> Callable:
-    """A patch's share of the gradient, of the content loss and of the total variation.
+    """A patch's share of the gradient, and of all terms of the loss but style's.
 
-    Only the picture itself (`full`) has content and total variation, its other octaves do not.
+    Only the picture itself (`full`) has these terms, its other octaves do not.
     """
 
     def tile_gradient(patch, inner, gram_gradients, goals, shares, weights, per_pixel):
         zero = tf.zeros_like(patch[:, 0, 0, 0])
+        terms = {"content": zero, "attention": zero, "tv": zero}
         with tf.GradientTape() as tape:
             tape.watch(patch)
             features = objective.model(patch)
-            style, content, tv = zero, zero, zero
+            style = zero
             for layer, gram_gradient in gram_gradients.items():
                 gram = gram_sum(_inner(features[layer], inner, objective.stride(layer)))
                 style += tf.reduce_sum(gram_gradient * gram, axis=[1, 2])
-            for layer, goal in goals.items():
-                found = _inner(features[layer], inner, objective.stride(layer))
-                distance = tf.square(tf.cast(found, tf.float32) - tf.cast(goal, tf.float32))
-                content += shares[layer] * tf.reduce_sum(distance, axis=[1, 2, 3])
+            for term, targets in goals.items():
+                for layer, goal in targets.items():
+                    found = _inner(features[layer], inner, objective.stride(layer))
+                    distance = tf.square(tf.cast(found, tf.float32) - tf.cast(goal, tf.float32))
+                    terms[term] += shares[term][layer] * tf.reduce_sum(distance, axis=[1, 2, 3])
             if full:
                 # One more row and column, if there are any, to be neighbours.
                 top, bottom, left, right = tf.unstack(inner, num=4)
-                tv = per_pixel * variation_sum(patch[:, top : bottom + 1, left : right + 1])
-            # The style weight is in the gram_gradients already.
+                whole = patch[:, top : bottom + 1, left : right + 1]
+                terms["tv"] = per_pixel * variation_sum(whole)
+            # The style weight is in the gradients of the Gram matrices already.
             once = weights._replace(style=tf.ones_like(weights.style))
-            total, _ = weighted_total(once, content=content, style=style, tv=tv)
+            total, _ = weighted_total(once, style=style, **terms)
             amplified = total * objective.gradient_gain
-        return tape.gradient(amplified, patch) / objective.gradient_gain, content, tv
+        return tape.gradient(amplified, patch) / objective.gradient_gain, terms
 
     return objective.compiled(("tile_gradient", full), lambda: objective.compile(tile_gradient))
 

@@ -70,6 +70,10 @@ class RunningRows:
             )
         )
 
+    def aim_at(self, targets: Targets) -> None:
+        """Goes on towards other targets, once `begin_anew` is called."""
+        self._all_targets = targets
+
     def advance(
         self, step: Callable, weights: LossWeights
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:

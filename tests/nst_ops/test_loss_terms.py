@@ -24,7 +24,7 @@ def terms_of(images, weights):
     ours, theirs = [features(0), features(1)], [features(2), features(3)]
     return losses.weighted_total(
         weights,
-        content=losses.content_loss(ours[0], theirs[0], {"a": 1.0}),
+        content=losses.feature_loss(ours[0], theirs[0], {"a": 1.0}),
         style=losses.style_loss(
             [grams(f) for f in ours], [grams(f) for f in theirs], {"a": 1.0, "b": 2.0}, [1.0, 0.5]
         ),
@@ -56,9 +56,9 @@ def test_weights_may_differ_in_a_batch():
 
 def test_images_of_a_batch_do_not_mix():
     maps, targets = features(6), features(7)
-    together = losses.content_loss(maps, targets, {"a": 1.0, "b": 1.0})
+    together = losses.feature_loss(maps, targets, {"a": 1.0, "b": 1.0})
     for row in range(2):
-        alone = losses.content_loss(
+        alone = losses.feature_loss(
             {k: v[row : row + 1] for k, v in maps.items()},
             {k: v[row : row + 1] for k, v in targets.items()},
             {"a": 1.0, "b": 1.0},
@@ -103,7 +103,7 @@ def test_style_does_not_depend_on_the_scale_of_features(factor):
 
 def test_a_black_target_gives_no_nan():
     zeros = {"a": tf.zeros([1, 4, 4, 2])}
-    assert losses.content_loss({"a": tf.ones([1, 4, 4, 2])}, zeros, {"a": 1.0}).numpy() == 0.0
+    assert losses.feature_loss({"a": tf.ones([1, 4, 4, 2])}, zeros, {"a": 1.0}).numpy() == 0.0
 
 
 def test_total_variation_by_hand():

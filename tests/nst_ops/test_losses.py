@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from nst_ops.losses.gram import gram_matrix
-from nst_ops.losses.terms import content_loss, style_loss, total_variation
+from nst_ops.losses.terms import feature_loss, style_loss, total_variation
 from nst_ops.vgg.network import vgg19
 
 
@@ -24,7 +24,7 @@ def test_losses_are_relative(factor):
     rng = np.random.default_rng(1)
     a, b = (tf.constant(rng.random((2, 5, 6, 4), np.float32)) * factor for _ in range(2))
     layers = {"x": 2.0}
-    content = content_loss({"x": a}, {"x": b}, layers)
+    content = feature_loss({"x": a}, {"x": b}, layers)
     expected = np.mean((a - b) ** 2, axis=(1, 2, 3)) / np.mean(b**2, axis=(1, 2, 3))
     np.testing.assert_allclose(content, expected, rtol=1e-5)
     style = style_loss([{"x": gram_matrix(a)}], [{"x": gram_matrix(b)}], layers, [3.0])
@@ -35,7 +35,7 @@ def test_losses_are_relative(factor):
 
 def test_losses_vanish_at_the_target():
     features = {"x": tf.random.stateless_uniform([1, 4, 4, 3], [0, 1])}
-    assert content_loss(features, features, {"x": 1.0}).numpy() == 0.0
+    assert feature_loss(features, features, {"x": 1.0}).numpy() == 0.0
     target = [{"x": gram_matrix(features["x"])}]
     assert style_loss(target, target, {"x": 1.0}, [1.0]).numpy() == 0.0
     assert total_variation(tf.fill([1, 8, 8, 3], 0.3)).numpy() == pytest.approx(0.0, abs=1e-7)
@@ -69,6 +69,6 @@ def test_losses_do_not_depend_on_resolution(load):
         mine, goal = (gram_matrix(f["block2_conv1"]) for f in (ours, theirs))
         style = style_loss([{"x": mine}], [{"x": goal}], {"x": 1.0}, [1.0])
         moved = network(np.clip(photo[None] * 0.8, 0, 1))
-        content = content_loss(moved, ours, {"block4_conv2": 1})
+        content = feature_loss(moved, ours, {"block4_conv2": 1})
         costs.append((float(style[0]), float(content[0])))
     np.testing.assert_allclose(costs[0], costs[1], rtol=0.35)

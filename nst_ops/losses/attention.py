@@ -1,0 +1,134 @@
+"""What each part of a picture should look like: the part of a painting that resembles it most.
+
+A Gram matrix knows which strokes a painting has, not where they belong, so that a calm sky gets the
+same small curls as a crowd. Here every position of a feature map asks for the positions of the
+paintings that are most like it, and their features are its target (Kolkin et al. 2022, NNST; Li &
+Wand 2016, CNNMRF; with a temperature, Liu et al. 2021, AdaAttN). The distance from it is a term of
+the loss like content's.
+
+Who asks and who answers are compared without palette and contrast, which photo and painting do not
+share: features are normalised by channel, over all positions, and have unit length.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+# A painting's positions that can answer at most; of larger ones, a regular part of them. More
+# were not seen to help, and time grows with their number.
+MOST_ANSWERS = 2**16
+_PAIRS_AT_ONCE = 2**24  # similarities in memory, 64 MB
+
+
+class Answers(NamedTuple):
+    """What a painting can answer."""
+
+    features: tf.Tensor  # [M, C], any float type: as the network gives them
+    keys: tf.Tensor  # [M, C] float32, of unit length
+    weight: float  # of the painting in its blend
+
+
+def answers(features: tf.Tensor, weight: float = 1.0) -> Answers:
+    """Of a painting's features.
+
+    Args:
+      features: [1, h, w, C].
+      weight: above 0.
+    """
+    keys = _unit_length(instance_normalized(features))
+    height, width, channels = features.shape.as_list()[1:]
+    step = 1
+    while -(-height // step) * -(-width // step) > MOST_ANSWERS:
+        step += 1
+    return Answers(
+        tf.reshape(features[:, ::step, ::step], [-1, channels]),
+        tf.reshape(keys[:, ::step, ::step], [-1, channels]),
+        weight,
+    )
+
+
+def questions(photo: tf.Tensor, picture: tf.Tensor | None) -> tf.Tensor:
+    """What positions ask for: half what the photo shows there, half what the picture has become.
+
+    Args:
+      photo: features [B, h, w, C].
+      picture: the same of the picture so far; None: the photo alone asks.
+
+    Returns:
+      [B, h, w, C] float32, of unit length.
+    """
+    asked = instance_normalized(photo)
+    if picture is not None:
+        asked += instance_normalized(picture)
+    return _unit_length(asked)
+
+
+def attend(asked: tf.Tensor, given: Sequence[Answers], temperature: float) -> tf.Tensor:
+    """What the positions of one picture get for an answer.
+
+    Args:
+      asked: [h, w, C], from `questions`.
+      given: of the blend's paintings. One of twice the weight answers where it is up to twice as
+        far away.
+      temperature: 0: the nearest position answers. Above: all do, weighted by
+        exp(-distance / temperature), where a distance is 1 - cosine.
+
+    Returns:
+      [h, w, C] in the type of the answers: the painting's own features.
+    """
+    height, width, channels = asked.shape
+    flat = tf.reshape(asked, [-1, channels])
+    mean = sum(each.weight for each in given) / len(given)
+    shares = [each.weight / mean for each in given]
+    most = max(each.keys.shape[0] for each in given)
+    rows = max(64, _PAIRS_AT_ONCE // most)
+    parts = []
+    for start in range(0, height * width, rows):
+        part = flat[start : start + rows]
+        if temperature:
+            parts.append(_weighted_mean(part, given, shares, temperature))
+        else:
+            parts.append(_nearest(part, given, shares))
+    return tf.reshape(tf.concat(parts, axis=0), [height, width, channels])
+
+
+def instance_normalized(features: tf.Tensor) -> tf.Tensor:
+    """[B, h, w, C] with mean 0 and variance 1 over positions, in float32 (Ulyanov et al. 2016)."""
+    features = tf.cast(features, tf.float32)
+    mean, variance = tf.nn.moments(features, axes=[1, 2], keepdims=True)
+    return (features - mean) * tf.math.rsqrt(variance + 1e-6)
+
+
+def _unit_length(features: tf.Tensor) -> tf.Tensor:
+    return tf.math.l2_normalize(features, axis=-1, epsilon=1e-12)
+
+
+def _nearest(asked: tf.Tensor, given: Sequence[Answers], shares: Sequence[float]) -> tf.Tensor:
+    found, distances = [], []
+    for each, share in zip(given, shares, strict=True):
+        index, similarity = _most_similar(asked, each.keys)
+        found.append(tf.gather(each.features, index))
+        distances.append((1.0 - similarity) / share)
+    if len(found) == 1:
+        return found[0]
+    chosen = tf.argmin(tf.stack(distances, axis=1), axis=1)
+    return tf.gather(tf.stack(found, axis=1), chosen, batch_dims=1)
+
+
+def _weighted_mean(
+    asked: tf.Tensor, given: Sequence[Answers], shares: Sequence[float], temperature: float
+) -> tf.Tensor:
+    logits = [
+        (tf.matmul(asked, each.keys, transpose_b=True) - 1.0) / (share * temperature)
+        for each, share in zip(given, shares, strict=True)
+    ]
+    weights = tf.nn.softmax(tf.concat(logits, axis=1), axis=1)
+    features = tf.concat([tf.cast(each.features, tf.float32) for each in given], axis=0)
+    return tf.cast(tf.matmul(weights, features), given[0].features.dtype)
+
+
+@tf.function(reduce_retracing=True)
+def _most_similar(asked: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    similarity = tf.matmul(asked, keys, transpose_b=True)
+    return tf.argmax(similarity, axis=1), tf.reduce_max(similarity, axis=1)
