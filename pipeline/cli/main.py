@@ -215,6 +215,13 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("merge", "make one run of the last runs of all shards", config=False)
     sub.add_argument("folder", metavar="DIR", help="the --output of nst run --shard")
 
+    sub = add("settings", "print all settings: default, unit, range, effect", config=False)
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument(
+        "name", nargs="?", metavar="NAME", help="one of them in full, and where it can be set"
+    )
+    form.add_argument("--markdown", action="store_true", help="as the README's tables")
+
     sub = add("completion", "print a script by which a shell completes nst's words", config=False)
     sub.add_argument("shell", choices=("bash", "zsh", "fish"), help="of the script")
 
@@ -275,6 +282,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, list[str], Console], int]] = 
     "report": commands.report,
     "runs": commands.runs,
     "merge": commands.merge,
+    "settings": commands.settings,
     "completion": _completion,
     "doctor": commands.doctor,
 }
