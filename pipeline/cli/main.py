@@ -26,6 +26,7 @@ from pipeline.machine.messages import (
 from pipeline.machine.tensorflow_setup import quiet_logs
 
 _DESCRIPTION = "Stylizes photos after paintings: one, or a collection as a nightly job."
+_RIGHTS = "Apache-2.0; VGG19's weights by K. Simonyan and A. Zisserman (VGG, Oxford), CC BY 4.0"
 _EPILOG = """examples:
   nst stylize photo.jpg painting.jpg -o result.png
   nst manifest --content 'photos/**/*.jpg' --style 'paintings/*.jpg' --pair random:1 -o manifest.csv
@@ -101,7 +102,7 @@ def _is_interrupt(error: BaseException | None) -> bool:
 def _parser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = _Parser("nst", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=formatter)
-    parser.add_argument("--version", action="version", version=f"nst {__version__}")
+    parser.add_argument("--version", action="version", version=f"nst {__version__}\n{_RIGHTS}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, help: str, *, config: bool) -> argparse.ArgumentParser:

@@ -250,7 +250,8 @@ def test_dockerfile_copies_what_is_there_and_not_ignored():
     allowed = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
     copied = [words.split()[1] for words in re.findall(r"^COPY (?!--from).*$", text, re.M)]
     assert copied == ["configs", "examples", "deploy/dataflow/main.py"]
-    for name in [*copied, "setup.py", "pyproject.toml", "README.md", "nst_ops", "pipeline"]:
+    packaged = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE"]
+    for name in [*copied, *packaged, "nst_ops", "pipeline"]:
         assert (ROOT / name).exists() and f"!{name}" in allowed
     (extras,) = re.findall(r"'/src\[(.+)\]'", text)
     packaging = (ROOT / "setup.py").read_text()
