@@ -43,14 +43,23 @@ def gpus() -> int:
     return len(visible_gpus())
 
 
-def visible_gpus() -> list[str]:
-    """Their names, as CUDA_VISIBLE_DEVICES takes them: numbers or UUIDs."""
+@functools.cache
+def visible_gpus() -> tuple[str, ...]:
+    """The names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them: numbers
+    or UUIDs. They stay as they were found first: those that share the machine count on them all,
+    also once each uses one.
+    """
+    return _chosen_gpus()
+
+
+def _chosen_gpus() -> tuple[str, ...]:
+    """As the environment is now."""
     if not cuda_is_installed():
-        return []
+        return ()
     chosen = os.environ.get(_VISIBLE)
     if chosen is None:
-        return [str(number) for number in range(_gpus_of_machine())]
-    return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
+        return tuple(str(number) for number in range(_gpus_of_machine()))
+    return tuple(name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1"))
 
 
 def use_gpu(name: str) -> None:
@@ -65,11 +74,11 @@ def _gpus_of_machine() -> int:
 
 
 def _free_gpu_bytes() -> int | None:
-    """Of the first GPU that this process may use; None without one, or where nobody tells.
+    """Of the GPU that this process uses; None without one, or where nobody tells.
 
     By NVIDIA's driver: TensorFlow tells what it has taken, not what there is.
     """
-    names = visible_gpus()
+    names = _chosen_gpus()
     if not names:
         return None
     with _driver() as driver:

@@ -9,17 +9,15 @@ from typing import Any
 
 from nst_ops.engines.base import Sources
 from nst_ops.errors import InputError, short
-from nst_ops.images.codec import Header, check_format, probe
+from nst_ops.images.codec import Header, check_format
 from nst_ops.images.size import Size, fit
 from pipeline.config.job_configs import JobConfigs
 from pipeline.config.run_config import RunConfig
 from pipeline.jobs.job import Job, StyleSource
 from pipeline.jobs.planned_job import PlannedJob
 from pipeline.planning.identity import Identities
-from pipeline.store import files
 from pipeline.store.file_index import Facts, FileIndex
 
-_HEADER_BYTES = 2**18
 _REMEMBERED = 10_000  # paintings
 
 
@@ -53,10 +51,10 @@ class Planner:
             out of range.
         """
         config = self.configs.of(job)
-        limits = {"max_bytes": config.max_file_bytes, "max_pixels": config.max_pixels}
+        limits = _limits(config)
         look = self._index.facts if identify else self._index.known_facts
         content = look(job.content, **limits)
-        header = content.header if content else _read_header(job.content, config)
+        header = content.header if content else self._index.header(job.content, **limits)
         paintings = {name: self._picture(name, config) for name in job.style_files}
         initial = self._initial(config)
         headers = {name: facts.header for name, facts in paintings.items()}
@@ -86,7 +84,8 @@ class Planner:
         headers = {name: self._header(name, config) for name in job.style_files}
         file = config.engine.initial_file
         initial = self._header(file, config) if file else None
-        size, _, sources = _fit(job, config, _read_header(job.content, config), headers, initial)
+        content = self._index.header(job.content, **_limits(config))
+        size, _, sources = _fit(job, config, content, headers, initial)
         return size, sources
 
     def _initial(self, config: RunConfig) -> Facts | None:
@@ -102,14 +101,13 @@ class Planner:
 
     def _picture(self, path: str, config: RunConfig) -> Facts:
         """Looked up once per run."""
-        limits = {"max_bytes": config.max_file_bytes, "max_pixels": config.max_pixels}
-        key = (path, config.max_pixels)
+        limits, key = _limits(config), (path, config.max_pixels)
         with self._lock:  # many rows begin with the same painting
             return _remembered(self._pictures, key, lambda: self._index.facts(path, **limits))
 
     def _header(self, path: str, config: RunConfig) -> Header:
         key = (path, config.max_pixels)
-        return _remembered(self._headers, key, lambda: _read_header(path, config))
+        return _remembered(self._headers, key, lambda: self._index.header(path, **_limits(config)))
 
 
 def _style_sha256(style: StyleSource, config: RunConfig, paintings: Mapping[str, Facts]) -> str:
@@ -119,6 +117,10 @@ def _style_sha256(style: StyleSource, config: RunConfig, paintings: Mapping[str,
     if identity is None:
         raise InputError(f"style: {short(style.name)} is none that the engine has")
     return identity
+
+
+def _limits(config: RunConfig) -> dict[str, int]:
+    return {"max_bytes": config.max_file_bytes, "max_pixels": config.max_pixels}
 
 
 def _remembered(known: OrderedDict[Any, Any], key: Any, read: Callable[[], Any]) -> Any:
@@ -167,16 +169,3 @@ def _naming(path: str) -> Iterator[None]:
         if error.path:
             raise
         raise InputError(str(error), path=path, code=error.code) from error
-
-
-def _read_header(path: str, config: RunConfig) -> Header:
-    """Of an image file, of which no more is read than has to be."""
-    start = files.read(path, config.max_file_bytes, first=_HEADER_BYTES)
-    try:
-        return probe(start, path=path, max_pixels=config.max_pixels)
-    except InputError:
-        if len(start) < _HEADER_BYTES:
-            raise
-    # A header of unusual length, or behind the pixels.
-    whole = files.read(path, config.max_file_bytes)
-    return probe(whole, path=path, max_pixels=config.max_pixels)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from nst_ops.errors import InputError
 from nst_ops.images.codec import MAX_PIXELS, Header, probe
 from nst_ops.images.damage import is_whole
 from nst_ops.images.size import Size
@@ -35,6 +36,7 @@ _SETTLED = 2.0
 # What was read so many days ago is read again: bits rot. The days differ from file to file, so that
 # not all of a collection is read in one night.
 _LEAST_DAYS, _MORE_DAYS = 30, 30
+_HEADER_BYTES = 2**18
 _UNWRITTEN = 100  # notes that a process may lose
 
 
@@ -102,6 +104,27 @@ class FileIndex:
             if known.size[0] * known.size[1] <= max_pixels:
                 return known
         return None
+
+    def header(
+        self, path: str, *, max_bytes: int | None = None, max_pixels: int = MAX_PIXELS
+    ) -> Header:
+        """What a photo or a painting says of itself, of which no more is read than has to be.
+
+        Raises:
+          InputError: as `read`, as far as the header tells.
+        """
+        known = self.known_facts(path, max_bytes=max_bytes, max_pixels=max_pixels)
+        if known:
+            return known.header
+        self._before_reading()
+        start = files.read(path, max_bytes, first=_HEADER_BYTES)
+        try:
+            return probe(start, path=path, max_pixels=max_pixels)
+        except InputError:
+            if len(start) < _HEADER_BYTES:
+                raise
+        # A header of unusual length, or behind the pixels.
+        return probe(files.read(path, max_bytes), path=path, max_pixels=max_pixels)
 
     def read(
         self, path: str, *, max_bytes: int | None = None, max_pixels: int = MAX_PIXELS
