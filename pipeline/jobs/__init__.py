@@ -1,1 +1,1 @@
-"""What everybody speaks of: jobs and shards, plain values."""
+"""Plain values that all other rooms exchange: jobs, planned jobs, metadata rows and shards."""
