@@ -1,4 +1,4 @@
-"""Jobs whose files are looked at: what they will give, and from what, before anything is made."""
+"""Plans jobs: looks at their files to say what will be made from what, before anything is made."""
 
 import contextlib
 import math
@@ -24,13 +24,14 @@ _REMEMBERED = 10_000  # paintings
 
 
 class Planner:
-    """Plans jobs of one run, perhaps several at a time; remembers what it read of paintings, which
-    many rows share.
+    """Plans the jobs of one run, from several threads if need be.
+
+    It remembers what it read of paintings, which many rows share.
 
     Args:
-      run: settings that rows override.
-      assets: SHA-256 of what the engine works with.
-      index: reads files, or knows what they hold.
+      run: the settings that rows override.
+      assets: {name: SHA-256} of the files that the engine works with.
+      index: tells what files hold, and reads those that it does not know.
     """
 
     def __init__(self, run: RunConfig, assets: Mapping[str, str], index: FileIndex | None = None):
@@ -42,15 +43,15 @@ class Planner:
         self._lock = threading.Lock()
 
     def plan(self, job: Job, *, identify: bool = True) -> PlannedJob:
-        """Looks the job's files up, or reads them and their headers.
+        """Plans one job, from what the index knows of its files or else from the files themselves.
 
         Args:
-          identify: whether it has to be known what makes the picture. Without, the photo's header
-            is enough, unless the index knows the photo.
+          identify: whether the job's spec hashes are needed, for which the whole photo is read.
+            Otherwise its header is enough; hashes are known only if the index knows the photo.
 
         Raises:
-          InputError, ConfigError: a file is missing, no image or too small or large; a setting is
-            out of range.
+          InputError, ConfigError: a file is missing, is no image, or is too small or too large; a
+            setting is out of range.
         """
         config = self.configs.of(job)
         limits = {"max_bytes": config.max_file_bytes, "max_pixels": config.max_pixels}
@@ -76,8 +77,9 @@ class Planner:
         return self._identities.identify(planned, config, content.sha256)
 
     def probe(self, job: Job) -> tuple[Size, Sources]:
-        """The result's size and what is read for it, from headers only: for who wants to know what
-        a run would meet.
+        """Returns the result's size and what is read for it, from image headers only.
+
+        Estimates of a run use it, as they hash no files.
 
         Raises:
           InputError, ConfigError: as `plan`, as far as headers tell.
@@ -101,7 +103,7 @@ class Planner:
             ) from error
 
     def _picture(self, path: str, config: RunConfig) -> Facts:
-        """Looked up once per run."""
+        """Returns what a painting holds; looks it up once per run."""
         limits = {"max_bytes": config.max_file_bytes, "max_pixels": config.max_pixels}
         key = (path, config.max_pixels)
         with self._lock:  # many rows begin with the same painting
@@ -138,7 +140,7 @@ def _fit(
     paintings: Mapping[str, Header],
     initial: Header | None,
 ) -> tuple[Size, tuple[int, ...], Sources]:
-    """The result's size, the long sides at which its paintings are seen, and what is read for it.
+    """Returns the result's size, the long side in px of each painting, and what is read for it.
 
     Raises:
       InputError: too small for the engine, too large for the file's format.
@@ -160,7 +162,7 @@ def _fit(
 
 @contextlib.contextmanager
 def _naming(path: str) -> Iterator[None]:
-    """Errors name the file, if they do not yet."""
+    """Makes errors within the block name this file, unless they name one already."""
     try:
         yield
     except InputError as error:
@@ -170,13 +172,13 @@ def _naming(path: str) -> Iterator[None]:
 
 
 def _read_header(path: str, config: RunConfig) -> Header:
-    """Of an image file, of which no more is read than has to be."""
+    """Returns the header of an image file, reading no more of the file than needed."""
     start = files.read(path, config.max_file_bytes, first=_HEADER_BYTES)
     try:
         return probe(start, path=path, max_pixels=config.max_pixels)
     except InputError:
         if len(start) < _HEADER_BYTES:
             raise
-    # A header of unusual length, or behind the pixels.
+    # The header is unusually long, or lies behind the pixels.
     whole = files.read(path, config.max_file_bytes)
     return probe(whole, path=path, max_pixels=config.max_pixels)
