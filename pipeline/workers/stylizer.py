@@ -267,7 +267,7 @@ class Stylizer:
         return DecodedJob(planned, photo, styles, initial)
 
     def _painting(self, path: str, config: RunConfig, sha256: str, side: int) -> Style:
-        """Returns a painting, at most `side` px long, from a cache: many rows share few paintings."""
+        """Returns a painting, at most `side` px long, from a cache, as many rows share it."""
         key = (path, sha256, side)
         if key not in self._paintings:
             data = _read_unchanged(path, config, sha256)
