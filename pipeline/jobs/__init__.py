@@ -1,1 +1,1 @@
-"""Plain values that all other rooms exchange: jobs, planned jobs, metadata rows and shards."""
+"""Defines the plain values that all rooms exchange: jobs, planned jobs, rows and shards."""

@@ -38,7 +38,7 @@ class Originals:
                 self._inputs.setdefault(key, path)
 
     def check_against(self, config_file: str | None, config: RunConfig) -> None:
-        """Checks, after noting what any command reads beside photos and paintings.
+        """Notes what every command reads beside photos and paintings, and then checks.
 
         Raises:
           InputError: as `check`.
