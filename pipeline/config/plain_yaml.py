@@ -46,7 +46,7 @@ class _PlainLoader(yaml.SafeLoader):
         lines: dict[tuple[str, str], int] = {}  # of each key
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                continue  # a list or mapping, which is no key of ours
+                continue  # a list or mapping as key, which PyYAML refuses later
             name, line = (key.tag, key.value), key.start_mark.line + 1
             if name in lines:
                 raise DuplicateKeyError(

@@ -65,7 +65,7 @@ def _start(processes: int) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)  # not all of it at once
+        tf.config.experimental.set_memory_growth(gpu, True)  # by default it takes all at once
     tf.config.list_logical_devices()  # prints the last of the start-up lines
 
 

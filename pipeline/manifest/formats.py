@@ -16,7 +16,7 @@ from pipeline.store import files
 REQUIRED = ("content", "style")
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}  # of CSV, as spreadsheets write it
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls an index without a name
-_MOST_REREADS = 10  # times a CSV's length that is read again at most, behind wrong quotes
+_MOST_REREADS = 10  # how often, at most, all of a CSV is read again behind wrong quotes
 
 
 def read_rows(path: str, known: Sequence[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -58,7 +58,7 @@ def _csv_rows(
     """Parses CSV whose cells are separated by comma, semicolon or tab, whichever the header has."""
     stream, line = io.StringIO(text, newline=""), 1
     header_line = stream.readline()
-    named = re.fullmatch(r"sep=(.)\s*", header_line)  # a first line for Excel alone
+    named = re.fullmatch(r"sep=(.)\s*", header_line)  # a first line that only Excel reads
     if named:
         line = 2
     else:
@@ -180,8 +180,9 @@ def _parquet_rows(
 
 
 def _batch_rows(batch: pyarrow.RecordBatch) -> Sequence[dict[str, Any] | str]:
-    """Returns rows, with a message in place of each that holds a value unknown to Python, such as
-    bytes that are no UTF-8 or a date after the year 9999.
+    """Returns the rows of a batch, with a message in place of each row that Python cannot hold.
+
+    Such a row has bytes that are no UTF-8, or a date after the year 9999.
     """
     try:
         return batch.to_pylist()

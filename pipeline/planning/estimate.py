@@ -130,7 +130,7 @@ def examine(manifest: str, config: RunConfig) -> Findings:
             found.problems[_kind(row, error)].append((row.line, str(error)))
     for shape, jobs in list(found.shapes.items()):
         try:
-            found.plan(shape)  # now that it is known how many share the memory
+            found.plan(shape)  # only now is it known how many processes share the memory
         except InputError as error:
             del found.shapes[shape]
             problems = found.problems["pictures too large for memory_limit"]

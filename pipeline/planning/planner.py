@@ -106,7 +106,7 @@ class Planner:
         """Returns what a painting holds; looks it up once per run."""
         limits = {"max_bytes": config.max_file_bytes, "max_pixels": config.max_pixels}
         key = (path, config.max_pixels)
-        with self._lock:  # many rows begin with the same painting
+        with self._lock:  # rows that share a painting wait for one read of it
             return _remembered(self._pictures, key, lambda: self._index.facts(path, **limits))
 
     def _header(self, path: str, config: RunConfig) -> Header:

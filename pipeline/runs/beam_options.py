@@ -74,7 +74,7 @@ def _fill_flink(options: PipelineOptions, rows: int) -> None:
     try:
         with urllib.request.urlopen(f"{address}/overview", timeout=_FLINK_SECONDS) as answer:
             slots = json.load(answer)["slots-total"]
-    except (OSError, ValueError, KeyError):  # `[auto]`, `[local]`, or Beam will say what is wrong
+    except (OSError, ValueError, KeyError):  # `[auto]`, `[local]`, or an error that Beam reports
         return
     flink.parallelism = max(1, min(slots, rows))
 

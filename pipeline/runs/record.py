@@ -52,7 +52,7 @@ def warn_of_little_space(spec: RunSpec, warn: Callable[[str], None]) -> None:
     each = side**2 * _BYTES_PER_PIXEL[spec.config.format]
     left = spec.share
     free = shutil.disk_usage(images if os.path.isdir(images) else spec.folder).free
-    if left * each > free:  # only now count what is there, perhaps a million pictures
+    if left * each > free:  # counts pictures, perhaps a million, only if it matters
         left = max(0, left - sum(len(names) for _, _, names in os.walk(images)))
     expected = left * each
     if expected > free:

@@ -267,7 +267,7 @@ def failures(folder: str) -> dict[tuple[str, str], dict[str, Any]]:
     errors = ["error_type", "error_code", "error_message", "error_path"]
     columns = ["status", "output", "spec_hash", *errors]
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    # All runs with rows count, not only those with a summary: runs of a template have none.
+    # All runs with rows, not only those with a summary: runs of a cluster's template have none.
     parts = files.listing(folder, "metadata/run_id=*/part*.parquet")
     for run_id in sorted({name.split("/")[1].removeprefix("run_id=") for name in parts}):
         try:
