@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import shtab
 
-from pipeline.config.run_config import RunConfig, setting_owners
+from pipeline.config.reference import setting_names
 
-_SETTINGS = " ".join(f"{name}=" for name in (*RunConfig.model_fields, *setting_owners()))
+_NAMES = " ".join(setting_names())
+_SETTINGS = " ".join(f"{name}=" for name in setting_names())
 _SETTING = {
     "bash": "_nst_settings",
     "zsh": "_nst_settings",
@@ -15,6 +16,15 @@ _SETTING = {
     "preamble": {
         "bash": f'_nst_settings() {{\n  compgen -W "{_SETTINGS}" -- "$1"\n}}',
         "zsh": f"_nst_settings() {{\n  compadd -S '' -- {_SETTINGS}\n}}",
+    },
+}
+_NAME = {
+    "bash": "_nst_setting_names",
+    "zsh": "_nst_setting_names",
+    "fish": _NAMES,
+    "preamble": {
+        "bash": f'_nst_setting_names() {{\n  compgen -W "{_NAMES}" -- "$1"\n}}',
+        "zsh": f"_nst_setting_names() {{\n  compadd -- {_NAMES}\n}}",
     },
 }
 # Otherwise Bash would add a space behind `size=`.
@@ -32,6 +42,7 @@ _KINDS = {
     "GLOB": shtab.FILE,
     "DIR": shtab.DIRECTORY,
     "KEY=VALUE": _SETTING,
+    "NAME": _NAME,
 }
 
 

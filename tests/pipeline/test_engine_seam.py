@@ -147,3 +147,13 @@ def test_a_style_that_is_neither_name_nor_file_fails_its_row(nst, tmp_path):
     path.write_text(f"content,style\n{IMAGES}/cat.jpg,sepai\n{IMAGES}/cat.jpg,sepia\n")
     said = nst(*run_words(path, tmp_path / "out"), code=3)
     assert "1 ok" in said and "sepai" in said and "cannot be read" in said
+
+
+def test_its_settings_are_told(nst):
+    """Beside those of the engine that has some of the same names."""
+    both = nst("settings", "size")
+    assert "`engine: optimizer`" in both and "`engine: recolor`" in both
+    strength = nst("settings", "strength")
+    assert "range     0 to 1" in strength and "a column `strength`" in strength
+    assert "no column" in nst("settings", "pause")
+    assert "strength=" in nst("completion", "bash")
