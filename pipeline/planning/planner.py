@@ -1,4 +1,4 @@
-"""Jobs whose files are looked at: what they will give, and from what, before anything is made."""
+"""Plans jobs: looks at their files to say what will be made from what, before anything is made."""
 
 import contextlib
 import math
@@ -22,13 +22,14 @@ _REMEMBERED = 10_000  # paintings
 
 
 class Planner:
-    """Plans jobs of one run, perhaps several at a time; remembers what it read of paintings, which
-    many rows share.
+    """Plans the jobs of one run, from several threads if need be.
+
+    It remembers what it read of paintings, which many rows share.
 
     Args:
-      run: settings that rows override.
-      assets: SHA-256 of what the engine works with.
-      index: reads files, or knows what they hold.
+      run: the settings that rows override.
+      assets: {name: SHA-256} of the files that the engine works with.
+      index: tells what files hold, and reads those that it does not know.
     """
 
     def __init__(self, run: RunConfig, assets: Mapping[str, str], index: FileIndex | None = None):
@@ -40,15 +41,15 @@ class Planner:
         self._lock = threading.Lock()
 
     def plan(self, job: Job, *, identify: bool = True) -> PlannedJob:
-        """Looks the job's files up, or reads them and their headers.
+        """Plans one job, from what the index knows of its files or else from the files themselves.
 
         Args:
-          identify: whether it has to be known what makes the picture. Without, the photo's header
-            is enough, unless the index knows the photo.
+          identify: whether the job's spec hashes are needed, for which the whole photo is read.
+            Otherwise its header is enough; hashes are known only if the index knows the photo.
 
         Raises:
-          InputError, ConfigError: a file is missing, no image or too small or large; a setting is
-            out of range.
+          InputError, ConfigError: a file is missing, is no image, or is too small or too large; a
+            setting is out of range.
         """
         config = self.configs.of(job)
         limits = _limits(config)
@@ -74,8 +75,9 @@ class Planner:
         return self._identities.identify(planned, config, content.sha256)
 
     def probe(self, job: Job) -> tuple[Size, Sources]:
-        """The result's size and what is read for it, from headers only: for who wants to know what
-        a run would meet.
+        """Returns the result's size and what is read for it, from image headers only.
+
+        Estimates of a run use it, as they hash no files.
 
         Raises:
           InputError, ConfigError: as `plan`, as far as headers tell.
@@ -100,9 +102,9 @@ class Planner:
             ) from error
 
     def _picture(self, path: str, config: RunConfig) -> Facts:
-        """Looked up once per run."""
+        """Returns what a painting holds; looks it up once per run."""
         limits, key = _limits(config), (path, config.max_pixels)
-        with self._lock:  # many rows begin with the same painting
+        with self._lock:  # rows that share a painting wait for one read of it
             return _remembered(self._pictures, key, lambda: self._index.facts(path, **limits))
 
     def _header(self, path: str, config: RunConfig) -> Header:
@@ -140,7 +142,7 @@ def _fit(
     paintings: Mapping[str, Header],
     initial: Header | None,
 ) -> tuple[Size, tuple[int, ...], Sources]:
-    """The result's size, the long sides at which its paintings are seen, and what is read for it.
+    """Returns the result's size, the long side in px of each painting, and what is read for it.
 
     Raises:
       InputError: too small for the engine, too large for the file's format.
@@ -162,7 +164,7 @@ def _fit(
 
 @contextlib.contextmanager
 def _naming(path: str) -> Iterator[None]:
-    """Errors name the file, if they do not yet."""
+    """Makes errors within the block name this file, unless they name one already."""
     try:
         yield
     except InputError as error:
