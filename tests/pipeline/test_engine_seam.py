@@ -71,7 +71,7 @@ def test_run_report_and_another_night(nst, manifest, tmp_path):
         ("recolor", "ok", 4)
     ] * 4
     assert rows[2]["styles"] == [{"path": "sepia", "weight": 1.0}]
-    assert {row["batch_size"] for row in rows} == {1} and not rows[0]["loss_curve"]
+    assert {row["batch_size"] for row in rows} <= {1, 2} and not rows[0]["loss_curve"]
     picture = decode((folder / "images/coffee.png").read_bytes()).pixels
     photo = decode((IMAGES / "coffee.jpg").read_bytes(), long_side=64).pixels
     moved = picture.mean((0, 1)) - photo.mean((0, 1))
