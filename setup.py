@@ -15,6 +15,8 @@ setup(
     ),
     long_description=Path("README.md").read_text(),
     long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.11",
     packages=find_packages(include=["nst_ops*", "pipeline*"]),
     package_data={"nst_ops.vgg": ["data/*"], "pipeline.report": ["templates/*"]},

@@ -11,6 +11,7 @@ NAMES = (
     "baseline",
     "examples",
     "sweep",
+    "symptoms",
     "step_share",
     "step",
     "memory",

@@ -95,10 +95,13 @@ def text_after(body: list[ast.stmt]) -> str:
 
 
 def model_fields(model: type[pydantic.BaseModel]) -> Iterator[str]:
-    """The settings of a model, with defaults."""
+    """The settings of a model, with defaults and units."""
     for name, field in model.model_fields.items():
         default = "" if field.is_required() else f" = {field.default!r}"
-        yield f"- `{name}{default}`" + (f": {field.description}" if field.description else "")
+        extra = field.json_schema_extra
+        unit = f" ({extra['unit']})" if isinstance(extra, dict) and "unit" in extra else ""
+        description = f": {field.description}" if field.description else ""
+        yield f"- `{name}{default}`{unit}{description}"
 
 
 class Source:

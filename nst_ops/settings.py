@@ -6,7 +6,16 @@ No TensorFlow here: launchers and validators read settings without starting it.
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    WithJsonSchema,
+    model_validator,
+)
 
 HISTORY = 10  # steps that L-BFGS remembers where there is room
 INITS = ("content", "noise", "style")  # other values of `init` are files
@@ -15,6 +24,9 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 MOST_WEIGHT = 1e12  # of a term of the loss; float32 ends at 3e38, and squares are taken
 TermWeight = Annotated[float, Field(ge=0, le=MOST_WEIGHT, allow_inf_nan=False)]
+# What a number counts, for whoever reads a setting's schema.
+PX: dict[str, JsonValue] = {"unit": "px"}
+STEPS: dict[str, JsonValue] = {"unit": "steps"}
 LEAST_SHARE, MOST_SHARE = 1e-6, 1e6  # beyond, float32 would lose one beside others, or overflow
 Share = Annotated[float, Field(ge=LEAST_SHARE, le=MOST_SHARE, allow_inf_nan=False)]  # of a mean
 
@@ -25,7 +37,18 @@ def _zero_or_share(weight: float) -> float:
     return weight
 
 
-OctaveWeight = Annotated[NonNegative, AfterValidator(_zero_or_share)]
+OctaveWeight = Annotated[
+    NonNegative,
+    AfterValidator(_zero_or_share),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"const": 0},
+                {"type": "number", "minimum": LEAST_SHARE, "maximum": MOST_SHARE},
+            ]
+        }
+    ),
+]
 
 
 class _Strict(BaseModel):
@@ -35,9 +58,11 @@ class _Strict(BaseModel):
 class Scale(_Strict):
     """One scale of the coarse-to-fine loop."""
 
-    size: int = Field(ge=32, le=65536, description="long side in px")
-    steps: int = Field(ge=1, le=100_000, description="at most this many optimizer steps")
-    weight: Share = Field(1.0, description="multiplies style_weight at this scale")
+    size: int = Field(ge=32, le=65536, description="long side", json_schema_extra=PX)
+    steps: int = Field(
+        ge=1, le=100_000, description="at most this many of the optimizer", json_schema_extra=STEPS
+    )
+    weight: Share = Field(1.0, description="multiplies `style_weight` at this scale")
 
 
 class StyleScale(_Strict):
@@ -45,9 +70,17 @@ class StyleScale(_Strict):
     final size.
     """
 
-    ratio: Positive | None = None
-    size: int | None = Field(None, ge=32, le=65536)
-    weight: Share = 1.0
+    ratio: Positive | None = Field(
+        None, description="the painting's size by the picture's, at every scale"
+    )
+    size: int | None = Field(
+        None,
+        ge=32,
+        le=65536,
+        description="instead of `ratio`: the painting's size when the picture has its final size",
+        json_schema_extra=PX,
+    )
+    weight: Share = Field(1.0, description="its share in the style, beside other resolutions")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "StyleScale":
@@ -74,87 +107,113 @@ LayerWeights = Annotated[
 class Settings(_Strict):
     """What `stylize` needs to know beyond the images."""
 
-    size: int = Field(512, ge=32, le=65536, description="long side of the result in px")
-    enlarge: bool = Field(False, description="enlarge photos smaller than `size`")
-    scales: Literal["auto"] | list[Scale] = Field(
-        "auto", description="coarse to fine; `auto`: halvings of `size`, see `steps`"
+    size: int = Field(
+        512,
+        ge=32,
+        le=65536,
+        description="long side of the result; smaller photos are not enlarged unless "
+        "`enlarge: true`",
+        json_schema_extra=PX,
     )
+    enlarge: bool = Field(False, description="enlarges photos that are smaller than `size`")
     steps: int = Field(
         22,
         ge=1,
         le=100_000,
-        description="for `scales: auto`: steps at the result's scale, more at coarser ones",
+        description="of the optimizer at the result's size, half as many again at each coarser "
+        "scale; 8 is a draft, 50 is fine",
+        json_schema_extra=STEPS,
+    )
+    scales: Literal["auto"] | list[Scale] = Field(
+        "auto",
+        description="sizes of the picture from coarse to fine; `auto`: halvings of `size` down to "
+        "128 px, see `steps`",
+    )
+    content_weight: TermWeight = Field(
+        5e3, description="of the photo's structure; 1000: free; 10000: close to the photo"
+    )
+    style_weight: TermWeight = Field(
+        3e-2, description="of the painting's textures; 0.01: timid; 0.1: abstract"
+    )
+    attention_weight: TermWeight = Field(
+        0.5,
+        description="times `style_weight`: strokes follow what the photo shows; 0: they do not; 1.5: "
+        "strongly",
+    )
+    tv_weight: TermWeight = Field(
+        10.0, description="of smoothness (total variation); 10: hardly seen; 100: smooth areas"
     )
     octaves: list[OctaveWeight] = Field(
         [1.0, 1.0, 1.0],
         min_length=1,
         max_length=6,
-        description="weights of style terms on the picture, its half, its quarter, ...",
+        description="weights of the style on the picture, its half and its quarter size, and so "
+        "on: fine and broad strokes; 0 leaves one out",
     )
     style_scales: list[StyleScale] = Field(
         [StyleScale(ratio=1.0)],
         min_length=1,
         max_length=8,
-        description="resolutions of the painting to take strokes from",
+        description="resolutions of the painting, as `ratio` to the picture or in px as `size`; "
+        "smaller ratio, finer strokes",
     )
-    content_weight: TermWeight = Field(
-        5e3, description="useful 1e3 (free) to 1e4 (close to the photo)"
+    color: Literal["style", "content", "match"] = Field(
+        "style",
+        description="`style`: the painting's colours; `content`: the photo's; `match`: the "
+        "painting is recoloured first",
     )
-    style_weight: TermWeight = Field(3e-2, description="useful 1e-2 (timid) to 1e-1 (abstract)")
-    tv_weight: TermWeight = Field(
-        10.0, description="useful 10 (hardly seen) to 100 (smooth, flat areas)"
+    init: str = Field(
+        "content",
+        description="start from the photo (`content`), `noise`, `style` (noise in the painting's "
+        "colours) or a picture file",
     )
-    attention_weight: TermWeight = Field(
-        0.5,
-        description="times style_weight: strokes where they belong; 0: none, useful .3 to 1.5",
+    optimizer: Literal["lbfgs", "adam"] = Field(
+        "lbfgs", description="L-BFGS in Fourier space, or Adam with `learning_rate`"
     )
+    learning_rate: Share = Field(
+        0.02, description="size of a step of Adam's; a pixel's range is 0 to 1"
+    )
+    tolerance: NonNegative = Field(
+        1e-3, description="a scale ends when `patience` steps gain less than this fraction"
+    )
+    patience: int = Field(5, ge=1, description="see `tolerance`", json_schema_extra=STEPS)
     content_layers: LayerWeights = Field(
-        {"block4_conv2": 1.0}, description="layer: weight, or a list of layers"
+        {"block4_conv2": 1.0},
+        description="layers of VGG19 that see the photo's structure, a list or `{layer: weight}`",
     )
     style_layers: LayerWeights = Field(
         {f"block{block}_conv1": 1.0 for block in range(1, 6)},
-        description="layer: weight, or a list of layers",
+        description="layers of VGG19 that see the painting's textures, a list or `{layer: weight}`",
     )
     attention_layers: LayerWeights = Field(
         {"block3_conv1": 1.0, "block4_conv1": 1.0},
-        description="layer: weight, or a list of layers",
+        description="layers of VGG19 at which parts of the picture are matched with parts of the "
+        "painting, a list or `{layer: weight}`",
     )
     attention_temperature: NonNegative = Field(
-        0.0, description="0: the most similar part of the painting; above: a mean of similar parts"
+        0.0,
+        description="0: each part takes after the most similar part of the painting; above, such as "
+        "0.02: after a mean of similar ones",
     )
     attention_every: int = Field(
-        0, ge=0, description="steps after which parts are matched anew; 0: once a scale"
+        0,
+        ge=0,
+        description="matches parts anew after so many steps of a scale; 0: once a scale",
+        json_schema_extra=STEPS,
     )
     pooling: Literal["max", "average"] = Field(
         "max", description="how VGG19 halves its feature maps"
     )
-    optimizer: Literal["lbfgs", "adam"] = Field(
-        "lbfgs", description="L-BFGS in Fourier space, or Adam"
-    )
-    learning_rate: Share = Field(0.02, description="Adam's; a pixel's range is 0 to 1")
-    tolerance: NonNegative = Field(
-        1e-3,
-        description=(
-            "a scale ends early when `patience` steps improve the loss by less than this fraction"
-        ),
-    )
-    patience: int = Field(5, ge=1, description="see `tolerance`")
-    init: str = Field(
-        "content", description="first picture: `content`, `noise`, `style` (its colours) or a file"
-    )
-    color: Literal["style", "content", "match"] = Field(
-        "style",
-        description=(
-            "`style`: the painting's; `content`: the photo's; `match`: painting recoloured first"
-        ),
-    )
-    seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
-    precision: Literal["float32", "bfloat16", "float16", "auto"] = Field(
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of convolutions; `auto` takes bfloat16 where it is fast"
     )
     weights: str = Field(
-        "embedded", min_length=1, description="`embedded`, `imagenet` (download) or a file"
+        "embedded",
+        min_length=1,
+        description="of VGG19: `embedded` (up to `block5_conv1`), `imagenet` (all layers, "
+        "downloaded by Keras) or a `.h5`, `.weights.h5` or `.npz` file",
     )
+    seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":

@@ -1,1 +1,1 @@
-"""Collections of photos through `nst_ops`, as an Apache Beam pipeline, and the `nst` command."""
+"""Stylizes collections of photos with `nst_ops`: an Apache Beam pipeline and the `nst` command."""

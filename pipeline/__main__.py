@@ -1,4 +1,4 @@
-"""`python -m pipeline` is `nst`."""
+"""`python -m pipeline` does what the command `nst` does."""
 
 import sys
 

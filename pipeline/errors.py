@@ -1,9 +1,10 @@
-"""What ends a command before it has begun, with exit code 2."""
+"""These errors end a command with exit code 2, before anything was started."""
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; nothing was started. Its arguments are the problems, one
-    a line of its text.
+    """Raised for a configuration that cannot be used; nothing was started.
+
+    Each argument is one problem, and becomes one line of the error's text.
     """
 
     def __str__(self) -> str:
@@ -11,8 +12,8 @@ class ConfigError(ValueError):
 
 
 class ManifestError(ValueError):
-    """A manifest that cannot be used as a whole; nothing was started."""
+    """Raised for a manifest that cannot be used as a whole; nothing was started."""
 
 
 class LockedError(ValueError):
-    """Another run is at work on the same folder."""
+    """Raised where another run is at work on the same folder."""

@@ -24,6 +24,8 @@ class Knobs:
       content_weight: how much of the photo stays, 0 to 1e12; useful 1e3 to 1e4.
       style_weight: how much of the painting comes, 0 to 1e12; useful 1e-2 to 1e-1.
       tv_weight: how smooth the picture is, 0 to 1e12; useful 10 to 100.
+      attention_weight: how much strokes follow what is in the photo, times style_weight, 0 to
+        1e12; useful .3 to 1.5. Where it was 0 in the settings, it has no effect.
 
     Raises:
       InputError: a weight that is set is not a finite number of at least 0.
@@ -32,7 +34,6 @@ class Knobs:
     content_weight: float
     style_weight: float
     tv_weight: float
-    # Times style_weight. Where it was 0 in the settings, the term is not computed, whatever it is.
     attention_weight: float = Settings.model_fields["attention_weight"].default
 
     def __setattr__(self, name: str, value: float) -> None:

@@ -1,1 +1,1 @@
-"""The `nst` command: arguments, what the commands do, what people see of it."""
+"""Implements the `nst` command: its arguments, what it does, and what people see of it."""

@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -256,6 +257,19 @@ def merge(options: argparse.Namespace, rest: list[str], console: Console) -> int
     words = f"{count_words(summary)}, from {len(summary['merged'])} shards"
     console.print(f"run {summary['run_id']}: {words}")
     return _explain(options.command, summary, RunDisplay(console, summary["rows"]).complain)
+
+
+def settings(options: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """`nst settings`: what can be set."""
+    from pipeline.config import reference
+
+    if options.markdown:
+        print(reference.markdown())
+    elif options.name is None:
+        print(reference.listing(shutil.get_terminal_size((100, 24)).columns))
+    else:
+        print("\n\n".join(map(reference.describe, reference.find_settings(options.name))))
+    return OK
 
 
 def doctor(options: argparse.Namespace, rest: list[str], console: Console) -> int:

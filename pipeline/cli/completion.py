@@ -1,13 +1,14 @@
-"""`nst completion`: scripts by which shells complete the command's words."""
+"""Writes the scripts of `nst completion`, by which shells complete the words of `nst`."""
 
 import argparse
 from collections.abc import Iterator
 
 import shtab
 
-from pipeline.config.run_config import RunConfig, setting_owners
+from pipeline.config.reference import setting_names
 
-_SETTINGS = " ".join(f"{name}=" for name in (*RunConfig.model_fields, *setting_owners()))
+_NAMES = " ".join(setting_names())
+_SETTINGS = " ".join(f"{name}=" for name in setting_names())
 _SETTING = {
     "bash": "_nst_settings",
     "zsh": "_nst_settings",
@@ -17,14 +18,23 @@ _SETTING = {
         "zsh": f"_nst_settings() {{\n  compadd -S '' -- {_SETTINGS}\n}}",
     },
 }
-# Bash would go on to the next word behind `size=`.
+_NAME = {
+    "bash": "_nst_setting_names",
+    "zsh": "_nst_setting_names",
+    "fish": _NAMES,
+    "preamble": {
+        "bash": f'_nst_setting_names() {{\n  compgen -W "{_NAMES}" -- "$1"\n}}',
+        "zsh": f"_nst_setting_names() {{\n  compadd -- {_NAMES}\n}}",
+    },
+}
+# Otherwise Bash would add a space behind `size=`.
 _NO_SPACE = """
 _nst() {
   _shtab_nst "$@"
   [[ ${COMPREPLY[0]} != *= ]] || compopt -o nospace 2>/dev/null
 }
 complete -o bashdefault -F _nst nst"""
-# What a value is, by the word that the help has for it.
+# What a value is, by its placeholder in the help.
 _KINDS = {
     "FILE": shtab.FILE,
     "CONTENT": shtab.FILE,
@@ -32,14 +42,15 @@ _KINDS = {
     "GLOB": shtab.FILE,
     "DIR": shtab.DIRECTORY,
     "KEY=VALUE": _SETTING,
+    "NAME": _NAME,
 }
 
 
 def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
-    """Commands, options, their choices, files and folders, and the names of settings.
+    """Returns a script that completes commands, options, choices, paths and names of settings.
 
     Args:
-      parser: of the whole command; its actions are marked for shtab.
+      parser: the parser of the whole command; its actions get marked for shtab.
       shell: `bash`, `zsh` or `fish`.
     """
     for action in _actions(parser):
@@ -50,7 +61,7 @@ def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """Of the parser and of those below it."""
+    """Yields the actions of the parser and of its subparsers."""
     for action in parser._actions:
         yield action
         if isinstance(action, argparse._SubParsersAction):

@@ -1,5 +1,6 @@
-"""Progress for people and for log collectors: live bars on a terminal, plain lines now and then, or
-JSON.
+"""Shows progress to people and to log collectors.
+
+A terminal gets live bars, anything else plain lines now and then, or JSON.
 """
 
 import datetime
@@ -28,12 +29,12 @@ _PAIR_LINE_SECONDS = 60.0  # the same for one picture, which may take hours
 
 
 class RunDisplay:
-    """Progress of a run.
+    """Shows the progress of a run.
 
     Args:
       console: a terminal gets a live bar, anything else a line every ten seconds at most.
-      rows: of the manifest.
-      as_json: one JSON object a line instead, each with `time` and `event`.
+      rows: how many rows the manifest has.
+      as_json: whether to print one JSON object per line instead, each with `time` and `event`.
     """
 
     def __init__(self, console: Console, rows: int, *, as_json: bool = False):
@@ -54,11 +55,11 @@ class RunDisplay:
             self.bar.stop()
 
     def note(self, text: str, event: str = "note", **values: Any) -> None:
-        """Something that happened once.
+        """Prints something that happened once.
 
         Args:
-          text: for people.
-          event, values: for machines.
+          text: what is printed for people.
+          event, values: what is printed as JSON; without values, the text is.
         """
         if self.as_json:
             self.console.print(json_line(event, values or {"text": text}))
@@ -66,19 +67,23 @@ class RunDisplay:
             self.console.print(printable(text))
 
     def complain(self, text: str, event: str = "problem", **values: Any) -> None:
-        """Something that went wrong, which is said even to who wants quiet."""
+        """Prints something that went wrong, to standard error, even if output is to be quiet."""
         line = json_line(event, values or {"text": text}) if self.as_json else printable(text)
         print(line, file=sys.stderr)
 
     def show(self, progress: dict[str, Any]) -> None:
-        """How far it is, from `work.read_progress`."""
-        # A part that is begun again, as clusters do, is counted again.
+        """Shows how far the run is.
+
+        Args:
+          progress: what `Tally.read` returns.
+        """
+        # Clusters may repeat a part, whose rows are then counted again.
         done = min(self.rows, sum(progress[status] for status in STATUSES))
         now = printable("; ".join(progress["now"]))
         speed = self._speed(progress["ok"], self.rows - done)
         if self.bar and self.task is not None:
             failed = f", {progress['failed']} failed" if progress["failed"] else ""
-            text = f"{now or 'working'}{failed}{_words(speed)}"
+            text = f"{now or 'working'}{failed}{_speed_words(speed)}"
             self.bar.update(self.task, completed=done, description=text)
         elif time.monotonic() - self.printed >= _LINE_SECONDS:
             self.printed = time.monotonic()
@@ -89,25 +94,25 @@ class RunDisplay:
                 return
             counts = count_words(progress)
             tail = f"; {now}" if now else ""
-            self.console.print(f"{done}/{self.rows}: {counts}{_words(speed)}{tail}")
+            self.console.print(f"{done}/{self.rows}: {counts}{_speed_words(speed)}{tail}")
 
-    def _speed(self, made: int, left: int) -> dict[str, float]:
-        """Of this run so far; nothing while no picture is made."""
+    def _speed(self, made: int, to_do: int) -> dict[str, float]:
+        """Returns the run's speed and the seconds left; nothing until a picture is made."""
         if not made:
             return {}
         seconds = (time.monotonic() - self.started) / made
         return {
             "pictures_per_hour": round(3600.0 / seconds, 1),
-            "seconds_left": round(left * seconds),
+            "seconds_left": round(to_do * seconds),
         }
 
 
 def count_words(counts: Mapping[str, Any]) -> str:
-    """How many rows have each status, for people."""
+    """Returns how many rows have each status, in words."""
     return ", ".join(f"{counts[status]} {status}" for status in STATUSES)
 
 
-def _words(speed: dict[str, float]) -> str:
+def _speed_words(speed: dict[str, float]) -> str:
     if not speed:
         return ""
     left = datetime.timedelta(seconds=speed["seconds_left"])
@@ -115,7 +120,7 @@ def _words(speed: dict[str, float]) -> str:
 
 
 class PairDisplay:
-    """Progress of one pair: a bar on a terminal; else a line a stage, and a line a minute."""
+    """Shows the progress of one pair: a bar on a terminal, else a line per stage and per minute."""
 
     def __init__(self, console: Console):
         self.console = console
@@ -133,7 +138,7 @@ class PairDisplay:
             self.bar.stop()
 
     def show(self, step: Step) -> None:
-        """One step."""
+        """Shows one step."""
         now = time.monotonic()
         to_do = (1.0 - step.share) / max(step.share, 1e-6)
         left = datetime.timedelta(seconds=round((now - self.started) * to_do))

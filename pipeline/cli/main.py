@@ -26,6 +26,7 @@ from pipeline.machine.messages import (
 from pipeline.machine.tensorflow_setup import quiet_logs
 
 _DESCRIPTION = "Stylizes photos after paintings: one, or a collection as a nightly job."
+_RIGHTS = "Apache-2.0; VGG19's weights by K. Simonyan and A. Zisserman (VGG, Oxford), CC BY 4.0"
 _EPILOG = """examples:
   nst stylize photo.jpg painting.jpg -o result.png
   nst manifest --content 'photos/**/*.jpg' --style 'paintings/*.jpg' --pair random:1 -o manifest.csv
@@ -101,7 +102,7 @@ def _is_interrupt(error: BaseException | None) -> bool:
 def _parser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = _Parser("nst", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=formatter)
-    parser.add_argument("--version", action="version", version=f"nst {__version__}")
+    parser.add_argument("--version", action="version", version=f"nst {__version__}\n{_RIGHTS}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, help: str, *, config: bool) -> argparse.ArgumentParser:
@@ -215,6 +216,13 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("merge", "make one run of the last runs of all shards", config=False)
     sub.add_argument("folder", metavar="DIR", help="the --output of nst run --shard")
 
+    sub = add("settings", "print all settings: default, unit, range, effect", config=False)
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument(
+        "name", nargs="?", metavar="NAME", help="one of them in full, and where it can be set"
+    )
+    form.add_argument("--markdown", action="store_true", help="as the README's tables")
+
     sub = add("completion", "print a script by which a shell completes nst's words", config=False)
     sub.add_argument("shell", choices=("bash", "zsh", "fish"), help="of the script")
 
@@ -275,6 +283,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, list[str], Console], int]] = 
     "report": commands.report,
     "runs": commands.runs,
     "merge": commands.merge,
+    "settings": commands.settings,
     "completion": _completion,
     "doctor": commands.doctor,
 }

@@ -1,1 +1,1 @@
-"""A run's settings: their model, where they are read from, how they are described."""
+"""Models, reads and describes the settings of a run."""

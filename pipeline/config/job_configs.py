@@ -1,4 +1,4 @@
-"""The settings of jobs: the run's, with what a row of the manifest has of its own."""
+"""Gives each job its settings: those of the run, with what its row of the manifest overrides."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ _REMEMBERED = 10_000
 
 
 class JobConfigs:
-    """Validated once for all jobs that have the same settings: rows share few.
+    """Validates settings once for all jobs that share them: most rows do.
 
     Args:
       run: the settings that rows override.
@@ -23,7 +23,7 @@ class JobConfigs:
         self._known: OrderedDict[tuple[tuple[str, str], ...], RunConfig] = OrderedDict()
 
     def of(self, job: Job) -> RunConfig:
-        """The settings of a job.
+        """Returns the settings of a job.
 
         Raises:
           ConfigError: one is unknown or out of range.

@@ -1,5 +1,6 @@
-"""A run's settings from YAML and the command line; every error names the file, the key, the value
-and the remedy.
+"""Reads a run's settings from YAML and the command line.
+
+Every error names the file, the key, the value and the remedy.
 """
 
 import difflib
@@ -19,11 +20,14 @@ from pipeline.store import files
 
 
 def load_config(path: str | None, overrides: Iterable[str] = ()) -> RunConfig:
-    """Reads a YAML file (or none: defaults) and applies `key.path=value` overrides, values being
-    YAML.
+    """Reads a YAML file, or takes the defaults without one, and applies overrides.
+
+    Args:
+      path: of the YAML file, or None.
+      overrides: `key.path=value` each, where the value is YAML.
 
     Raises:
-      ConfigError: with all that is wrong, one problem a line.
+      ConfigError: the settings cannot be used; it has all problems, one a line.
     """
     values = {}
     if path is not None:
@@ -41,7 +45,7 @@ def load_config(path: str | None, overrides: Iterable[str] = ()) -> RunConfig:
     for override in overrides:
         _override(values, override)
     config = validate(values, path or "--set")
-    # Workers may have another working folder.
+    # Paths become absolute, as workers may have another working folder.
     settings = config.engine.settings
     named = {"cache_dir": config.cache_dir}
     for key, words in config.engine.file_settings.items():
@@ -51,7 +55,7 @@ def load_config(path: str | None, overrides: Iterable[str] = ()) -> RunConfig:
 
 
 def validate(values: Mapping[str, Any], where: str = "") -> RunConfig:
-    """The settings, or a `ConfigError` whose problems begin with `where`."""
+    """Returns the settings, or raises a `ConfigError` whose problems begin with `where`."""
     try:
         return RunConfig.model_validate(values)
     except pydantic.ValidationError as error:

@@ -1,4 +1,4 @@
-"""YAML as people mean it: plain values, no key twice."""
+"""Reads YAML the way people mean it: plain values, and no key twice."""
 
 import re
 from typing import Any
@@ -9,15 +9,15 @@ from nst_ops.errors import short
 
 
 class DuplicateKeyError(yaml.YAMLError):
-    """A key that stands twice in one mapping, of which YAML would silently take the last."""
+    """Raised for a key that stands twice in one mapping; PyYAML would silently take the last."""
 
 
 def parse_yaml(text: str) -> Any:
-    """Plain values from YAML.
+    """Returns the plain values that a YAML text stands for.
 
     Raises:
-      DuplicateKeyError: a key stands twice, naming both lines.
-      yaml.YAMLError: not YAML, other values, or aliases.
+      DuplicateKeyError: a key stands twice; the message names both lines.
+      yaml.YAMLError: the text is no YAML, or has aliases or values that are not plain.
     """
     try:
         return yaml.load(text, _PlainLoader)
@@ -28,7 +28,7 @@ def parse_yaml(text: str) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Of YAML 1.1, but as people mean it: `off` is a word, 1e3 a number."""
+    """Loads YAML 1.1, except that `off` is a word and 1e3 a number, as people mean them."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  # as PyYAML has it
         first: [kind for kind in kinds if kind[0] != "tag:yaml.org,2002:bool"]
@@ -37,7 +37,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            # Ten lines of them can stand for a billion values.
+            # Ten lines of nested aliases can stand for a billion values.
             raise yaml.YAMLError("aliases are not supported; write the value out")
         return super().compose_node(parent, index)
 
@@ -46,7 +46,7 @@ class _PlainLoader(yaml.SafeLoader):
         lines: dict[tuple[str, str], int] = {}  # of each key
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                continue  # a list or mapping, which is no key of ours
+                continue  # a list or mapping as key, which PyYAML refuses later
             name, line = (key.tag, key.value), key.start_mark.line + 1
             if name in lines:
                 raise DuplicateKeyError(
@@ -68,7 +68,7 @@ _PlainLoader.add_implicit_resolver(
 
 
 def yaml_problem(error: Exception) -> str:
-    """Why a text is no YAML, on one line: PyYAML says it on several, with a drawing."""
+    """Returns on one line why a text is no YAML; PyYAML takes several, and marks the place."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         return f"line {error.problem_mark.line + 1}: {error.problem or error.context}"
     return " ".join(str(error).split())

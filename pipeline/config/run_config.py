@@ -19,7 +19,15 @@ from nst_ops.errors import InputError
 from nst_ops.images.codec import MAX_PIXELS
 from nst_ops.images.size import Size
 
-Bytes = Annotated[pydantic.ByteSize, Field(ge=1)]  # a number, or text such as 8GB
+# A number, or text such as 8GB; Pydantic's own schema has neither the bound nor an example.
+Bytes = Annotated[
+    pydantic.ByteSize,
+    Field(ge=1),
+    pydantic.WithJsonSchema({"type": "integer", "minimum": 1, "examples": ["8GB"]}),
+]
+# Bounds that validators below see to, whose messages name the word, too.
+Count = Annotated[int, Field(json_schema_extra={"minimum": 1})]
+TileSide = Annotated[int, Field(json_schema_extra={"minimum": 64, "multipleOf": 16})]
 
 
 class RunConfig(pydantic.BaseModel):
@@ -27,50 +35,96 @@ class RunConfig(pydantic.BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
-    engine: Any = Field(None, description="what makes the pictures", exclude=True)  # an Engine
-    format: Literal["png", "jpeg", "webp", "tiff"] = Field("png", description="of the results")
-    quality: int = Field(92, ge=1, le=100, description="of jpeg and webp (100: lossless webp)")
-    batch_size: Literal["auto"] | int = Field(
-        "auto", description="pictures of one shape made together"
+    engine: Any = Field(  # an Engine
+        None,
+        description="what makes the pictures; each engine has settings of its own",
+        exclude=True,
     )
-    tiling: Literal["auto", "off"] | int = Field(
-        "auto", description="computing large pictures in tiles: `auto`, `off`, or a side in px"
+    format: Literal["png", "jpeg", "webp", "tiff"] = Field(
+        "png", description="of the results' files"
+    )
+    quality: int = Field(
+        92, ge=1, le=100, description="of `jpeg` and `webp`; 100 makes `webp` lossless"
+    )
+    batch_size: Literal["auto"] | Count = Field(
+        "auto",
+        description="pictures of one shape made together; `auto`: small ones on a CPU, about 4 "
+        "megapixels where `accelerator` is set",
+        json_schema_extra={"unit": "pictures"},
+    )
+    tiling: Literal["auto", "off"] | TileSide = Field(
+        "auto",
+        description="`auto`: a picture that would not fit into `memory_limit` is computed in "
+        "tiles; `off`: none is; or a tile's side. The picture is the same",
+        json_schema_extra={"unit": "px"},
     )
     memory_limit: Bytes | None = Field(
-        None, description="bytes, or text such as 8GB (default: 70 % of what is free)"
+        None,
+        description="of a process; set it, and `parallelism`, where a picture must be the same to "
+        "the byte whatever else the machine does",
+        json_schema_extra={"unit": "bytes", "unset": "70 % of what is free"},
     )
     cache_dir: str | None = Field(
-        None, description="local folder for what is known of paintings, for later runs too"
+        None,
+        description="a local folder that keeps what was computed of paintings, for later runs and "
+        "other processes",
+        json_schema_extra={"format": "path"},
     )
-    max_pixels: int = Field(MAX_PIXELS, ge=1, description="larger inputs fail their row")
-    max_file_bytes: Bytes = Field(
-        pydantic.ByteSize(500_000_000), description="larger files fail their row"
+    parallelism: Literal["auto"] | Count = Field(
+        "auto",
+        description="how many work on this machine, where no cluster decides; `auto`: by cores, "
+        "memory and picture size, or one a GPU",
+        json_schema_extra={"unit": "processes"},
+    )
+    checkpoint_seconds: float | None = Field(
+        60.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="between checkpoints inside a picture, beside one after each of its stages; "
+        "`null`: none at all",
+        json_schema_extra={"unit": "s"},
     )
     timeout_seconds: float | None = Field(
         None,
         gt=0,
         allow_inf_nan=False,
         description="a picture that takes longer fails its row",
-    )
-    checkpoint_seconds: float | None = Field(
-        60.0,
-        ge=0,
-        allow_inf_nan=False,
-        description="between checkpoints within a picture; null: none at all",
+        json_schema_extra={"unit": "s"},
     )
     max_failure_ratio: float = Field(
-        1.0, ge=0, le=1, description="stop the run when more than this share of rows has failed"
+        1.0,
+        ge=0,
+        le=1,
+        description="the run stops, with exit code 1, when more than this share of all its rows "
+        "has failed",
+    )
+    max_pixels: int = Field(
+        MAX_PIXELS,
+        ge=1,
+        description="larger inputs fail their row",
+        json_schema_extra={"unit": "px"},
+    )
+    max_file_bytes: Bytes = Field(
+        pydantic.ByteSize(500_000_000),
+        description="larger files fail their row",
+        json_schema_extra={"unit": "bytes"},
+    )
+    notify_url: str | None = Field(
+        None,
+        description="gets the run's summary posted as JSON when the run has ended",
+        json_schema_extra={"format": "uri"},
     )
     accelerator: str = Field(
-        "", description="Beam resource hint, such as type:nvidia-l4;count:1;install-nvidia-driver"
+        "",
+        description="Beam resource hint for workers, such as "
+        "`type:nvidia-l4;count:1;install-nvidia-driver`",
     )
-    min_ram: str = Field("", description="Beam resource hint, such as 16GB")
-    parallelism: Literal["auto"] | int = Field(
-        "auto", description="processes on this machine, where no cluster decides"
-    )
-    slots: int = Field(1, ge=1, description="worker processes that share one machine of a cluster")
-    notify_url: str | None = Field(
-        None, description="where the summary is posted as JSON when the run has ended"
+    min_ram: str = Field("", description="Beam resource hint for workers, such as `16GB`")
+    slots: int = Field(
+        1,
+        ge=1,
+        description="worker processes that share one machine of a cluster",
+        json_schema_extra={"unit": "processes"},
     )
 
     # Of these, what a row of a manifest may have of its own.

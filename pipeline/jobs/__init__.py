@@ -1,1 +1,1 @@
-"""What everybody speaks of: jobs and shards, plain values."""
+"""Defines the plain values that all rooms exchange: jobs, planned jobs, rows and shards."""

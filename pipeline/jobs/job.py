@@ -1,11 +1,11 @@
-"""A row of a manifest: what is to be made of what."""
+"""A `Job` is one row of a manifest: it says which picture is to be made from which files."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 
 class StyleSource(NamedTuple):
-    """What a style comes from."""
+    """Says where a style of a job comes from, and how much it counts in a blend."""
 
     name: str  # a path or URL; or the name of a style that the engine has
     weight: float = 1.0
@@ -14,7 +14,7 @@ class StyleSource(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """One row of a manifest: plain values only."""
+    """Holds what one row of the manifest asks for, as plain values."""
 
     line: int  # in the manifest, where the row begins, from 1; a Parquet file's rows count from 1
     id: str
@@ -25,18 +25,18 @@ class Job:
 
     @property
     def style_files(self) -> list[str]:
-        """Paths of those styles that are files."""
+        """Returns the paths of those styles that are files."""
         return [style.name for style in self.styles if style.is_file]
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that is no job, and why."""
+    """Stands for a row of the manifest that cannot be used, and says why."""
 
     line: int
     message: str
     content: str = ""
 
     def as_job(self) -> Job:
-        """For its row in the metadata."""
+        """Returns a job with what is known of the row, to write its metadata row from."""
         return Job(self.line, "", self.content, (), "")

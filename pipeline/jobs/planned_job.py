@@ -1,4 +1,4 @@
-"""A job whose files were looked at."""
+"""A `PlannedJob` is a job whose files were looked at."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from pipeline.jobs.job import Job
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """What a worker needs to know of a job: plain values only."""
+    """Holds all that a worker needs to know of a job, as plain values."""
 
     job: Job
     engine: str  # its name
@@ -23,26 +23,26 @@ class PlannedJob:
     # What follows from the photo's content, which may be read only when the picture is made: see
     # `Identities.identify`.
     content_sha256: str = ""
-    spec_hashes: tuple[tuple[str, str], ...] = ()  # by the engine's variants, as asked for first
-    seed: int = 0  # of everything random, from the settings' and the photo: any batch's
+    spec_hashes: tuple[tuple[str, str], ...] = ()  # (variant, hash); first what was asked
+    seed: int = 0  # of all random choices; from the setting and the photo: the same in any batch
 
     @property
     def spec_hash(self) -> str:
-        """Of the picture that was asked for; "" as long as it is not known."""
+        """Returns the hash of the picture that was asked for; "" as long as it is not known."""
         return self.spec_hashes[0][1] if self.spec_hashes else ""
 
     @property
     def variants(self) -> dict[str, str]:
-        """The engine's variants by the spec hash of what they make."""
+        """Returns the engine's variants by the spec hash of the picture that each would make."""
         return {spec_hash: name for name, spec_hash in self.spec_hashes}
 
     @property
     def bucket(self) -> tuple[Size, tuple[tuple[str, str], ...]]:
-        """Jobs of a run with the same bucket can be made together."""
+        """Returns what jobs of a run must share to be made together in one batch."""
         return self.size, self.job.overrides
 
     def facts(self) -> dict[str, Any]:
-        """The columns of the metadata that are known by now."""
+        """Returns the metadata columns that are known by now."""
         return {
             "engine": self.engine,
             "height": self.size[0],

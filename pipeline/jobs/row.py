@@ -1,4 +1,4 @@
-"""What became of a line of the manifest: a row of the metadata, as plain values."""
+"""A metadata `Row` says, in plain values, what became of one line of the manifest."""
 
 from datetime import datetime
 from typing import TypedDict
@@ -7,15 +7,17 @@ STATUSES = ("ok", "cached", "failed", "deferred")
 
 
 class StyleRow(TypedDict):
-    """A style of a blend."""
+    """Names one style of a blend and its weight."""
 
     path: str  # or the name of a style that the engine has
     weight: float
 
 
 class Row(TypedDict):
-    """The columns of every row. Beside these it has those of the engines (`Engine.columns`), which
-    are null where another engine was at work, or none.
+    """Lists the columns that every row has.
+
+    Rows also have the columns of all engines (`Engine.columns`), which are null where another
+    engine was at work, or none.
     """
 
     run_id: str

@@ -1,4 +1,7 @@
-"""A run cut into parts that nobody but the scheduler brings together: `nst run --shard 3/16`."""
+"""A `Shard` is the share of a manifest's rows that one run makes, as in `nst run --shard 3/16`.
+
+Shards run independently of each other; only the scheduler knows that they belong together.
+"""
 
 import re
 from typing import NamedTuple
@@ -7,17 +10,17 @@ from pipeline.errors import ConfigError
 
 
 class Shard(NamedTuple):
-    """The rows on every `count`-th line of a manifest; `number` counts from 1."""
+    """Stands for the rows on every `count`-th line of a manifest; `number` counts from 1."""
 
     number: int = 1
     count: int = 1
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """Of text such as 3/16.
+        """Returns the shard that text such as 3/16 names.
 
         Raises:
-          ConfigError: it is no such text.
+          ConfigError: the text is no NUMBER/COUNT.
         """
         match = re.fullmatch(r"(\d+)/(\d+)", text)
         shard = cls(int(match[1]), int(match[2])) if match else cls(0, 0)
@@ -29,9 +32,9 @@ class Shard(NamedTuple):
         return f"{self.number}/{self.count}"
 
     def share(self, rows: int) -> int:
-        """How many of a manifest's rows this is, about."""
+        """Returns about how many of a manifest's rows are in this shard."""
         return -(-rows // self.count)
 
     def has(self, line: int) -> bool:
-        """Whether a line of the manifest is in this part."""
+        """Says whether a line of the manifest is in this shard."""
         return line % self.count == self.number % self.count

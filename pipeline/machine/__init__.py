@@ -1,1 +1,1 @@
-"""This machine: cores, GPUs and memory, TensorFlow's start, signals."""
+"""Knows this machine: its cores, memory and GPUs, TensorFlow's start, signals and messages."""

@@ -1,7 +1,7 @@
-"""The cores, the memory and the GPUs that this process may use, found without TensorFlow.
+"""Finds the cores, the memory and the GPUs that this process may use, without TensorFlow.
 
-The only place that reads CUDA_VISIBLE_DEVICES, asks NVIDIA's driver, or looks at a container's
-limits.
+This is the only module that reads CUDA_VISIBLE_DEVICES, asks NVIDIA's driver, or looks at a
+container's limits.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def cores() -> int:
-    """By this process's affinity and its container's quota."""
+    """Returns how many cores this process may use, by its affinity and its container's quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         quota, period = (_CONTAINER / "cpu.max").read_text().split()
@@ -29,32 +29,41 @@ def cores() -> int:
 
 @functools.cache
 def default_memory_limit() -> int:
-    """70 % of the memory that is free, in bytes: of the GPU, else of the container or machine.
+    """Returns 70 % of the free memory in bytes: the GPU's, else the container's or the machine's.
 
-    As it was when this process first asked: what it then takes is its own, and a picture should not
-    be computed in another way because others came before it.
+    The answer stays what it was when this process first asked: memory that the process takes later
+    is its own, and how a picture is computed should not depend on the pictures before it.
     """
     gpu = _free_gpu_bytes()
     return int(0.7 * (_free_bytes() if gpu is None else gpu))
 
 
 def gpus() -> int:
-    """NVIDIA GPUs that this process may use."""
+    """Returns how many NVIDIA GPUs this process may use."""
     return len(visible_gpus())
 
 
-def visible_gpus() -> list[str]:
-    """Their names, as CUDA_VISIBLE_DEVICES takes them: numbers or UUIDs."""
+@functools.cache
+def visible_gpus() -> tuple[str, ...]:
+    """Returns the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them: by number or
+    UUID. The answer stays what it was first: processes that share a machine count all of its GPUs,
+    also once each has taken its own.
+    """
+    return _chosen_gpus()
+
+
+def _chosen_gpus() -> tuple[str, ...]:
+    """Returns those that the environment names now."""
     if not cuda_is_installed():
-        return []
+        return ()
     chosen = os.environ.get(_VISIBLE)
     if chosen is None:
-        return [str(number) for number in range(_gpus_of_machine())]
-    return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
+        return tuple(str(number) for number in range(_gpus_of_machine()))
+    return tuple(name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1"))
 
 
 def use_gpu(name: str) -> None:
-    """Shows TensorFlow, which must not have looked yet, only the GPU of this name."""
+    """Makes TensorFlow see only the GPU of this name; it must not have looked for GPUs before."""
     os.environ[_VISIBLE] = name
 
 
@@ -65,11 +74,11 @@ def _gpus_of_machine() -> int:
 
 
 def _free_gpu_bytes() -> int | None:
-    """Of the first GPU that this process may use; None without one, or where nobody tells.
+    """Returns the free bytes of the GPU that this process uses; None if there is none, or unknown.
 
-    By NVIDIA's driver: TensorFlow tells what it has taken, not what there is.
+    NVIDIA's driver is asked: TensorFlow tells what it has taken, not what is free.
     """
-    names = visible_gpus()
+    names = _chosen_gpus()
     if not names:
         return None
     with _driver() as driver:
@@ -83,13 +92,13 @@ def _free_gpu_bytes() -> int | None:
                 else driver.nvmlDeviceGetHandleByUUID(names[0])
             )
             return int(driver.nvmlDeviceGetMemoryInfo(handle).free)
-        except driver.NVMLError:  # no such GPU, or a part of one that has no figures of its own
+        except driver.NVMLError:  # no such GPU, or a MIG slice, which has no figures of its own
             return None
 
 
 @contextlib.contextmanager
 def _driver() -> Iterator[Any]:
-    """NVIDIA's management library; None where it, its Python package or a driver is missing."""
+    """Gives NVIDIA's management library; None if it, its Python package or a driver is missing."""
     try:
         import pynvml
 
@@ -115,7 +124,7 @@ def _free_bytes() -> int:
         limit = (_CONTAINER / "memory.max").read_text().strip()
         if limit != "max":
             used = int((_CONTAINER / "memory.current").read_text())
-            # Files that were read count as used, though they make room for whoever asks.
+            # The page cache counts as used, though the kernel frees it on demand.
             facts = dict(map(str.split, (_CONTAINER / "memory.stat").read_text().splitlines()))
             cached = int(facts["inactive_file"]) + int(facts["active_file"])
             free = min(free, int(limit) - used + cached)

@@ -1,5 +1,6 @@
-"""How processes share one machine: how many there are where no engine of Beam's decides, and how
-much memory each has.
+"""Decides how processes share one machine: how many there are, and how much memory each may take.
+
+On a cluster, its engine decides how many there are.
 """
 
 import math
@@ -8,16 +9,18 @@ from nst_ops.errors import InputError
 from pipeline.config.run_config import RunConfig
 from pipeline.machine.devices import cores, default_memory_limit, gpus
 
-# A process of several threads waits for its slowest one at every convolution, so as many threads
-# as there are of these in a picture, and as many processes as there is room for.
+# At every convolution a process waits for its slowest thread. So a process gets only one thread
+# per so many pixels of a picture, and there are as many processes as cores and memory allow.
 _PIXELS_PER_THREAD = 500_000
-_CACHE, _CACHE_SHARE = 512 * 2**20, 16  # bytes at most, and at most this part of the memory
-_ROWS_WORTH_A_PROCESS = 4  # its start takes as long as a small picture or two
+_CACHE, _CACHE_SHARE = 512 * 2**20, 16  # bytes at most, and at most 1/16 of the memory
+_ROWS_WORTH_A_PROCESS = 4  # starting one takes as long as a small picture or two
 
 
 def processes(config: RunConfig, rows: int) -> int:
-    """For a run of so many rows: as `parallelism` says, or one a GPU, or as many as cores and
-    memory allow.
+    """Returns how many processes a run of so many rows gets on this machine.
+
+    That is what `parallelism` says; if it is `auto`, one per GPU, or without a GPU as many as cores
+    and memory allow.
     """
     if config.parallelism != "auto":
         return config.parallelism
@@ -30,7 +33,7 @@ def processes(config: RunConfig, rows: int) -> int:
 
 
 def _bytes_of_batch(config: RunConfig, side: int) -> int:
-    """Of square pictures of this side, as fast as they can be made."""
+    """Returns the bytes that a batch of square pictures takes if memory is not limited."""
     size = side, side
     try:
         return config.engine.plan(size, batch=config.batch_of(size), limit=math.inf).bytes
@@ -39,26 +42,29 @@ def _bytes_of_batch(config: RunConfig, side: int) -> int:
 
 
 def memory_limit(config: RunConfig, processes: int) -> int:
-    """Bytes that each of this machine's processes may take: a GPU's memory belongs to those that
-    share it, a machine's to all.
+    """Returns how many bytes each of this machine's processes may take.
+
+    A GPU's memory is shared by the processes on it, the machine's by all processes.
     """
     return config.memory_limit or default_memory_limit() // on_one_gpu(processes)
 
 
 def cache_budget(config: RunConfig, processes: int) -> int:
-    """Bytes of that for each of a process's two caches: paintings' pixels, and what the engine
-    keeps.
+    """Returns how many of a process's bytes each of its two caches may take.
+
+    One cache holds paintings' pixels, the other what the engine keeps.
     """
     return min(_CACHE, memory_limit(config, processes) // _CACHE_SHARE)
 
 
 def room_for_pictures(config: RunConfig, processes: int) -> int:
-    """Bytes of that for what is being made, beside the caches. What they hold at the time does not
-    count: how a picture is made must not depend on what came before it.
+    """Returns how many of a process's bytes are left for pictures, beside the caches.
+
+    Caches count as full: how a picture is made must not depend on what was made before it.
     """
     return memory_limit(config, processes) - 2 * cache_budget(config, processes)
 
 
 def on_one_gpu(processes: int) -> int:
-    """How many of the processes share a GPU; without one, all share the machine."""
+    """Returns how many of the processes share one GPU; without a GPU, all share the machine."""
     return -(-processes // max(1, gpus()))

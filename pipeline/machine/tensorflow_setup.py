@@ -1,4 +1,4 @@
-"""Starts TensorFlow in a process of ours: its share of cores and GPUs, and no chatter."""
+"""Starts TensorFlow in a process of ours, with its share of cores and GPUs, and without chatter."""
 
 import contextlib
 import fcntl
@@ -18,8 +18,10 @@ _claims: list[contextlib.ExitStack] = []
 
 
 def quiet_logs() -> None:
-    """Keeps from the terminal what Beam logs on the root logger, before it is imported: warnings of
-    clouds' clients that a local run does not need, and the traceback of what is reported anyway.
+    """Keeps Beam's logs from the terminal; to be called before Beam is imported.
+
+    Beam logs on the root logger: warnings of cloud clients that a local run does not need, and
+    tracebacks of errors that are reported anyway.
     """
     logging.getLogger().setLevel(logging.CRITICAL)
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
@@ -33,7 +35,7 @@ def start_tensorflow(processes: int = 1) -> None:
     it is shown.
 
     Args:
-      processes: that share this machine, each with its part of the cores, or with a GPU of its own.
+      processes: how many share this machine, each with its part of the cores or with its GPU.
     """
     if is_verbose():
         _start(processes)
@@ -63,26 +65,26 @@ def _start(processes: int) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)  # not all of it at once
-    tf.config.list_logical_devices()  # the rest of the lines come with the first device
+        tf.config.experimental.set_memory_growth(gpu, True)  # by default it takes all at once
+    tf.config.list_logical_devices()  # prints the last of the start-up lines
 
 
 def _see_one_gpu(sharers: int) -> None:
-    """Before TensorFlow looks: the GPU of this process's turn."""
+    """Claims a place on a GPU, and makes TensorFlow, not yet imported, see only that GPU."""
     places = [f"{name}.{turn}" for turn in range(sharers) for name in visible_gpus()]
     use_gpu(claim_one(places, "nst-gpu").rpartition(".")[0])
 
 
 def claim_one(names: Sequence[str], kind: str) -> str:
-    """The first of the names that no living process of this machine has; the last can be shared.
+    """Claims the first name that no living process of this machine holds, or else the last name.
 
     A claim is a locked file, which the system releases when its process ends, however it does.
     """
     for name in names:
         path = os.path.join(tempfile.gettempdir(), f"{kind}-{name}.lock")
         with contextlib.suppress(OSError), contextlib.ExitStack() as unless_claimed:
-            file = unless_claimed.enter_context(open(path, "a"))  # perhaps another user's
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # or taken
+            file = unless_claimed.enter_context(open(path, "a"))  # OSError: perhaps another user's
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # or held by another process
             _claims.append(unless_claimed.pop_all())
             return name
     return names[-1]

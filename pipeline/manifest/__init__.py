@@ -1,1 +1,1 @@
-"""Manifests: made, read, checked and handed to workers in parts."""
+"""Manifests are made, read and checked here, and handed to the workers in parts."""

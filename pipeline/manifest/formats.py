@@ -1,4 +1,4 @@
-"""CSV, JSON Lines and Parquet as rows of columns and values, each with its line."""
+"""Reads CSV, JSON Lines and Parquet as rows of `{column: value}`, each with its line."""
 
 import csv
 import io
@@ -15,15 +15,15 @@ from pipeline.store import files
 
 REQUIRED = ("content", "style")
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}  # of CSV, as spreadsheets write it
-_PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # what it calls an index without a name
-_MOST_ANEW = 10  # times that a CSV is read again at most, behind quotes that are wrong
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls an index without a name
+_MOST_REREADS = 10  # how often, at most, all of a CSV is read again behind wrong quotes
 
 
 def read_rows(path: str, known: Sequence[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """(line, row), or (line, message) for a row that cannot be parsed.
+    """Yields (line, row), or (line, message) for a row that cannot be parsed.
 
     Args:
-      known: columns that there may be.
+      known: the columns that a manifest may have.
 
     Raises:
       ManifestError: the file cannot be read, or its header lacks a column or has an unknown one.
@@ -55,10 +55,10 @@ def read_rows(path: str, known: Sequence[str]) -> Iterator[tuple[int, dict[str, 
 def _csv_rows(
     text: str, path: str, known: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Cells are divided by whatever divides the header: comma, semicolon or tab."""
+    """Parses CSV whose cells are separated by comma, semicolon or tab, whichever the header has."""
     stream, line = io.StringIO(text, newline=""), 1
     header_line = stream.readline()
-    named = re.fullmatch(r"sep=(.)\s*", header_line)  # a first line for Excel alone
+    named = re.fullmatch(r"sep=(.)\s*", header_line)  # a first line that only Excel reads
     if named:
         line = 2
     else:
@@ -73,14 +73,17 @@ def _csv_rows(
         for line, cells in records:
             if isinstance(cells, str):
                 yield line, cells
-            elif any(cells):  # as they are not below a table's end
+            elif any(cells):  # spreadsheets write empty rows below a table
                 yield line, _csv_row(header, cells, delimiter)
     except csv.Error as error:
         raise ManifestError(f"{path}: {error}") from error
 
 
 def _csv_row(header: Sequence[str], cells: Sequence[str], delimiter: str) -> dict[str, Any] | str:
-    """Spreadsheets write columns that have no name, which are to be empty."""
+    """Returns a row, or a message if a cell has no named column.
+
+    Spreadsheets write columns without a name; they do no harm as long as they are empty.
+    """
     if any(cells[len(header) :]):
         return (
             "more cells than the header has columns; quote cells that hold a "
@@ -98,18 +101,20 @@ def _csv_row(header: Sequence[str], cells: Sequence[str], delimiter: str) -> dic
 def _csv_records(
     stream: io.StringIO, line: int, delimiter: str
 ) -> Iterator[tuple[int, list[str] | str]]:
-    """(first line, cells), or (first line, message) for a row whose quotes are wrong; what follows
-    its first line is read anew, as the quotes may have swallowed other rows.
+    """Yields (first line, cells), or (first line, message) for a row whose quotes are wrong.
+
+    What follows the first line of such a row is read again, as its quotes may have swallowed other
+    rows.
 
     Args:
       line: the number of the line that the stream is at.
 
     Raises:
-      csv.Error: so many quotes are wrong that it would take for ever to look behind each.
+      csv.Error: so many quotes are wrong that reading again behind each would take for ever.
     """
     reader = csv.reader(stream, delimiter=delimiter, strict=True)
-    start, again = stream.tell(), 0  # characters that were read more than once
-    most = _MOST_ANEW * stream.seek(0, io.SEEK_END)
+    start, reread = stream.tell(), 0  # characters that were read more than once
+    most = _MOST_REREADS * stream.seek(0, io.SEEK_END)
     stream.seek(start)
     while True:
         start, before = stream.tell(), reader.line_num
@@ -127,15 +132,15 @@ def _csv_records(
             end = stream.tell()
             stream.seek(start)
             stream.readline()
-            again += end - stream.tell()
-            if again > most:
+            reread += end - stream.tell()
+            if reread > most:
                 raise csv.Error(
                     f"line {line}: {message} of this row and those behind it"
                 ) from error
             yield line, message
             line += 1
             continue
-        if cells:  # no empty line
+        if cells:  # an empty line has none
             yield line, cells
         line += reader.line_num - before
 
@@ -175,8 +180,9 @@ def _parquet_rows(
 
 
 def _batch_rows(batch: pyarrow.RecordBatch) -> Sequence[dict[str, Any] | str]:
-    """Rows, or the message of one with a value that Python has not, such as bytes that are no UTF-8
-    or a date after the year 9999.
+    """Returns the rows of a batch, with a message in place of each row that Python cannot hold.
+
+    Such a row has bytes that are no UTF-8, or a date after the year 9999.
     """
     try:
         return batch.to_pylist()
@@ -187,25 +193,25 @@ def _batch_rows(batch: pyarrow.RecordBatch) -> Sequence[dict[str, Any] | str]:
 
 
 def parse_json(text: str) -> Any:
-    """As `json.loads`, but no key twice and no NaN; nesting too deep is a ValueError too."""
+    """Parses JSON; a key that stands twice, NaN and nesting too deep are ValueErrors."""
     try:
         return _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object_from_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError(f"a key stands twice in {short([key for key, _ in pairs])}")
     return found
 
 
-def _refuse(constant: str) -> float:
+def _refuse_constant(constant: str) -> float:
     raise ValueError(f"{constant} is no number of JSON")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse)
+_DECODER = json.JSONDecoder(object_pairs_hook=_object_from_pairs, parse_constant=_refuse_constant)
 
 
 def _check_header(header: Any, path: str, known: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""No picture may take the place of a file that the run reads."""
+"""Keeps a run from writing a picture over a file that it reads."""
 
 import functools
 import os
@@ -10,13 +10,13 @@ from pipeline.store import files
 
 
 class Originals:
-    """Watches over a run's files: every output and every input is shown to it.
+    """Is shown every output and every input of a run, and finds outputs that would replace inputs.
 
-    Files are compared by what they are, not by name, so links and disks that do not tell A from a
-    are seen through. Only outputs that are there already can be inputs, and only they are kept.
+    Files are compared by device and inode, not by name, which sees through links and through disks
+    that do not tell A from a. Only outputs that exist already can be inputs, so only they are kept.
 
     Args:
-      images: the folder that outputs go to.
+      images: the folder that pictures are written to.
     """
 
     def __init__(self, images: str):
@@ -26,19 +26,19 @@ class Originals:
         self._known = functools.lru_cache(10_000)(_identity)  # rows share paintings
 
     def writes(self, output: str) -> None:
-        """A picture will have this name in the folder."""
+        """Notes that the run will write a picture of this name, relative to the images folder."""
         path = files.join(self._images, output)
         if key := _identity(path):
             self._outputs.setdefault(key, path)
 
     def reads(self, paths: Iterable[str]) -> None:
-        """The run depends on these files."""
+        """Notes that the run reads these files."""
         for path in paths:
             if key := self._known(path):
                 self._inputs.setdefault(key, path)
 
     def check_against(self, config_file: str | None, config: RunConfig) -> None:
-        """The same with what any command reads beside photos and paintings.
+        """Notes what every command reads beside photos and paintings, and then checks.
 
         Raises:
           InputError: as `check`.
@@ -48,7 +48,7 @@ class Originals:
         self.check()
 
     def check(self) -> None:
-        """Raises InputError, naming both, if an output is an input."""
+        """Raises an InputError that names both files if an output would replace an input."""
         for key in self._outputs.keys() & self._inputs.keys():
             raise InputError(
                 f"would replace {self._inputs[key]}, which the run reads; give another --output, "
@@ -58,7 +58,7 @@ class Originals:
 
 
 def _identity(path: str) -> object:
-    """What the file is; None if there is none."""
+    """Returns what two names of one file share: device and inode; None if there is no file."""
     if files.is_url(path):
         return path
     try:

@@ -1,4 +1,4 @@
-"""Makes manifests from files: which photo meets which painting, and what the result is called."""
+"""Makes manifests from files: pairs photos with paintings, and names the results."""
 
 import csv
 import functools
@@ -31,18 +31,18 @@ def make_manifest(
     folder: str = ".",
     warn: Callable[[str], object] = warnings.warn,
 ) -> list[dict[str, str]]:
-    """Rows that pair the files of two globs.
+    """Pairs the files of two globs, and returns a manifest's rows.
 
     Args:
-      contents, styles: globs, `**` for whole trees.
+      contents, styles: globs; `**` matches whole trees.
       pair: `product` (every photo with every painting), `zip` (one to one, in sorted order) or
         `random:N` (N different paintings for each photo).
-      seed: of `random:N`. A pair is taken by its own paths: other photos do not change it, and a
-        new painting only takes the place of one where it is drawn.
+      seed: of `random:N`. Whether a pair is drawn depends on its own paths: other photos do not
+        change a photo's paintings, and a new painting replaces one of them at most.
       name: template of the output's name: {content_dir} (relative to the glob's fixed part),
         {content_stem}, {style_stem}.
-      folder: where the manifest will be: paths are written relative to it.
-      warn: is told of each file that is left out, as its name is no text.
+      folder: where the manifest will be; paths are written relative to it.
+      warn: is called with a message for each file that is left out because its name is not UTF-8.
 
     Raises:
       InputError: a glob matches nothing, unknown pairing or template field, unequal numbers for
@@ -54,11 +54,11 @@ def make_manifest(
         for given in ((contents, "--content"), (styles, "--style"))
     )
     drawn = re.fullmatch(r"random:0*([1-9][0-9]{0,8})", pair)
-    unnamed = [path for path in dict.fromkeys([*photos, *paintings]) if not _is_text(path)]
-    for path in unnamed:
+    not_utf8 = [path for path in dict.fromkeys([*photos, *paintings]) if not _is_text(path)]
+    for path in not_utf8:
         shown = os.fsencode(path).decode(errors="backslashreplace")
         warn(f"left out {shown}: its name is not UTF-8, which a manifest must be; rename the file")
-    if pair != "zip":  # where those left out keep their places, or all behind would move up
+    if pair != "zip":  # `zip` drops them later, with their partners: else later pairs would shift
         photos, paintings = (
             [path for path in paths if _is_text(path)] for paths in (photos, paintings)
         )
@@ -95,7 +95,7 @@ def make_manifest(
                 "style_stem": Path(painting).stem,
             }
             filled = "".join(literal + fields.get(field, "") for literal, field in template)
-            # An output may hold none of them, unlike the names of files.
+            # File names may hold control characters, an `output` may not.
             row["output"] = os.path.normpath(re.sub(r"[\x00-\x1f]", "_", filled))
         rows.append(row)
     return rows
@@ -113,7 +113,7 @@ def write_manifest(rows: list[dict[str, str]], path: str) -> None:
         writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
         quoting = csv.writer(text, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
         for cells in (list(rows[0]), *(list(row.values()) for row in rows)):
-            # Python quotes a line's end only if it is the writer's own.
+            # Python's writer quotes only its own line terminator; a bare \r must be quoted too.
             (quoting if "\r" in "".join(cells) else writer).writerow(cells)
     try:
         data = text.getvalue().encode()
@@ -124,14 +124,14 @@ def write_manifest(rows: list[dict[str, str]], path: str) -> None:
 
 
 def _template(name: str) -> list[tuple[str, str]]:
-    """(text, the field behind it or "")."""
+    """Splits --name into (literal text, the field behind it or "")."""
     try:
         parts = list(string.Formatter().parse(name))
-    except ValueError as error:  # a brace alone
+    except ValueError as error:  # an unpaired brace
         raise InputError(f"--name {name}: {error}; fields are {_in_braces()}") from error
     for _, field, spec, conversion in parts:
         if field is not None and (field not in _FIELDS or spec or conversion):
-            # Formats are of no use for names, and a width of a billion would fill the memory.
+            # Formats are of no use in names, and a width of a billion would fill the memory.
             raise InputError(f"--name {name}: fields are {_in_braces()}, without a format")
     return [(literal, field or "") for literal, field, _, _ in parts]
 
@@ -141,7 +141,7 @@ def _in_braces() -> str:
 
 
 def _is_text(path: str) -> bool:
-    """Whether a path can be written as UTF-8; Linux takes any bytes for a name."""
+    """Says whether a path can be written as UTF-8; Linux takes any bytes for a name."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -150,7 +150,7 @@ def _is_text(path: str) -> bool:
 
 
 def _draw(seed: int, photo: str, painting: str) -> bytes:
-    """The lot of a pair."""
+    """Returns a pair's place in the drawing: the pairs with the smallest values are taken."""
     return hashlib.sha256(f"{seed}:{photo}:{painting}".encode(errors="surrogateescape")).digest()
 
 
@@ -164,7 +164,7 @@ def _matches(pattern: str, option: str) -> list[str]:
 
 
 def _fixed_part(pattern: str) -> str:
-    """The folder before a glob's first wildcard."""
+    """Returns the folder before a glob's first wildcard."""
     parts = Path(pattern).parts
     fixed = list(itertools.takewhile(lambda part: not glob.has_magic(part), parts))
     return str(Path(*(fixed[:-1] if len(fixed) == len(parts) else fixed)))

@@ -1,6 +1,7 @@
-"""The rows of a manifest in parts: the launcher parses them once, workers read a part each.
+"""Cuts a manifest's rows into parts: the launcher parses all rows once, workers read a part each.
 
-Small parts come first, so that a few rows are shared out too; a million make some hundreds.
+The first parts are small, so that even a few rows are spread over the workers; later ones are
+larger, so that a million rows make only some hundreds of parts.
 """
 
 import contextlib
@@ -18,37 +19,37 @@ from pipeline.jobs.shard import Shard
 from pipeline.store import files
 from pipeline.store.layout import record_folder
 
-_LEAST, _MOST = 256, 4096  # rows of a part
-_OF_A_SIZE = 16  # parts, before they are twice as large
+_SMALLEST, _LARGEST = 256, 4096  # rows in a part
+_PARTS_PER_SIZE = 16  # after so many parts, the next are twice as large
 
 
 class JobParts:
-    """Rows on their way from the launcher to the workers, until `publish` in a temporary folder.
+    """Holds the rows on their way to the workers: in a temporary folder, until `publish`.
 
     Args:
-      rows: of the manifest.
-      shard: whose rows are kept.
+      rows: all rows of the manifest.
+      shard: the shard whose rows are kept.
 
     Attributes:
-      rows: of the manifest.
-      unreadable: how many of these are no jobs.
-      sha256: of all that they say.
-      count: of parts.
+      rows: how many rows the manifest has.
+      unreadable: how many of these cannot be used.
+      sha256: of the content of all rows, whatever the shard.
+      count: how many parts there are.
     """
 
     def __init__(self, rows: Iterable[Job | BadRow], shard: Shard = Shard()):  # noqa: B008
         self._folder = tempfile.TemporaryDirectory(prefix="nst-jobs-")
         self.rows, self.unreadable, self.count = 0, 0, 0
         self._digest, self._shard = hashlib.sha256(), shard
-        lines = self._counted(rows)
-        while part := list(itertools.islice(lines, _rows_of(self.count))):
+        lines = self._encode(rows)
+        while part := list(itertools.islice(lines, _part_size(self.count))):
             data = gzip.compress("\n".join(part).encode(), compresslevel=1)
             Path(self._folder.name, str(self.count)).write_bytes(data)
             self.count += 1
         self.sha256 = self._digest.hexdigest()
 
-    def _counted(self, rows: Iterable[Job | BadRow]) -> Iterator[str]:
-        """The shard's, as JSON."""
+    def _encode(self, rows: Iterable[Job | BadRow]) -> Iterator[str]:
+        """Yields the shard's rows as JSON; counts and hashes all rows on the way."""
         for row in rows:
             self.rows += 1
             self.unreadable += isinstance(row, BadRow)
@@ -58,7 +59,7 @@ class JobParts:
                 yield text
 
     def publish(self, folder: str, run_id: str) -> None:
-        """Puts them where the workers of a run find them."""
+        """Writes the parts to where the workers of a run find them."""
         for number in range(self.count):
             data = Path(self._folder.name, str(number)).read_bytes()
             files.write(_path(folder, run_id, number), data)
@@ -66,13 +67,13 @@ class JobParts:
 
 
 def read_part(folder: str, run_id: str, number: int) -> list[Job | BadRow]:
-    """The rows of one part, in the manifest's order."""
+    """Returns the rows of one part, in the manifest's order."""
     data = gzip.decompress(files.read(_path(folder, run_id, number)))
     return [_decode(json.loads(line)) for line in data.splitlines()]
 
 
 def remove_parts(folder: str, run_id: str) -> None:
-    """Of a run that has ended."""
+    """Removes the parts of a run that has ended."""
     for name in files.listing(record_folder(folder, run_id), "jobs/*.gz"):
         files.delete(files.join(record_folder(folder, run_id), name))
     if not files.is_url(folder):
@@ -81,12 +82,12 @@ def remove_parts(folder: str, run_id: str) -> None:
 
 
 def runs_with_parts(folder: str) -> set[str]:
-    """Of which parts are left, as they have not ended in order."""
+    """Returns the ids of runs whose parts are still there: they have not ended in order."""
     return {name.split("/")[1] for name in files.listing(folder, "runs/*/jobs/*.gz")}
 
 
-def _rows_of(number: int) -> int:
-    return min(_MOST, _LEAST << number // _OF_A_SIZE)
+def _part_size(number: int) -> int:
+    return min(_LARGEST, _SMALLEST << number // _PARTS_PER_SIZE)
 
 
 def _path(folder: str, run_id: str, number: int) -> str:

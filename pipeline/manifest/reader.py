@@ -1,4 +1,7 @@
-"""Manifests in, one `Job` a row out. A manifest is read whole, its rows are parsed one by one."""
+"""Turns a manifest into one `Job` per row.
+
+The file is read whole; its rows are parsed one by one.
+"""
 
 import unicodedata
 from collections.abc import Iterator
@@ -15,7 +18,7 @@ from pipeline.store import files
 
 
 def read_manifest(path: str, config: RunConfig) -> Iterator[Job | BadRow]:
-    """Parses a manifest row by row; `checked_rows` also compares rows.
+    """Parses a manifest row by row, without comparing rows: `checked_rows` does that too.
 
     Raises:
       ManifestError: the file cannot be read, or its header lacks a column or has an unknown one.
@@ -41,17 +44,16 @@ def read_manifest(path: str, config: RunConfig) -> Iterator[Job | BadRow]:
 def checked_rows(
     path: str, config: RunConfig, originals: Originals | None = None
 ) -> Iterator[Job | BadRow]:
-    """The rows of `read_manifest`, each once; but a row that would write where one before it does
-    is a bad one.
+    """Yields the rows of `read_manifest`; one that would write where an earlier one does is bad.
 
     Args:
-      originals: is shown what the good rows read and write.
+      originals: is shown what the usable rows read and write.
 
     Raises:
       ManifestError: as `read_manifest`, or there is no row.
     """
-    outputs: dict[str, int] = {}  # the line that writes a file
-    folders: dict[str, int] = {}  # and the first that needs a folder
+    outputs: dict[str, int] = {}  # which line writes a file
+    folders: dict[str, int] = {}  # which line needs a folder first
     row = None
     for row in read_manifest(path, config):
         if isinstance(row, Job):
@@ -67,7 +69,10 @@ def checked_rows(
 
 
 def _clash(job: Job, outputs: dict[str, int], folders: dict[str, int]) -> str:
-    """Why a job cannot have its output; if it can, "", and its line is entered into both."""
+    """Returns why a job cannot have its output.
+
+    If it can, returns "" and enters its line into `outputs` and `folders`.
+    """
     # Some file systems do not tell A from a, or an é of one code point from one of two.
     name = unicodedata.normalize("NFC", job.output.casefold())
     remedy = "give them different `output` or `id` values"
@@ -77,7 +82,7 @@ def _clash(job: Job, outputs: dict[str, int], folders: dict[str, int]) -> str:
         return f"{short(job.output)} is a folder to line {folders[name]}; {remedy}"
     parents = []
     parent = name.rpartition("/")[0]
-    while parent and parent not in folders:  # whose own parents are known to be folders
+    while parent and parent not in folders:  # the parents of a known folder are known
         if parent in outputs:
             return (
                 f"{short(job.output)} needs a folder where line {outputs[parent]} writes a "

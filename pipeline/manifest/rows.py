@@ -1,4 +1,4 @@
-"""One row of a manifest as a `Job`: its cells checked, its name made safe."""
+"""Turns one row of a manifest into a `Job`: checks its cells, and makes its output's name safe."""
 
 import functools
 import hashlib
@@ -22,26 +22,26 @@ from pipeline.store import files
 
 LONGEST_PATH = 4096  # bytes of a path, Linux's own limit
 _LONGEST_OUTPUT = 900  # bytes; S3 has 1024 for the folder and the name together
-_DIGITS = 12  # hexadecimal, of a name of our own: with 6, two of 5000 `main.jpg` may share one
+_DIGITS = 12  # hexadecimal, in names that we make up; with 6, two of 5000 `main.jpg` may clash
 
 
 def columns(config: RunConfig) -> tuple[str, ...]:
-    """Of a manifest, under these settings."""
+    """Returns the columns that a manifest may have under these settings."""
     return (*REQUIRED, "id", "output", *row_settings(config))
 
 
 def parse_row(row: Mapping[str, Any], line: int, folder: str, config: RunConfig) -> Job:
-    """One row as a `Job`; empty cells count as absent.
+    """Returns one row as a `Job`; empty cells count as absent.
 
     Args:
-      row: column: value; text as from CSV, or JSON values.
-      line: where it begins.
-      folder: what relative paths are relative to.
-      config: of the row, as far as it is known: its engine says what the row may set, and which
-        styles are no files; its format decides the extension of an output without one.
+      row: {column: value}; values are text as from CSV, or JSON values.
+      line: the manifest's line on which the row begins.
+      folder: the folder that relative paths are relative to.
+      config: the row's settings, as far as they are known: its engine says what the row may set,
+        and which styles are no files; its format decides the extension of an output without one.
 
     Raises:
-      InputError: naming the column, the value and the remedy.
+      InputError: a cell cannot be used; the message names column, value and remedy.
     """
     given = {key: value for key, value in row.items() if value not in (None, "")}
     for column in given:
@@ -71,11 +71,11 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, config: RunConfig)
         words = config.engine.file_settings.get(column)
         try:
             settings[column] = _setting(given[column], words, folder)
-        except DuplicateKeyError as error:  # its lines are those of the cell
+        except DuplicateKeyError as error:  # it counts lines within the cell
             raise InputError(f"{column}: {error}") from error
     overrides = tuple(sorted(settings.items()))
-    # Without an id, the same pair under other settings must get another name; and the same one
-    # from a manifest in another folder, the same.
+    # Without an id, the same pair under other settings must get another name, and the same pair
+    # from a manifest in another folder the same name.
     key = json.dumps([content, [style[:2] for style in styles], overrides])
     stems = "-".join(_stem(p) for p in (content, *(style.name for style in styles)))
     stems = stems.encode()[:120].decode(errors="ignore")
@@ -89,14 +89,18 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, config: RunConfig)
 
 
 def style_source(name: str, weight: float, folder: str, config: RunConfig) -> StyleSource:
-    """A style that the engine has by this name; else a file, relative to the folder."""
+    """Returns the engine's style of this name if it has one; else a file, relative to `folder`."""
     if config.engine.named_style(name) is not None:
         return StyleSource(name, weight, is_file=False)
     return StyleSource(files.resolve(name, folder), weight)
 
 
 def _styles(value: Any) -> list[tuple[str, float]]:
-    """A path, or a list (JSON text in CSV) of paths or of {path, weight}."""
+    """Returns (path or name, weight) for each style of a cell.
+
+    Args:
+      value: a path, or a list (in CSV, as JSON text) of paths or of {path, weight}.
+    """
     if isinstance(value, str) and re.match(r'\s*\[\s*["{]', value):
         try:
             value = parse_json(value)
@@ -126,10 +130,10 @@ def _styles(value: Any) -> list[tuple[str, float]]:
 
 
 def _setting(value: Any, words: Sequence[str] | None, folder: str) -> str:
-    """A setting's value as JSON; a cell's text is read as YAML, so that 512 is a number.
+    """Returns a setting's value as JSON; a cell's text is read as YAML, so that 512 is a number.
 
     Args:
-      words: of a setting that holds a path otherwise; None: it holds none.
+      words: values that are no path, of a setting that else holds one; None: it never holds a path.
     """
     if words is not None:
         is_path = isinstance(value, str) and value not in words
@@ -143,7 +147,7 @@ def _text_as_json(text: str) -> str:
         return json.dumps(parse_yaml(text))
     except DuplicateKeyError:
         raise
-    except (yaml.YAMLError, TypeError, ValueError):  # text after all; or a date: no JSON either
+    except (yaml.YAMLError, TypeError, ValueError):  # plain text, or a date, which JSON lacks
         return json.dumps(text)
 
 
@@ -152,13 +156,13 @@ def _is_path(value: Any) -> bool:
 
 
 def _stem(path: str) -> str:
-    """For a name of our own, which may hold nothing that `_safe_output` refuses."""
+    """Returns a file's stem without the characters that `_safe_output` refuses."""
     name = posixpath.splitext(posixpath.basename(path.replace("\\", "/").rstrip("/")))[0]
     return "".join("_" if ord(c) < 32 or ord(c) == 127 or c == ":" else c for c in name)
 
 
 def _safe_output(output: str, format: str) -> str:
-    """A relative path below the images folder, with an extension."""
+    """Returns the output as a relative path below the images folder, with an extension."""
     parts = PurePosixPath(output.replace("\\", "/")).parts
     bad = [
         p

@@ -1,1 +1,1 @@
-"""What will be done, before anything is: sizes, hashes, batches, what is done, estimates."""
+"""Decides before any work what has to be made: sizes, hashes, batches, finished jobs, estimates."""

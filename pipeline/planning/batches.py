@@ -1,4 +1,4 @@
-"""Planned jobs in batches that are made together."""
+"""Cuts planned jobs into batches that are made together."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -12,11 +12,11 @@ def cut_batches(
 ) -> Iterator[tuple[PlannedJob, ...]]:
     """Cuts jobs into batches that share shape and settings, in the manifest's order.
 
-    The same jobs are always cut in the same way, whatever is done already.
+    The same jobs are always cut in the same way, whichever of them are done already.
 
     Args:
-      configs: the settings of jobs.
-      workers: that should all get a part of the jobs, if they are few.
+      configs: gives the settings of each job.
+      workers: how many there are; few jobs are cut small enough for each to get some.
     """
     buckets: dict[Any, list[PlannedJob]] = {}
     for planned in sorted(jobs, key=lambda planned: planned.job.line):

@@ -1,4 +1,4 @@
-"""What a run would meet, from headers only: problems, batches, memory and hours."""
+"""Estimates a run from image headers only: its problems, batches, memory and hours."""
 
 import contextlib
 import datetime
@@ -21,7 +21,7 @@ from pipeline.planning.planner import Planner
 
 
 class Shape(NamedTuple):
-    """What pictures share that are computed in the same way."""
+    """Names what pictures that are computed in the same way have in common."""
 
     size: Size
     overrides: tuple[tuple[str, str], ...]  # as `Job` has them
@@ -29,37 +29,37 @@ class Shape(NamedTuple):
 
 @dataclass
 class Findings:
-    """Of a manifest under a config."""
+    """Collects what was found out about a manifest under a config."""
 
     configs: JobConfigs
     rows: int = 0
-    # By kind: (line, message).
+    # {kind: [(line, message)]}
     problems: dict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
     shapes: dict[Shape, list[Job]] = field(default_factory=lambda: defaultdict(list))
     sources: dict[Shape, Sources] = field(default_factory=dict)  # the largest of each
 
     def kinds(self) -> Iterator[tuple[Size, RunConfig, int]]:
-        """Sizes, settings, and how many pictures have both."""
+        """Yields sizes and settings, and how many pictures have both."""
         for shape, jobs in self.shapes.items():
             yield shape.size, self.configs.of(jobs[0]), len(jobs)
 
     @property
     def processes(self) -> int:
-        """That would run here."""
+        """Returns how many processes would run on this machine."""
         return parallelism.processes(self.configs.run, self.rows)
 
     @property
     def batches(self) -> int:
-        """That the pictures are cut into."""
+        """Returns how many batches the pictures would be cut into."""
         return sum(-(-count // config.batch_of(size)) for size, config, count in self.kinds())
 
     @property
     def work(self) -> int:
-        """Of all pictures, in the engine's unit of cost."""
+        """Returns the cost of all pictures, in the engine's unit of cost."""
         return sum(count * config.engine.cost(size) for size, config, count in self.kinds())
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Returns the findings as lines of text to print: counts, and memory."""
         problems = sum(map(len, self.problems.values()))
         sizes = {size for size, _ in self.shapes}
         found = [
@@ -71,10 +71,10 @@ class Findings:
         return found
 
     def time(self, speed: float) -> str:
-        """For people.
+        """Returns a line of text to print: how long the pictures would take.
 
         Args:
-          speed: a million of the engine's units of cost a second, of one process.
+          speed: of one process, in millions of the engine's units of cost per second.
         """
         seconds = self.work / (speed * 1e6)
         end = datetime.timedelta(seconds=round(seconds))
@@ -88,15 +88,16 @@ class Findings:
         peaks = []
         for shape, jobs in self.shapes.items():
             batch = min(len(jobs), self.configs.of(jobs[0]).batch_of(shape.size))
-            for count in (batch, 1):  # a batch is halved until it fits
+            for count in (batch, 1):  # a batch that does not fit is halved, down to one picture
                 with contextlib.suppress(InputError):
                     peaks.append(self.plan(shape, count).bytes)
                     break
         return max(peaks, default=0)
 
     def plan(self, shape: Shape, count: int = 1) -> Plan:
-        """How so many pictures of this shape would be computed here, in as many processes as would
-        share the memory.
+        """Plans how `count` pictures of this shape would be computed together on this machine.
+
+        Its memory is shared by as many processes as would run.
 
         Raises:
           InputError: they do not fit.
@@ -112,7 +113,7 @@ class Findings:
 
 
 def examine(manifest: str, config: RunConfig) -> Findings:
-    """Reads the manifest and the headers of all images."""
+    """Reads the manifest and the headers of all its images, and returns what they tell."""
     planner = Planner(config, {})
     found = Findings(planner.configs)
     for row in checked_rows(manifest, config):
@@ -129,7 +130,7 @@ def examine(manifest: str, config: RunConfig) -> Findings:
             found.problems[_kind(row, error)].append((row.line, str(error)))
     for shape, jobs in list(found.shapes.items()):
         try:
-            found.plan(shape)  # now that it is known how many share the memory
+            found.plan(shape)  # only now is it known how many processes share the memory
         except InputError as error:
             del found.shapes[shape]
             problems = found.problems["pictures too large for memory_limit"]
@@ -138,7 +139,7 @@ def examine(manifest: str, config: RunConfig) -> Findings:
 
 
 def measure_speed(config: RunConfig) -> float:
-    """A million of the engine's units of cost a second, of this process, by a short trial."""
+    """Measures this process in a short trial: millions of the engine's units of cost per second."""
     start_tensorflow()
     return config.engine.open(Resources(0, None, {})).measure_speed() / 1e6
 

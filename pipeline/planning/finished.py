@@ -1,4 +1,4 @@
-"""What needs no work any more: pictures that are there, and rows of this run's earlier attempts."""
+"""Finds jobs that need no work: their picture is there, or an earlier attempt ended with a row."""
 
 from nst_ops.errors import InputError
 from pipeline.config.run_config import RunConfig
@@ -13,13 +13,13 @@ from pipeline.store.metadata import row
 
 
 class Finished:
-    """Looks for what is done.
+    """Looks up which jobs of a run need no work any more.
 
     Args:
-      folder: the run's.
-      run_id: of the run.
-      index: reads pictures, or knows what they hold.
-      processes: that share this machine's memory.
+      folder: the run's folder.
+      run_id: the id of the run.
+      index: tells what the pictures in the folder hold.
+      processes: how many processes share this machine's memory.
     """
 
     def __init__(self, folder: str, run_id: str, index: FileIndex, processes: int = 1):
@@ -28,7 +28,7 @@ class Finished:
         self._earlier = Journal.of_run(folder, run_id)
 
     def row(self, planned: PlannedJob, config: RunConfig) -> Row | None:
-        """Of a job that needs no work; None if it does."""
+        """Returns the metadata row of a job that needs no work; None if the job needs work."""
         started = now()
         found = self._spec_hash(planned, config)
         earlier = self.earlier_row(planned.job.output)
@@ -40,17 +40,18 @@ class Finished:
         return row(self._run_id, planned.job, "cached", **facts)
 
     def earlier_row(self, output: str) -> Row | None:
-        """Of an earlier attempt of this run: with the figures of the picture that it made, or with
-        the reason why it could not.
+        """Returns the row that an earlier attempt of this run kept for this output, or None.
+
+        It has the figures of the picture that was made, or the reason why none could be.
         """
         return self._earlier.find(output)
 
     def is_there(self, output: str) -> bool:
-        """Whether there is a picture of this name, whatever it shows."""
+        """Says whether there is a picture of this name, whatever it shows."""
         return files.exists(files.join(self._images, output))
 
     def _spec_hash(self, planned: PlannedJob, config: RunConfig) -> str:
-        """Of the picture that is there, if there is nothing better to be made here; else ""."""
+        """Returns the hash of the picture that is there; "" if this run has to make it."""
         if not planned.spec_hashes:
             return ""
         try:
@@ -60,18 +61,18 @@ class Finished:
         variant = planned.variants.get(found.spec_hash or "")
         if variant is None or found.size != planned.size:
             return ""
-        # What an engine made for want of memory is made anew by a run that has it.
+        # A variant that was made because memory was short is made anew where there is enough.
         if found.spec_hash != planned.spec_hash and self._has_room(planned, config):
             return ""
         return found.spec_hash or ""
 
     def _has_room(self, planned: PlannedJob, config: RunConfig) -> bool:
-        """Whether there is the memory for what was asked for."""
+        """Says whether memory suffices for what was asked for, without a fallback variant."""
         limit = parallelism.room_for_pictures(config, self._processes)
         try:
             plan = config.engine.plan(
                 planned.size, limit=limit, tiling=config.tiling, sources=planned.sources
             )
-        except InputError:  # there is no way at all
+        except InputError:  # it cannot be made here at all
             return False
         return not plan.variant

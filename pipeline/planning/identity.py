@@ -1,4 +1,4 @@
-"""What identifies a picture: a hash of all that it depends on, and its seed."""
+"""Identifies pictures by a hash of all that they depend on, and gives each its seed."""
 
 import dataclasses
 import hashlib
@@ -14,16 +14,16 @@ _REMEMBERED = 10_000  # recipes
 
 
 class Identities:
-    """Identifies planned jobs; remembers recipes, which many rows share."""
+    """Identifies planned jobs, and remembers the engine's recipes, which many rows share."""
 
     def __init__(self) -> None:
         self._recipes: OrderedDict[Any, dict[str, dict[str, Any]]] = OrderedDict()
 
     def identify(self, planned: PlannedJob, config: RunConfig, content_sha256: str) -> PlannedJob:
-        """The job, with what follows from its photo's content.
+        """Returns the job with all that follows from its photo's content: spec hashes and seed.
 
         Args:
-          config: of the job.
+          config: the job's settings.
         """
         styles = zip(planned.style_sha256, planned.job.styles, strict=True)
         sources: dict[str, Any] = {
@@ -51,6 +51,6 @@ class Identities:
 
 
 def spec_hash(recipe: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits."""
+    """Returns the 16 hexadecimal digits that identify a picture of this recipe and these files."""
     text = json.dumps({"recipe": recipe, "sources": sources}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Jobs whose files are looked at: what they will give, and from what, before anything is made."""
+"""Plans jobs: looks at their files to say what will be made from what, before anything is made."""
 
 import contextlib
 import math
@@ -9,28 +9,27 @@ from typing import Any
 
 from nst_ops.engines.base import Sources
 from nst_ops.errors import InputError, short
-from nst_ops.images.codec import Header, check_format, probe
+from nst_ops.images.codec import Header, check_format
 from nst_ops.images.size import Size, fit
 from pipeline.config.job_configs import JobConfigs
 from pipeline.config.run_config import RunConfig
 from pipeline.jobs.job import Job, StyleSource
 from pipeline.jobs.planned_job import PlannedJob
 from pipeline.planning.identity import Identities
-from pipeline.store import files
 from pipeline.store.file_index import Facts, FileIndex
 
-_HEADER_BYTES = 2**18
 _REMEMBERED = 10_000  # paintings
 
 
 class Planner:
-    """Plans jobs of one run, perhaps several at a time; remembers what it read of paintings, which
-    many rows share.
+    """Plans the jobs of one run, from several threads if need be.
+
+    It remembers what it read of paintings, which many rows share.
 
     Args:
-      run: settings that rows override.
-      assets: SHA-256 of what the engine works with.
-      index: reads files, or knows what they hold.
+      run: the settings that rows override.
+      assets: {name: SHA-256} of the files that the engine works with.
+      index: tells what files hold, and reads those that it does not know.
     """
 
     def __init__(self, run: RunConfig, assets: Mapping[str, str], index: FileIndex | None = None):
@@ -42,21 +41,21 @@ class Planner:
         self._lock = threading.Lock()
 
     def plan(self, job: Job, *, identify: bool = True) -> PlannedJob:
-        """Looks the job's files up, or reads them and their headers.
+        """Plans one job, from what the index knows of its files or else from the files themselves.
 
         Args:
-          identify: whether it has to be known what makes the picture. Without, the photo's header
-            is enough, unless the index knows the photo.
+          identify: whether the job's spec hashes are needed, for which the whole photo is read.
+            Otherwise its header is enough; hashes are known only if the index knows the photo.
 
         Raises:
-          InputError, ConfigError: a file is missing, no image or too small or large; a setting is
-            out of range.
+          InputError, ConfigError: a file is missing, is no image, or is too small or too large; a
+            setting is out of range.
         """
         config = self.configs.of(job)
-        limits = {"max_bytes": config.max_file_bytes, "max_pixels": config.max_pixels}
+        limits = _limits(config)
         look = self._index.facts if identify else self._index.known_facts
         content = look(job.content, **limits)
-        header = content.header if content else _read_header(job.content, config)
+        header = content.header if content else self._index.header(job.content, **limits)
         paintings = {name: self._picture(name, config) for name in job.style_files}
         initial = self._initial(config)
         headers = {name: facts.header for name, facts in paintings.items()}
@@ -76,8 +75,9 @@ class Planner:
         return self._identities.identify(planned, config, content.sha256)
 
     def probe(self, job: Job) -> tuple[Size, Sources]:
-        """The result's size and what is read for it, from headers only: for who wants to know what
-        a run would meet.
+        """Returns the result's size and what is read for it, from image headers only.
+
+        Estimates of a run use it, as they hash no files.
 
         Raises:
           InputError, ConfigError: as `plan`, as far as headers tell.
@@ -86,7 +86,8 @@ class Planner:
         headers = {name: self._header(name, config) for name in job.style_files}
         file = config.engine.initial_file
         initial = self._header(file, config) if file else None
-        size, _, sources = _fit(job, config, _read_header(job.content, config), headers, initial)
+        content = self._index.header(job.content, **_limits(config))
+        size, _, sources = _fit(job, config, content, headers, initial)
         return size, sources
 
     def _initial(self, config: RunConfig) -> Facts | None:
@@ -101,15 +102,14 @@ class Planner:
             ) from error
 
     def _picture(self, path: str, config: RunConfig) -> Facts:
-        """Looked up once per run."""
-        limits = {"max_bytes": config.max_file_bytes, "max_pixels": config.max_pixels}
-        key = (path, config.max_pixels)
-        with self._lock:  # many rows begin with the same painting
+        """Returns what a painting holds; looks it up once per run."""
+        limits, key = _limits(config), (path, config.max_pixels)
+        with self._lock:  # rows that share a painting wait for one read of it
             return _remembered(self._pictures, key, lambda: self._index.facts(path, **limits))
 
     def _header(self, path: str, config: RunConfig) -> Header:
         key = (path, config.max_pixels)
-        return _remembered(self._headers, key, lambda: _read_header(path, config))
+        return _remembered(self._headers, key, lambda: self._index.header(path, **_limits(config)))
 
 
 def _style_sha256(style: StyleSource, config: RunConfig, paintings: Mapping[str, Facts]) -> str:
@@ -119,6 +119,10 @@ def _style_sha256(style: StyleSource, config: RunConfig, paintings: Mapping[str,
     if identity is None:
         raise InputError(f"style: {short(style.name)} is none that the engine has")
     return identity
+
+
+def _limits(config: RunConfig) -> dict[str, int]:
+    return {"max_bytes": config.max_file_bytes, "max_pixels": config.max_pixels}
 
 
 def _remembered(known: OrderedDict[Any, Any], key: Any, read: Callable[[], Any]) -> Any:
@@ -138,7 +142,7 @@ def _fit(
     paintings: Mapping[str, Header],
     initial: Header | None,
 ) -> tuple[Size, tuple[int, ...], Sources]:
-    """The result's size, the long sides at which its paintings are seen, and what is read for it.
+    """Returns the result's size, the long side in px of each painting, and what is read for it.
 
     Raises:
       InputError: too small for the engine, too large for the file's format.
@@ -160,23 +164,10 @@ def _fit(
 
 @contextlib.contextmanager
 def _naming(path: str) -> Iterator[None]:
-    """Errors name the file, if they do not yet."""
+    """Makes errors within the block name this file, unless they name one already."""
     try:
         yield
     except InputError as error:
         if error.path:
             raise
         raise InputError(str(error), path=path, code=error.code) from error
-
-
-def _read_header(path: str, config: RunConfig) -> Header:
-    """Of an image file, of which no more is read than has to be."""
-    start = files.read(path, config.max_file_bytes, first=_HEADER_BYTES)
-    try:
-        return probe(start, path=path, max_pixels=config.max_pixels)
-    except InputError:
-        if len(start) < _HEADER_BYTES:
-            raise
-    # A header of unusual length, or behind the pixels.
-    whole = files.read(path, config.max_file_bytes)
-    return probe(whole, path=path, max_pixels=config.max_pixels)

@@ -1,1 +1,1 @@
-"""What a run left behind, for people: the HTML report and comparisons of runs."""
+"""Shows people what came of a run: the HTML report, and comparisons of runs."""

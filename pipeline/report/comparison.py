@@ -1,4 +1,4 @@
-"""What was wrong in a run, and what differs from the run before."""
+"""Finds what went wrong in a run, and what differs from the run before."""
 
 import re
 import statistics
@@ -10,11 +10,11 @@ from pipeline.jobs.row import Row
 from pipeline.report.history import Record
 from pipeline.store.metadata import counts
 
-_SLOWER = 1.5  # times the previous run's seconds, and a second more, is markedly slower
+_SLOWER = 1.5  # slower: so many times the previous seconds, and at least a second more
 
 
 def group_failures(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Failed rows by reason, the most frequent first: [{label, lines}]."""
+    """Groups failed rows by reason, the most frequent first: [{label, lines}]."""
     groups: dict[str, list[int]] = {}
     for row in rows:
         if row["status"] == "failed":
@@ -29,22 +29,22 @@ class _Outcome(NamedTuple):
 
 
 def compare(record: Record, previous: Record) -> dict[str, Any]:
-    """What differs from the run before: settings, versions, counts, statuses and seconds.
+    """Compares a run with the one before: settings, versions, counts, statuses and seconds.
 
-    Rows are the same if they make the same picture, or, where a bad row makes none, if they have
-    the same line. From ok to cached is no change: the picture is there.
+    Rows are matched by the picture that they make, or by their line where a bad row makes none.
+    From ok to cached is no change: the picture is there.
     """
     before, now = _outcomes(previous), _outcomes(record)
     changes: dict[str, list[int]] = {}
     slower = []
-    for key, is_now in now.items():
-        was = before.get(key)
-        status = was.status if was else "new"
-        if status != is_now.status and not {status, is_now.status} <= {"ok", "cached"}:
-            changes.setdefault(f"{status} → {is_now.status}", []).append(is_now.line)
-        if was and was.status == is_now.status == "ok" and was.seconds and is_now.seconds:
-            if is_now.seconds >= max(_SLOWER * was.seconds, was.seconds + 1.0):
-                slower.append((key, is_now.line, was.seconds, is_now.seconds))
+    for key, row in now.items():
+        past = before.get(key)
+        status = past.status if past else "new"
+        if status != row.status and not {status, row.status} <= {"ok", "cached"}:
+            changes.setdefault(f"{status} → {row.status}", []).append(row.line)
+        if past and past.status == row.status == "ok" and past.seconds and row.seconds:
+            if row.seconds >= max(_SLOWER * past.seconds, past.seconds + 1.0):
+                slower.append((key, row.line, past.seconds, row.seconds))
     old, new = _choices(previous), _choices(record)
     return {
         "run_id": previous.run_id,
@@ -58,7 +58,7 @@ def compare(record: Record, previous: Record) -> dict[str, Any]:
 
 
 def _outcomes(record: Record) -> dict[str | int, _Outcome]:
-    """By picture, or by line where there is none."""
+    """Returns what became of each row, by its output, or by its line if it has none."""
     return {
         row["output"] or row["manifest_line"]: _Outcome(
             row["manifest_line"], sys.intern(row["status"]), share_seconds(row)
@@ -68,24 +68,24 @@ def _outcomes(record: Record) -> dict[str | int, _Outcome]:
 
 
 def share_seconds(row: Mapping[str, Any], name: str = "seconds_total") -> float | None:
-    """A picture's own share: what was optimized together took the time together."""
+    """Returns a picture's own share of the seconds that its batch took together."""
     return None if row[name] is None else row[name] / (row["batch_size"] or 1)
 
 
 def median_seconds(rows: Iterable[Row]) -> float | None:
-    """Of the pictures that were made."""
+    """Returns the median seconds of the pictures that were made; None if there are none."""
     found = [share_seconds(row) for row in rows if row["status"] == "ok"]
     return statistics.median(found) if found else None
 
 
 def _choices(record: Record) -> dict[str, str]:
-    """What may explain a difference between runs."""
+    """Returns what may explain a difference between runs: settings, manifest and versions."""
     manifest = {"manifest": record.summary["manifest"]} if record.summary["manifest"] else {}
     return record.settings | manifest | record.summary["versions"]
 
 
 def _reason(row: Row) -> str:
-    """What failed, without what differs from file to file."""
+    """Returns what failed, without paths and numbers, which differ from file to file."""
     message = row["error_message"] or ""
     if row["error_path"]:
         message = message.replace(f"{row['error_path']}: ", "").replace(row["error_path"], "…")

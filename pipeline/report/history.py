@@ -1,4 +1,4 @@
-"""What a run left behind, read for those who look back: the report, and comparisons of runs."""
+"""Reads the records of past runs, for the report and for comparisons of runs."""
 
 import contextlib
 import itertools
@@ -17,7 +17,7 @@ from pipeline.store.layout import record_folder
 from pipeline.store.metadata import read_metadata
 from pipeline.store.records import read_summary
 
-LOSSES = ("total", "content", "style", "tv")  # that curves have, of engines that have curves
+LOSSES = ("total", "content", "style", "tv")  # in the loss curves of engines that have any
 _CURVE_POINTS = 60  # of a loss curve
 _LEAST_LOSS = 1e-9  # drawn as zero
 _OUTCOME = (
@@ -28,34 +28,34 @@ _MOST_ROWS = 10_000  # that a report shows
 
 
 class Record(NamedTuple):
-    """What a run left behind."""
+    """Holds what is known of a run that has ended."""
 
     run_id: str
     summary: dict[str, Any]
     settings: dict[str, str]  # values as JSON
     outcomes: pyarrow.Table  # what became of each row, in the manifest's order
-    # All or, of many, some: with the columns of engines, and curves as `loss_curves` gives them.
+    # All rows, or some of very many, with the engines' columns; curves are those of `loss_curves`.
     rows: list[dict[str, Any]]
 
     def each_outcome(self) -> Iterator[Row]:
-        """One after the other: a million at once take gigabytes."""
+        """Yields the outcomes one by one: a million at once would take gigabytes."""
         for batch in self.outcomes.to_batches(max_chunksize=8192):
             yield from batch.to_pylist()
 
 
 def read_run(folder: str, run_id: str, *, most_rows: int = _MOST_ROWS) -> Record:
-    """The record of a run that has ended, with so many of its rows in full.
+    """Reads the record of a run that has ended, with at most `most_rows` rows in full.
 
     Raises:
-      InputError: it is damaged.
+      InputError: the record is damaged.
     """
     record = record_folder(folder, run_id)
     try:
         summary = read_summary(folder, run_id)
         settings = read_settings(folder, run_id)
-        outcomes = _one_a_line(read_metadata(folder, run_id, _OUTCOME))
+        outcomes = _last_rows(read_metadata(folder, run_id, _OUTCOME))
         lines = _choose_lines(outcomes, most_rows)
-        table = _one_a_line(read_metadata(folder, run_id, lines=lines)) if len(lines) else None
+        table = _last_rows(read_metadata(folder, run_id, lines=lines)) if len(lines) else None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"the record of run {run_id} is damaged: {error}", path=record) from error
     rows: list[dict[str, Any]] = []
@@ -67,13 +67,13 @@ def read_run(folder: str, run_id: str, *, most_rows: int = _MOST_ROWS) -> Record
 
 
 def read_settings(folder: str, run_id: str) -> dict[str, str]:
-    """A run's settings, as JSON."""
+    """Returns the settings of a run: {name: value as JSON}."""
     path = files.join(record_folder(folder, run_id), "config.yaml")
     return as_json(yaml.safe_load(files.read(path)))
 
 
 def read_previous(folder: str, record: Record, earlier: Sequence[str]) -> Record | None:
-    """The last of the `earlier` runs that was of the same shard, as far as `compare` needs it."""
+    """Reads what `compare` needs of the last of the `earlier` runs of the same shard, if any."""
     for run_id in reversed(earlier):
         with contextlib.suppress(InputError, ValueError):  # damaged: nothing to compare with
             if read_summary(folder, run_id)["shard"] == record.summary["shard"]:
@@ -81,9 +81,10 @@ def read_previous(folder: str, record: Record, earlier: Sequence[str]) -> Record
     return None
 
 
-def _one_a_line(table: pyarrow.Table) -> pyarrow.Table:
-    """In the manifest's order: a run that died after its metadata, but before its end, has its rows
-    twice.
+def _last_rows(table: pyarrow.Table) -> pyarrow.Table:
+    """Keeps the last row of each line, in the manifest's order.
+
+    A run that died after writing its metadata, but before its end, may have its rows twice.
     """
     lines = table["manifest_line"].to_numpy()
     _, last = np.unique(lines[::-1], return_index=True)
@@ -91,24 +92,26 @@ def _one_a_line(table: pyarrow.Table) -> pyarrow.Table:
 
 
 def _choose_lines(outcomes: pyarrow.Table, most: int) -> pyarrow.Array:
-    """Of the rows to show in full: all, or of too many the same number of those that have no
-    picture and of the others, evenly spaced.
+    """Chooses the lines of the rows to show in full.
+
+    These are all lines, or if there are too many, as many of rows without a picture as of others,
+    evenly spaced.
     """
     lines = outcomes["manifest_line"].to_numpy()
     if len(lines) <= most:
         return pyarrow.array(lines)
     made = np.isin(outcomes["status"].to_numpy(zero_copy_only=False), ["ok", "cached"])
-    without = _evenly(lines[~made], max(most // 2, most - made.sum()))
-    return pyarrow.array(np.concatenate([without, _evenly(lines[made], most - len(without))]))
+    without = _sample(lines[~made], max(most // 2, most - made.sum()))
+    return pyarrow.array(np.concatenate([without, _sample(lines[made], most - len(without))]))
 
 
-def _evenly(lines: np.ndarray, most: int) -> np.ndarray:
+def _sample(lines: np.ndarray, most: int) -> np.ndarray:
     count = min(len(lines), most)
     return lines[np.linspace(0, len(lines) - 1, count).round().astype(int)]
 
 
 def loss_curves(table: pyarrow.Table) -> list[dict[str, Any] | None]:
-    """The rows' loss curves, thinned.
+    """Returns the rows' loss curves, thinned out.
 
     Returns:
       Per row None, or {steps, starts, total, content, style, tv}: the number of steps, those at
@@ -133,7 +136,7 @@ def loss_curves(table: pyarrow.Table) -> list[dict[str, Any] | None]:
 
 
 def as_json(settings: dict[str, Any]) -> dict[str, str]:
-    """Settings as they are compared and shown."""
+    """Returns settings with their values as JSON, as they are compared and shown."""
     return {name: json.dumps(value) for name, value in settings.items()}
 
 

@@ -1,7 +1,7 @@
-"""The report of a run: one HTML file that needs no network, from the run's record and metadata.
+"""Writes the report of a run: one HTML file, which needs no network, from its record and metadata.
 
-Here rows become plain values; how they look is the business of `templates/`. Functions take a
-`Record` or rows and give what the template or its script reads.
+This module turns rows into plain values; `templates/` decides how they look. Its functions take a
+`Record` or rows, and return what the template or its script reads.
 """
 
 import base64
@@ -37,7 +37,7 @@ from pipeline.store.records import run_ids
 # Two pictures of 4 KB a row: with 1000 rows the report still goes by mail, about 12 MB.
 _ROWS_WITH_THUMBNAILS = 1000
 _STYLES_SHOWN = 4  # of a blend
-_LINKED = ("http", "https", "file", "s3", "gs")  # schemes that are safe to click, unlike javascript
+_LINKED = ("http", "https", "file", "s3", "gs")  # schemes safe to click, unlike javascript
 _COLUMNS = (
     *("manifest_line", "job_id", "status", "output", "height", "width", "seed", "spec_hash"),
     *("error_type", "error_message", "error_path", "error_code", "batch_size", "peak_memory_bytes"),
@@ -57,12 +57,12 @@ _TEMPLATES = jinja2.Environment(
 def write_report(folder: str, run_id: str) -> str:
     """Writes the report of a run beside its summary.
 
-    Pictures that are missing or damaged leave a gap in it, no more.
+    A picture that is missing or damaged only leaves a gap in it.
 
     Args:
       folder: the run's folder, or its URL.
-      run_id: one of `outputs.run_ids(folder)`; it is compared with the last one before it, of the
-        same shard.
+      run_id: one of `records.run_ids(folder)`; the run is compared with the last run of the same
+        shard before it.
 
     Returns:
       The report's path, `<folder>/runs/<run_id>/report.html`.
@@ -83,7 +83,7 @@ def write_report(folder: str, run_id: str) -> str:
 
 
 def render(folder: str, record: Record, previous: Record | None) -> str:
-    """The report as HTML; everything that users named is escaped in it."""
+    """Returns the report as HTML, in which all text from users is escaped."""
     failures = group_failures(record.each_outcome())
     comparison = compare(record, previous) if previous else None
     changes = comparison["changes"] if comparison else []
@@ -102,22 +102,21 @@ def render(folder: str, record: Record, previous: Record | None) -> str:
         failures=failures,
         comparison=comparison,
         defaults=as_json(RunConfig().model_dump(mode="json")),
-        # "<" would end the element that holds it.
+        # An unescaped "<" could end the script element that holds the data.
         data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         script=script,
-        # Nothing but this very script may run, whatever a file is called.
+        # The page's policy lets only this script run, whatever a file's name contains.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
 def table_data(folder: str, record: Record) -> dict[str, Any]:
-    """Rows column by column, and the files they name, each once.
+    """Returns the rows column by column, and each file that they name once.
 
     Returns:
       {columns: {name: values}, figures: names of columns that engines have, files: [[path, link,
-      thumbnail]]}; the columns `content`, `styles`
-      ([[file, weight]]) and `result` hold indices into files. A link may be None, a thumbnail too,
-      if none was made; it is "" if none can be made.
+      thumbnail]]}; the columns `content`, `styles` ([[file, weight]]) and `result` hold indices
+      into files. A link may be None. A thumbnail is None if none was tried, "" if none can be made.
     """
     index: dict[str, int] = {}
     wanted: dict[str, None] = {}  # paths to make thumbnails of, in order
@@ -147,7 +146,7 @@ def table_data(folder: str, record: Record) -> dict[str, Any]:
         columns["styles"].append([[n, w] for n, (_, w) in zip(number[2:], styles, strict=True)])
         if position < _ROWS_WITH_THUMBNAILS:
             wanted |= dict.fromkeys(path for path in named[: 2 + _STYLES_SHOWN] if path)
-    # What is left relative is a row that could not be parsed.
+    # Only rows that could not be parsed still have relative paths; these are left out.
     small = thumbnails([p for p in wanted if files.is_url(p) or os.path.isabs(p)])
     return {
         "columns": columns,
@@ -157,8 +156,9 @@ def table_data(folder: str, record: Record) -> dict[str, Any]:
 
 
 def link(path: str, folder: str) -> str | None:
-    """What the report, two folders below `folder`, links a file by: relative if it lies in the
-    folder; None if a browser should not be sent there.
+    """Returns the link to a file from the report, which lies two folders below `folder`.
+
+    It is relative if the file lies in the folder; None if a browser should not be sent there.
     """
     root = folder.rstrip("/") + "/"
     if path.startswith(root):
@@ -169,7 +169,7 @@ def link(path: str, folder: str) -> str | None:
 
 
 def _facts(record: Record) -> dict[str, Any]:
-    """The figures at the head of the report."""
+    """Returns the figures at the head of the report."""
     seconds, found = record.summary["seconds"], counts(record.outcomes)
     moment = datetime.strptime(record.run_id.partition("-")[0], "%Y%m%dT%H%M%SZ")
     devices = Counter(
@@ -186,7 +186,7 @@ def _facts(record: Record) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON holds it, without digits that nobody reads."""
+    """Returns a value as JSON can hold it; floats keep 4 digits, NaN and infinity become None."""
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, float):

@@ -1,1 +1,1 @@
-"""A run from its beginning to its record: the Beam graph, the launcher, attempts, merged shards."""
+"""Carries out a run from preparation to record: Beam graph, launcher, attempts, merged shards."""

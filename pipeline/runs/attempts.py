@@ -1,10 +1,10 @@
-"""A run on this machine in a process of its own, begun anew when it or one of its workers dies.
+"""Runs a pipeline on this machine in a process of its own, anew when it or one of its workers dies.
 
-Beam's local runner cannot go on without a worker. What is done by then is found done, so a new
-attempt makes only what is missing. A picture that two workers died over fails its row; one that
-was in flight with it once is made by itself.
+Beam's local runner cannot go on after a worker has died. A new attempt finds what is done by then,
+and makes only what is missing. A row fails if two workers died over its picture; a picture that was
+being made when a worker died is then made in a batch of its own.
 
-`python -m pipeline.runs.attempts` is that process; `run_attempts` starts it.
+`python -m pipeline.runs.attempts` is the process of one attempt; `run_attempts` starts it.
 """
 
 import contextlib
@@ -31,22 +31,22 @@ from pipeline.workers.limits import DEADLINE_HAS_COME
 if TYPE_CHECKING:
     from pipeline.runs.spec import RunSpec
 
-# Seconds that workers have to stop in order, beyond the longest step that one of them is at.
+# Seconds that workers have to stop in order, on top of the longest step that one is in.
 GRACE = 120.0
-CLOSING = 600.0  # seconds that an attempt has which only writes down what has come of the others
-_LEAST_DONE_IN = 3  # attempts in a row that may die before any more pictures are done
+CLOSING = 600.0  # seconds for an attempt that only writes the rows of the ones before
+_MOST_VAIN_ATTEMPTS = 3  # that die one after the other without finishing a picture
 _PIPELINE_FAILED, _WORKER_DIED = 1, 75  # exit codes
 
 
 def run_attempts(spec: "RunSpec", arguments: Sequence[str], warn: Callable[[str], None]) -> None:
     """Runs the pipeline to its end, in as many attempts as it takes.
 
-    What does not answer `GRACE` seconds after a stop was requested or the deadline has come is
-    ended, and its rows are deferred.
+    An attempt that does not end `GRACE` seconds and a step after a stop was requested, or after the
+    deadline, is killed; its rows are deferred.
 
     Args:
-      arguments: Beam's.
-      warn: is told of workers that died.
+      arguments: Beam's options from the command line.
+      warn: called with a message for each worker that died.
 
     Raises:
       RuntimeError: the pipeline failed, or nothing could be done for several attempts.
@@ -62,7 +62,7 @@ def run_attempts(spec: "RunSpec", arguments: Sequence[str], warn: Callable[[str]
         count_deaths(spec.folder, spec.run_id)
         attempt.kill()
         forget_doings(spec.folder, spec.run_id)
-        # The next one need not read again what this one has.
+        # So that the next attempt need not read again what this one has read.
         file_index.gather(spec.folder, spec.shard, spec.run_id)
         if attempt.hung:
             if patience == CLOSING:
@@ -74,10 +74,10 @@ def run_attempts(spec: "RunSpec", arguments: Sequence[str], warn: Callable[[str]
             warn(f"{stop.text}, and a worker did not answer: it was ended, its rows are deferred")
             continue
         warn(f"{attempt.message or 'a process of this run died'}; going on without it")
-        now = Journal.of_run(spec.folder, spec.run_id).finished
-        died = 1 if now > done else died + 1
-        done = now
-        if died >= _LEAST_DONE_IN:
+        finished = Journal.of_run(spec.folder, spec.run_id).finished
+        died = 1 if finished > done else died + 1
+        done = finished
+        if died >= _MOST_VAIN_ATTEMPTS:
             raise RuntimeError(
                 f"workers died {died} times without finishing a picture in between; run the same "
                 "command again with a lower parallelism, size or memory_limit"
@@ -89,12 +89,12 @@ def run_jobs(
 ) -> None:
     """Runs the pipeline on a cluster, in as many jobs as it takes.
 
-    An engine restarts a job by itself, but gives it up after some losses, or one order of them
-    (docs/operations.md). A new job finds done what the last one made.
+    A cluster's engine restarts a job by itself, but gives it up after it has lost some workers, or
+    after certain sequences of losses (docs/operations.md). A new job finds what the last one made.
 
     Args:
       run: runs one job to its end.
-      warn: is told of jobs that failed.
+      warn: called with a message for each job that failed.
 
     Raises:
       RuntimeError: a job failed without finishing a picture.
@@ -104,16 +104,16 @@ def run_jobs(
         try:
             return run()
         except RuntimeError as error:
-            now = Journal.of_run(folder, run_id).finished
-            if now <= done:
+            finished = Journal.of_run(folder, run_id).finished
+            if finished <= done:
                 raise
-            done = now
+            done = finished
             metadata.remove_metadata(folder, run_id)  # the next job writes all rows
             warn(f"{error}; going on in a new job")
 
 
 class _Attempt:
-    """One process group: the pipeline and its workers."""
+    """Starts and watches one attempt: a process group of the pipeline and its workers."""
 
     def __init__(self, spec: "RunSpec", arguments: Sequence[str], patience: float):
         self._spec, self._patience, self.message, self.hung = spec, patience, "", False
@@ -122,16 +122,16 @@ class _Attempt:
             [sys.executable, "-P", "-m", "pipeline.runs.attempts"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is the launcher's to see
+            start_new_session=True,  # Ctrl-C reaches the launcher only
         )
-        # Its standard input stays open as long as we live, by which it knows.
+        # Its standard input closes when this process dies, which tells it to end too.
         if self._process.stdin:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.write(pickle.dumps((spec, list(arguments))))
                 self._process.stdin.flush()
 
     def wait(self) -> int:
-        """Its exit code; another one if it hangs, and is to be killed."""
+        """Waits for the exit code; if the attempt hangs, sets `hung` and returns `_WORKER_DIED`."""
         overdue = math.inf
         while True:
             try:
@@ -152,14 +152,14 @@ class _Attempt:
         return code
 
     def kill(self) -> None:
-        """Ends what is left of it."""
+        """Kills what still runs of the attempt's process group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 
 def main() -> None:
-    """Runs the pipeline that standard input describes; says on standard output why it failed."""
+    """Runs the pipeline that standard input describes; prints to standard output why it failed."""
     ignore_signals()
     if not is_verbose():
         quiet_logs()
@@ -176,26 +176,26 @@ def main() -> None:
         build(pipeline, spec)
         pipeline.run().wait_until_finish()
     except Exception as error:
-        _leave(_PIPELINE_FAILED, f"{type(error).__name__}: {error}")
-    _leave(0)
+        _exit_at_once(_PIPELINE_FAILED, f"{type(error).__name__}: {error}")
+    _exit_at_once(0)
 
 
 def _end_with_launcher() -> None:
-    sys.stdin.buffer.read()  # to its end, which comes when the launcher is gone
+    sys.stdin.buffer.read()  # returns when the launcher is gone
     os.killpg(os.getpid(), signal.SIGKILL)
 
 
 def _thread_failed(spec: "RunSpec", caught: threading.ExceptHookArgs) -> None:
-    """Of Beam's threads; without the one that watches over a worker, it would wait for ever."""
+    """Ends the attempt if the thread that watches over a worker fails; Beam would wait for ever."""
     if caught.thread is not None and caught.thread.name == "run_worker":
         count_deaths(spec.folder, spec.run_id)
-        _leave(_WORKER_DIED, f"{caught.exc_value} (-9: killed, perhaps for its memory)")
+        _exit_at_once(_WORKER_DIED, f"{caught.exc_value} (-9: killed, perhaps for its memory)")
 
 
-def _leave(code: int, message: str = "") -> None:
+def _exit_at_once(code: int, message: str = "") -> None:
     sys.stdout.write(message)
     sys.stdout.flush()
-    os._exit(code)  # not waiting for Beam's threads
+    os._exit(code)  # does not wait for Beam's threads
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Beam's options from the command line, and the pipeline that they ask for."""
+"""Parses Beam's options from the command line, and makes the pipeline that they ask for."""
 
 import json
 import os
@@ -30,13 +30,13 @@ _FLINK_SECONDS = 10.0
 
 
 def beam_options(arguments: list[str], config: RunConfig, rows: int) -> PipelineOptions:
-    """Beam's options from the command line, with our defaults where they say nothing.
+    """Returns Beam's options from the command line, with our defaults for what they leave out.
 
     Args:
-      rows: of the manifest, which `parallelism` depends on.
+      rows: how many rows the run has, on which the number of processes depends.
 
     Raises:
-      ConfigError: an option that Beam does not have either; it would ignore it.
+      ConfigError: an option is not Beam's either; Beam would ignore it.
     """
     parser = _BeamArgumentParser(add_help=False, allow_abbrev=False)
     for group in PipelineOptions.__subclasses__():
@@ -50,7 +50,7 @@ def beam_options(arguments: list[str], config: RunConfig, rows: int) -> Pipeline
     options = PipelineOptions(arguments, pickle_library="cloudpickle")
     standard = options.view_as(StandardOptions)
     if standard.runner is None:
-        # Beam's own default would fetch another runner, or choose by what the graph contains.
+        # Beam's own default may download another runner, or choose one by what the graph contains.
         standard.runner = "FnApiRunner"
     if standard.runner == "FlinkRunner" and "--parallelism" not in _names(arguments):
         _fill_flink(options, rows)
@@ -67,20 +67,20 @@ def beam_options(arguments: list[str], config: RunConfig, rows: int) -> Pipeline
 
 
 def _fill_flink(options: PipelineOptions, rows: int) -> None:
-    """Takes all task slots of the cluster: by default Flink takes one."""
+    """Asks Flink for all task slots of the cluster; by default it uses one."""
     flink = options.view_as(FlinkRunnerOptions)
     master = flink.flink_master
     address = master if "://" in master else f"http://{master}"
     try:
         with urllib.request.urlopen(f"{address}/overview", timeout=_FLINK_SECONDS) as answer:
             slots = json.load(answer)["slots-total"]
-    except (OSError, ValueError, KeyError):  # `[auto]`, `[local]`, or Beam will say what is wrong
+    except (OSError, ValueError, KeyError):  # `[auto]`, `[local]`, or an error that Beam reports
         return
     flink.parallelism = max(1, min(slots, rows))
 
 
 def runs_here(options: PipelineOptions) -> bool:
-    """Whether the workers are processes of this machine that we start."""
+    """Says whether the workers are processes of this machine that we start."""
     return options.view_as(StandardOptions).runner == "FnApiRunner"
 
 
@@ -89,25 +89,25 @@ def _names(arguments: list[str]) -> set[str]:
 
 
 def _reach_this_machine() -> None:
-    """Keeps what processes of this machine tell each other from going through a web proxy."""
+    """Keeps traffic between processes of this machine from going through a web proxy."""
     names = ("no_grpc_proxy", "no_proxy", "NO_PROXY")
     known = next((os.environ[name] for name in names if os.environ.get(name)), "")
     hosts = [*filter(None, known.split(",")), "localhost", "127.0.0.1", "::1"]
-    os.environ["no_grpc_proxy"] = ",".join(dict.fromkeys(hosts))  # once, however often asked
+    os.environ["no_grpc_proxy"] = ",".join(dict.fromkeys(hosts))  # each once, even if called again
 
 
 def processes_per_machine(options: PipelineOptions, config: RunConfig) -> int:
-    """That share a machine: this one, or one of a cluster."""
+    """Returns how many processes share a machine: this one, or one of a cluster."""
     direct = options.view_as(DirectOptions)
     if not runs_here(options):
         return config.slots
     if direct.direct_running_mode != "multi_processing":
-        return 1  # whose threads take turns
-    return direct.direct_num_workers or cores()  # 0 is Beam's word for them
+        return 1  # one process, whose threads take turns
+    return direct.direct_num_workers or cores()  # 0 means all cores to Beam
 
 
 def worker_count(options: PipelineOptions, config: RunConfig) -> int:
-    """Processes of all machines, as far as the options tell."""
+    """Returns the number of processes on all machines, as far as the options tell."""
     if runs_here(options):
         return processes_per_machine(options, config)
     given = options.get_all_options()
@@ -116,28 +116,32 @@ def worker_count(options: PipelineOptions, config: RunConfig) -> int:
 
 
 def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
-    """An empty pipeline for the runner that the options name."""
+    """Returns an empty pipeline for the runner that the options name."""
     return beam.Pipeline(_runner(options), options)
 
 
 def _runner(options: PipelineOptions) -> str | FnApiRunner:
-    """By name; but where Beam would start its worker processes here, it is to start ours."""
+    """Returns the runner's name, or a runner that starts our workers instead of Beam's own."""
     standard, direct = options.view_as(StandardOptions), options.view_as(DirectOptions)
     if not runs_here(options) or direct.direct_running_mode != "multi_processing":
         return standard.runner
-    direct.direct_running_mode = "in_memory"  # the option goes before the environment
-    # `exec`: no shell is left, to die of Ctrl-C.
+    direct.direct_running_mode = "in_memory"  # the option would override our environment
+    # `exec` leaves no shell behind, which would die of Ctrl-C.
     # -P: code comes from where nst is installed, not from the current folder.
     command = f"exec {shlex.quote(sys.executable)} -P -m {sdk_worker.__name__}"
     environment = SubprocessSDKEnvironment.from_command_string(command)  # pyright: ignore[reportFunctionMemberAccess]
-    # Of its own accord this runner tells its processes no options, such as a store's endpoint.
-    given = JobServiceHandle.encode_pipeline_options(options.get_all_options(drop_default=True))
-    told = ExtendedProvisionInfo(provision.ProvisionInfo(pipeline_options=given))
-    return FnApiRunner(environment, provision_info=told)
+    # By itself this runner passes no options to its processes, such as a store's endpoint.
+    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options(drop_default=True))
+    info = ExtendedProvisionInfo(provision.ProvisionInfo(pipeline_options=encoded))
+    return FnApiRunner(environment, provision_info=info)
 
 
 def with_processes(arguments: list[str], processes: int) -> list[str]:
-    """With as many as were found to fit when the run began."""
+    """Returns Beam's arguments with the number of processes, unless they say it themselves.
+
+    Args:
+      processes: how many were found to fit when the run began.
+    """
     if _names(arguments) & {"--direct_num_workers", "--direct_running_mode"}:
         return arguments
     return [*arguments, f"--direct_num_workers={processes}"]

@@ -1,4 +1,4 @@
-"""The whole graph: manifest in, pictures and metadata out."""
+"""Builds the Beam graph of a run: parts of the manifest go in, pictures and metadata come out."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,13 +25,13 @@ from pipeline.store.progress import Progress
 from pipeline.workers.limits import Stopped, Supervisor
 from pipeline.workers.stylizer import Stylizer
 
-# Batches that a worker takes at once, to read one and write another while a third is optimized.
-_TRAY = 8
-_READERS = 8  # files of a part that are looked at side by side
+# Batches that a worker gets at once, so that one is read and another written while a third is made.
+_BATCHES_AT_ONCE = 8
+_READERS = 8  # threads that look at the files of a part
 
 
 def build(root: beam.Pipeline, spec: RunSpec) -> None:
-    """The whole graph."""
+    """Adds the whole graph of a run to a pipeline."""
     parts = root | "JobParts" >> beam.Create(range(spec.parts)) | "SpreadParts" >> Spread(str)
     planned = parts | "PlanParts" >> beam.ParDo(PlanPart(spec)).with_outputs("rows", main="batches")
     made = (
@@ -39,14 +39,19 @@ def build(root: beam.Pipeline, spec: RunSpec) -> None:
         | "SpreadBatches" >> Spread(_first_output)
         | "Stylize" >> StylizeBatches(spec)
     )
-    # Each where its rows arise: no process holds those of a million.
+    # Rows are written where they arise, so that no process holds a million of them.
     planned.rows | "WriteFinished" >> WriteMetadata(spec, "finished")
     made | "WriteMade" >> WriteMetadata(spec, "made")
 
 
 class Spread(beam.PTransform):
-    """Elements to all workers. By their keys, since Flink's reshuffle leaves what one worker made
-    with it; and reshuffled, since keys alone may leave few elements with one worker.
+    """Spreads elements over all workers.
+
+    They are grouped by key, since Flink's reshuffle leaves with a worker what that worker made, and
+    then reshuffled, since keys alone may give few elements to one worker.
+
+    Args:
+      key: gives the key of an element.
     """
 
     def __init__(self, key: Callable[[Any], str]):
@@ -54,7 +59,7 @@ class Spread(beam.PTransform):
         self.key = key
 
     def expand(self, elements: beam.PCollection) -> beam.PCollection:
-        """The same elements."""
+        """Returns the same elements."""
         return (
             elements
             | beam.Map(lambda element, key: (key(element), element), self.key)
@@ -69,15 +74,17 @@ def _first_output(batch: Sequence[PlannedJob]) -> str:
 
 
 class PlanPart(beam.DoFn):
-    """The number of a part of the manifest to batches of `PlannedJob`s that need work, on the main
-    output, and to `rows` of all others: what is done already, or cannot be done.
+    """Plans a part of the manifest, given its number.
+
+    Its main output is batches of `PlannedJob`s that need work; its output `rows` is the metadata
+    rows of all other jobs, which are done already or cannot be done.
     """
 
     def __init__(self, spec: RunSpec):
         self.spec = spec
 
     def setup(self) -> None:
-        """Once per worker."""
+        """Prepares a worker, once."""
         spec = self.spec
         spec.begin_worker()
         self.supervisor = Supervisor(spec.folder, spec.run_id, spec.deadline)
@@ -85,18 +92,18 @@ class PlanPart(beam.DoFn):
         self.planner = Planner(spec.config, dict(spec.assets), self.index)
         self.progress = Progress(spec.folder, f"{spec.run_id}-planning")
         self.finished = Finished(spec.folder, spec.run_id, self.index, spec.processes)
-        # What other runs failed at, if it is not to be tried again.
+        # The failures of earlier runs, which `retry_failed: false` does not try again.
         self.failed = {} if spec.retry_failed else metadata.failures(spec.folder)
 
     def process(self, part: int) -> Iterator[Any]:
-        """One part."""
+        """Plans one part."""
         spec = self.spec
         elements = read_part(spec.folder, spec.run_id, part)
-        results = _side_by_side(self._plan, elements)
+        results = _map_in_threads(self._plan, elements)
         planned = [result for result in results if isinstance(result, PlannedJob)]
-        # Cut before anyone looks at what is done: so that neighbours stay the same.
+        # Cut before finished jobs drop out, so that the same jobs always share a batch.
         batches = list(cut_batches(planned, self.planner.configs, spec.workers))
-        found = _side_by_side(self._finished_row, [p for batch in batches for p in batch])
+        found = _map_in_threads(self._finished_row, [p for batch in batches for p in batch])
         done = {row["manifest_line"] for row in found if row}
         rows = [result for result in results if not isinstance(result, PlannedJob)]
         rows += [row for row in found if row]
@@ -113,7 +120,7 @@ class PlanPart(beam.DoFn):
             message = {"error_type": "InputError", "error_message": element.message}
             return row(run_id, element.as_job(), "failed", **message)
         try:
-            # Where there is no picture, nobody need know which: its photo is read when it is made.
+            # Where no picture is there, its hash is not needed yet: the worker reads the photo.
             identify = not self.spec.retry_failed or self.finished.is_there(element.output)
             planned = self.planner.plan(element, identify=identify)
         except (InputError, ConfigError) as error:
@@ -124,21 +131,21 @@ class PlanPart(beam.DoFn):
         return row(run_id, element, "failed", **planned.facts(), **before) if before else planned
 
     def _finished_row(self, planned: PlannedJob) -> Row | None:
-        """None for a job that needs work."""
+        """Returns the row of a job that is done, or deferred by a stop; None if it needs work."""
         try:
             return self.finished.row(planned, self.planner.configs.of(planned.job))
         except Stopped as stopped:
             return self._deferred(planned.job, stopped)
 
     def _deferred(self, job: Job, stopped: Stopped) -> Row:
-        """Unless it was made before this run was begun anew."""
+        """Returns a deferred row, or the one that an earlier attempt of this run kept."""
         return self.finished.earlier_row(job.output) or row(
             self.spec.run_id, job, "deferred", error_message=str(stopped)
         )
 
 
-def _side_by_side(function: Callable[[Any], Any], elements: Sequence[Any]) -> list[Any]:
-    """The results in some order: files are waited for, and hashed without Python's lock."""
+def _map_in_threads(function: Callable[[Any], Any], elements: Sequence[Any]) -> list[Any]:
+    """Returns the results in any order; waiting for files and hashing them free the GIL."""
     parts = [elements[start::_READERS] for start in range(_READERS)]
     with ThreadPoolExecutor(_READERS) as readers:
         done = readers.map(lambda part: [function(element) for element in part], parts)
@@ -153,7 +160,7 @@ class StylizeHandler(ModelHandler[tuple[PlannedJob, ...], Row, Stylizer]):
         self.spec = spec
 
     def load_model(self) -> Stylizer:
-        """Cheap: the network is loaded with the first batch."""
+        """Returns the stylizer, which is cheap: the network is loaded with the first batch."""
         spec = self.spec
         spec.begin_worker()
         return Stylizer(
@@ -172,31 +179,31 @@ class StylizeHandler(ModelHandler[tuple[PlannedJob, ...], Row, Stylizer]):
         model: Stylizer,
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[Row]:
-        """One row per job of the batches that Beam hands over together."""
+        """Makes the batches that Beam hands over together; returns one row per job."""
         return list(model.stylize_batches(batch))
 
     def batch_elements_kwargs(self) -> dict[str, Any]:
-        """Trays of a fixed size."""
-        return {"min_batch_size": _TRAY, "max_batch_size": _TRAY}
+        """Tells Beam to hand over a fixed number of batches at once."""
+        return {"min_batch_size": _BATCHES_AT_ONCE, "max_batch_size": _BATCHES_AT_ONCE}
 
     def get_num_bytes(self, batch: Any) -> int:
-        """Without Beam's default, which pickles every batch to measure it."""
+        """Returns a number that costs nothing; Beam's default pickles every batch to measure it."""
         return len(batch)
 
     def get_metrics_namespace(self) -> str:
-        """Beside our own counters."""
+        """Returns the namespace of Beam's metrics, which is that of our own counters."""
         return "nst"
 
 
 class StylizeBatches(beam.PTransform):
-    """Batches of `PlannedJob`s to metadata rows; pictures are written on the way."""
+    """Turns batches of `PlannedJob`s into metadata rows, and writes their pictures on the way."""
 
     def __init__(self, spec: RunSpec):
         super().__init__()
         self.spec = spec
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
-        """To rows."""
+        """Returns the metadata rows of the batches."""
         config = self.spec.config
         stylize = RunInference(StylizeHandler(self.spec))
         hints = {"accelerator": config.accelerator, "min_ram": config.min_ram}
@@ -205,11 +212,11 @@ class StylizeBatches(beam.PTransform):
 
 
 class WriteMetadata(beam.PTransform):
-    """Rows to Parquet, in as many files as there are workers or bundles.
+    """Writes rows to Parquet, in as many files as there are workers or bundles.
 
     Args:
-      spec: of the run.
-      name: of these rows among the run's.
+      spec: the run.
+      name: tells the files of these rows from others of the run.
     """
 
     def __init__(self, spec: RunSpec, name: str):
@@ -217,7 +224,7 @@ class WriteMetadata(beam.PTransform):
         self.spec, self.name = spec, name
 
     def expand(self, rows: beam.PCollection) -> beam.PCollection:
-        """To the names of files."""
+        """Returns the names of the files."""
         folder, run_id = self.spec.folder, self.spec.run_id
         prefix = files.join(layout.metadata_folder(folder, run_id), f"part-{self.name}")
         return (
@@ -236,13 +243,13 @@ def _forget_recovered(path: str, folder: str, run_id: str) -> str:
 
 
 def _count(done: Row) -> Row:
-    """Beam's own metrics, for the dashboards of clusters."""
+    """Counts a row in Beam's own metrics, for the dashboards of clusters, and returns it."""
     Metrics.counter("nst", done["status"]).inc()
     if done["error_type"]:
         Metrics.counter("nst", f"failed_{done['error_type']}").inc()
     for name in ("seconds_total", "peak_memory_bytes", "batch_size"):
         if done[name] is not None:
-            # Distributions are of whole numbers.
+            # Beam's distributions hold whole numbers only.
             unit, scale = ("_ms", 1000) if name.startswith("seconds") else ("", 1)
             Metrics.distribution("nst", name + unit).update(round(done[name] * scale))
     return done

@@ -1,4 +1,4 @@
-"""Starting a run, watching over it, and its record at the end."""
+"""Starts a run, watches over it, and writes its record at the end."""
 
 import contextlib
 import functools
@@ -43,16 +43,16 @@ def execute(
     """Runs the pipeline and writes the run's record.
 
     Args:
-      show: is given what `Tally` reads every half second while it runs.
-      warn: is told what went wrong without harm to the run.
-      in_attempts: whether a run on this machine has a process of its own, and a run on a cluster a
-        job, which is begun anew when it dies.
+      show: called every half second with what `Tally.read` returns.
+      warn: called with a message for what went wrong without harm to the run.
+      in_attempts: whether the process of a run on this machine, or the job of a run on a cluster,
+        is begun anew when it dies; otherwise the pipeline runs once.
 
     Returns:
       The summary, as in summary.json.
 
     Raises:
-      ConfigError: Beam does not take the options or hints; nothing was started.
+      ConfigError: Beam refuses the options or resource hints; nothing was started.
       LockedError: another run is at work on the folder; nothing was started.
       RuntimeError: the run failed; it has a summary that says so.
     """
@@ -63,7 +63,7 @@ def execute(
             "use deploy/dataflow/main.py"
         )
     try:
-        # Here too, if an attempt will build its own: what is wrong is said before anything begins.
+        # Even if an attempt will build its own, so that what is wrong shows before anything begins.
         pipeline = make_pipeline(options)
         build(pipeline, spec)
     except (ValueError, ImportError) as error:
@@ -84,10 +84,10 @@ def execute(
                     run_jobs(spec.folder, spec.run_id, job, warn)
             summary = begun | run_outcome(spec, started)
         except Exception as error:
-            reason = _in_short(error)
+            reason = _short_reason(error)
             failed = StopRequest("error", f"failed: {type(error).__name__}: {reason}")
             summary = begun | stop_record(failed)
-            # The rows become metadata when the next run finds them.
+            # The next run finds the rows, and makes metadata of them.
             done = tally.read()
             summary |= {status: done[status] for status in STATUSES} | {"errors": {}}
             records.write_record(spec.folder, spec.run_id, "summary.json", summary)
@@ -101,17 +101,17 @@ def execute(
 
 def _run_job(spec: RunSpec, arguments: list[str]) -> None:
     """Runs the pipeline once, on a cluster."""
-    # Options of its own: runners change them.
+    # Each job gets its own options, as runners change them.
     pipeline = make_pipeline(beam_options(arguments, spec.config, spec.rows))
     build(pipeline, spec)
     try:
         pipeline.run().wait_until_finish()
     except RuntimeError as error:
-        raise RuntimeError(_in_short(error)) from error
+        raise RuntimeError(_short_reason(error)) from error
 
 
-def _in_short(error: Exception) -> str:
-    """Without the traces that engines of Java add: a message's beginning, and the first cause."""
+def _short_reason(error: Exception) -> str:
+    """Returns an error's first line and its root cause, without the traces of Java engines."""
     beginning, *others = str(error).splitlines() or [""]
     causes = [line for line in others if line.startswith("Caused by: ")]
     return "; ".join([beginning, *causes[-1:]]) if causes else str(error)
@@ -153,7 +153,7 @@ def _watched(
 
 
 def _notify(url: str | None, summary: dict[str, Any], warn: Callable[[str], None]) -> None:
-    """Posts the summary; who does not listen, or listens slowly, does not hold up the end."""
+    """Posts the summary to a URL, if there is one; a slow or dead server does not delay the end."""
     if url is None:
         return
     failed = ["no answer"]
@@ -164,11 +164,11 @@ def _notify(url: str | None, summary: dict[str, Any], warn: Callable[[str], None
             request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
             urllib.request.urlopen(request, timeout=_NOTIFY_SECONDS).close()
             failed.clear()
-        except Exception as error:  # urllib raises of all kinds, such as for a port that is none
+        except Exception as error:  # urllib raises many kinds, such as for an invalid port
             failed[:] = [str(error)]
 
     thread = threading.Thread(target=post, daemon=True)
     thread.start()
-    thread.join(_NOTIFY_SECONDS)  # of all of it; a socket's limit is for each of its answers
+    thread.join(_NOTIFY_SECONDS)  # in all; a socket's timeout is for each of its reads
     if failed:
         warn(f"notify_url: the summary could not be posted: {failed[0]}")

@@ -1,4 +1,4 @@
-"""`nst merge`: the last runs of all shards as one, with its own metadata, summary and report."""
+"""Merges the last runs of all shards into one run with a record of its own: `nst merge`."""
 
 from typing import Any
 
@@ -11,19 +11,19 @@ from pipeline.report.history import read_settings
 from pipeline.report.page import write_report
 from pipeline.store import files, layout, metadata, records
 
-# What is fitted to each machine, or to its night, and does not show in a picture.
+# Settings that may fit each machine or its schedule, as they do not change a picture.
 _OF_MACHINES = RunConfig.model_fields.keys() - {"engine", *RunConfig.of_rows}
 
 
 def merge_shards(folder: str) -> dict[str, Any]:
-    """Gathers the rows of each shard's last run under a new run id; theirs stay as they are.
+    """Gathers the rows of each shard's last run under a new run id; those runs stay as they are.
 
     Returns:
-      The summary; `merged` names the runs.
+      The summary; its `merged` lists the ids of the shards' runs.
 
     Raises:
-      InputError: there is no run of a shard, one is missing or was killed, or they do not make one
-        manifest together.
+      InputError: there is no run of any shard, a shard's run is missing or was killed, or the
+        shards do not make one manifest together.
     """
     parts = _last_of_each(folder)
     run_id = layout.new_run_id()
@@ -59,7 +59,7 @@ def _stop_of(part: dict[str, Any]) -> dict[str, str]:
 
 
 def _last_of_each(folder: str) -> list[dict[str, Any]]:
-    """Summaries, in the order of the shards."""
+    """Returns the summary of each shard's last run, in the order of the shards."""
     last: dict[Shard, dict[str, Any]] = {}
     newest = Shard()
     for summary in records.summaries(folder):
@@ -82,7 +82,7 @@ def _last_of_each(folder: str) -> list[dict[str, Any]]:
             path=folder,
         )
     parts = [last[shard] for shard in wanted]
-    # By what the rows say: a manifest may have been rewritten under the same name.
+    # Compared by content: a manifest may have been rewritten under the same name.
     manifests = {
         part.get("manifest_sha256"): f"{part['manifest']} of {part['rows']} rows" for part in parts
     }
@@ -98,7 +98,7 @@ def _last_of_each(folder: str) -> list[dict[str, Any]]:
 
 
 def _check_settings(folder: str, parts: list[dict[str, Any]]) -> None:
-    """What changes the pictures must be the same; what is fitted to each machine need not."""
+    """Raises an InputError if shards differ in a setting that changes pictures."""
     first: dict[str, str] = {}
     for part in parts:
         found = read_settings(folder, part["run_id"])

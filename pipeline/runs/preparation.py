@@ -1,4 +1,4 @@
-"""A run before it begins: what it was asked for, checked and brought together."""
+"""Prepares a run: checks what was asked for, and brings it together, before anything begins."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from pipeline.store.journal import PROCESS
 
 
 class PreparedRun(NamedTuple):
-    """A run that can begin."""
+    """Holds what a run needs to begin."""
 
     spec: RunSpec
     parts: JobParts  # of its rows
@@ -48,9 +48,9 @@ def prepare_run(
 
     Args:
       manifest: path or URL.
-      folder: of the run, or its URL.
-      arguments: Beam's.
-      config_file: that `config` came from, which must not be written over either.
+      folder: path or URL of the run's folder.
+      arguments: Beam's options from the command line.
+      config_file: the file that `config` came from, which no picture may replace either.
 
     Raises:
       ConfigError, ManifestError, InputError: what was asked for cannot be done.
@@ -91,7 +91,7 @@ def new_spec(
     retry_failed: bool = True,
     check_full: bool = False,
 ) -> RunSpec:
-    """A run that begins now."""
+    """Returns the spec of a run that begins now, under a new id."""
     return RunSpec(
         manifest,
         folder,

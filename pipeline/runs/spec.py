@@ -1,4 +1,4 @@
-"""One run, as workers get it."""
+"""A `RunSpec` is one run, as workers get it."""
 
 import functools
 import math
@@ -15,15 +15,15 @@ from pipeline.workers.limits import end_with_run
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run: plain values, pickled to workers."""
+    """Describes one run in plain values, which are pickled to workers."""
 
     manifest: str
     folder: str
     run_id: str
     settings: str  # RunConfig as JSON
     assets: tuple[tuple[str, str], ...]  # (what the engine works with, its SHA-256)
-    rows: int  # of the manifest
-    parts: int  # that the rows of the shard are in, see `manifest.parts`
+    rows: int  # in the manifest
+    parts: int  # of the shard's rows, see `manifest.parts`
     manifest_sha256: str  # of all that the rows say
     shard: Shard = Shard()
     processes: int = 1  # that share one machine
@@ -35,7 +35,7 @@ class RunSpec:
     version: str = __version__  # of nst
 
     def begin_worker(self) -> None:
-        """Called by each worker first.
+        """Checks a worker, and ties it to the run; each worker calls this first.
 
         Raises:
           RuntimeError: it has another version of nst than the launcher.
@@ -45,22 +45,26 @@ class RunSpec:
                 f"this worker has nst {__version__}, and the run was begun by nst {self.version}; "
                 "install the same on both"
             )
-        # Some runners' workers are the launcher's threads.
+        # With some runners the workers are threads of the launcher, which must not be ended.
         if self.launcher not in ("", PROCESS):
             end_with_run(self.folder, self.run_id)
 
     @functools.cached_property
     def config(self) -> RunConfig:
-        """The settings that rows override."""
+        """Returns the settings that rows override."""
         return RunConfig.model_validate_json(self.settings)
 
     @property
     def share(self) -> int:
-        """How many rows this run has, of which its shard has a part, about."""
+        """Returns about how many rows of the manifest this run has in its shard."""
         return self.shard.share(self.rows)
 
     def file_index(self, before_reading: Callable[[], None] = lambda: None) -> FileIndex:
-        """What is known of the run's files."""
+        """Opens the index of the run's files.
+
+        Args:
+          before_reading: called before a file is read; what it raises ends the call.
+        """
         return FileIndex(
             self.folder,
             self.run_id,

@@ -1,1 +1,1 @@
-"""What lies in a run's folder: files, metadata, progress, locks, and the index of files."""
+"""Reads and writes what lies in a run's folder: files, metadata, progress, locks and an index."""

@@ -1,9 +1,8 @@
-"""What files held when they were last read, so that those that have not changed since are not read
-again.
+"""Remembers what files held when they were last read, so that unchanged files are not read again.
 
-Workers look into a database that nobody writes while they do, and note what they read in logs of
-their own. The launcher makes a new database of the old one and the logs, and puts it in its place;
-so it works on any file system, and may be deleted.
+Workers look into a database that nobody writes meanwhile, and note what they read in logs of their
+own. The launcher makes a new database from the old one and the logs, and renames it into place. So
+the index needs no locks of a file system, and may be deleted at any time.
 """
 
 import contextlib
@@ -21,6 +20,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from nst_ops.errors import InputError
 from nst_ops.images.codec import MAX_PIXELS, Header, probe
 from nst_ops.images.damage import is_whole
 from nst_ops.images.size import Size
@@ -29,39 +29,40 @@ from pipeline.store import files
 from pipeline.store.journal import PROCESS
 from pipeline.store.layout import work_folder
 
-# Seconds that a file must have been left alone before it is trusted not to change unseen: some
-# file systems tell times only so exactly.
+# Seconds since a file's last change before it is noted: some file systems' times are so coarse that
+# a second change right after the first would not show.
 _SETTLED = 2.0
-# What was read so many days ago is read again: bits rot. The days differ from file to file, so that
-# not all of a collection is read in one night.
+# A file is read again after so many days, in case its bits have rotted on the disk. The number
+# differs from file to file, so that a collection is not read all in one night.
 _LEAST_DAYS, _MORE_DAYS = 30, 30
-_UNWRITTEN = 100  # notes that a process may lose
+_HEADER_BYTES = 2**18
+_UNWRITTEN = 100  # notes held in memory, which a process that dies loses
 
 
 class Facts(NamedTuple):
-    """What is known of an image file."""
+    """Holds what is known of an image file."""
 
     sha256: str
     bytes: int
     size: Size  # in px
     format: str  # Pillow's name
-    spec_hash: str | None  # of a whole picture that we made; "" if it is none; None: not looked at
+    spec_hash: str | None  # of a whole picture of ours; "" if it is none; None: unknown
 
     @property
     def header(self) -> Header:
-        """As `probe` gives it, without provenance."""
+        """Returns the header as `probe` gives it, but without provenance."""
         return Header(self.size, self.format, None)
 
 
 class FileIndex:
-    """Reads image files, or knows what they hold.
+    """Tells what image files hold: from its database, or else by reading them.
 
     Args:
-      folder: the run's; None: nothing is known, nothing noted.
-      run_id: for the log.
-      shard: of the run, which has a database of its own.
-      full: reads every file, whatever is known.
-      before_reading: called before a file is read; what it raises, callers get.
+      folder: the run's folder; None: nothing is known, and nothing is noted.
+      run_id: the id of the run, which names the log.
+      shard: the shard of the run; each shard has a database of its own.
+      full: whether to read every file, whatever is known of it.
+      before_reading: called before a file is read; what it raises ends the call.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class FileIndex:
     def facts(
         self, path: str, *, max_bytes: int | None = None, max_pixels: int = MAX_PIXELS
     ) -> Facts:
-        """Of a photo or a painting.
+        """Returns what a photo or a painting holds, reading it if that is unknown.
 
         Raises:
           InputError: as `read`.
@@ -95,18 +96,39 @@ class FileIndex:
     def known_facts(
         self, path: str, *, max_bytes: int | None = None, max_pixels: int = MAX_PIXELS
     ) -> Facts | None:
-        """Of a photo or a painting that has not changed since it was read."""
+        """Returns what a photo or a painting holds; None if it changed or was never read."""
         known = self._find(path, files.stamp(path))
-        # What is too large is read, or refused, by those who have the words for it.
+        # A file above the limits counts as unknown: reading it gives the right error.
         if known and known.bytes <= (max_bytes or known.bytes):
             if known.size[0] * known.size[1] <= max_pixels:
                 return known
         return None
 
+    def header(
+        self, path: str, *, max_bytes: int | None = None, max_pixels: int = MAX_PIXELS
+    ) -> Header:
+        """What a photo or a painting says of itself, of which no more is read than has to be.
+
+        Raises:
+          InputError: as `read`, as far as the header tells.
+        """
+        known = self.known_facts(path, max_bytes=max_bytes, max_pixels=max_pixels)
+        if known:
+            return known.header
+        self._before_reading()
+        start = files.read(path, max_bytes, first=_HEADER_BYTES)
+        try:
+            return probe(start, path=path, max_pixels=max_pixels)
+        except InputError:
+            if len(start) < _HEADER_BYTES:
+                raise
+        # The header is unusually long, or lies behind the pixels.
+        return probe(files.read(path, max_bytes), path=path, max_pixels=max_pixels)
+
     def read(
         self, path: str, *, max_bytes: int | None = None, max_pixels: int = MAX_PIXELS
     ) -> tuple[bytes, Facts]:
-        """The content of a photo or a painting, and what is to be known of it from now on.
+        """Reads a photo or a painting; returns its bytes and what it holds, and notes the latter.
 
         Raises:
           InputError: as `files.read` and `images.probe`.
@@ -120,10 +142,10 @@ class FileIndex:
         return data, facts
 
     def result(self, path: str) -> Facts:
-        """Of a picture that may be ours.
+        """Returns what a file among the results holds, which may be a picture of ours.
 
         Raises:
-          InputError: it is not there, or is no image.
+          InputError: it does not exist, or is no image.
         """
         stamp = files.stamp(path)
         known = self._find(path, stamp)
@@ -135,13 +157,13 @@ class FileIndex:
         return facts
 
     def note_result(self, path: str, data: bytes) -> None:
-        """This is what we wrote."""
+        """Notes a picture that was just written."""
         self._note(
             path, files.stamp(path), _result_facts(data, path, known_whole=True), settled=True
         )
 
     def flush(self) -> None:
-        """Writes what is still unwritten; what cannot be written is read again some night."""
+        """Writes the notes to the log; files whose notes cannot be written are read again later."""
         with self._lock, contextlib.suppress(OSError):
             notes, self._notes = self._notes, []
             if notes and self._log:
@@ -186,16 +208,16 @@ def _result_facts(data: bytes, path: str, *, known_whole: bool = False) -> Facts
 
 
 def gather(folder: str, shard: Shard, run_id: str) -> None:
-    """Puts what a run's processes noted into the database; the launcher's business."""
+    """Puts what a run's processes noted into the database; only the launcher calls this."""
     _gather(folder, shard, _logs(folder, f"{run_id}-*"))
 
 
 def gather_dead(folder: str, shard: Shard, running: Callable[[], Collection[str]]) -> None:
-    """The same of runs that are no more.
+    """Puts what runs that died had noted into the database.
 
     Args:
-      running: tells the ids of the runs that live; asked after the logs were listed, since a run
-        takes its lock before it writes any.
+      running: returns the ids of the runs that are alive; called after the logs were listed, since
+        a run takes its lock before it writes any.
     """
     logs = _logs(folder, "*")
     alive = tuple(running())
@@ -203,7 +225,7 @@ def gather_dead(folder: str, shard: Shard, running: Callable[[], Collection[str]
 
 
 def _gather(folder: str, shard: Shard, logs: list[Path]) -> None:
-    """Makes a new database of the old one and the logs, which are removed."""
+    """Makes a new database from the old one and the logs, and removes the logs."""
     if not logs:
         return
     path = _path(folder, shard)
@@ -227,7 +249,7 @@ def _logs(folder: str, names: str) -> list[Path]:
 
 def _fill(path: Path, logs: list[Path]) -> None:
     with contextlib.closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA synchronous = OFF")  # what is lost is read again
+        database.execute("PRAGMA synchronous = OFF")  # after a power cut, files are read again
         database.execute(
             "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, stamp TEXT, facts TEXT, "
             "expires REAL, checksum INTEGER) WITHOUT ROWID"
@@ -243,7 +265,7 @@ def _entries(log: Path) -> Iterator[tuple[str, str, str, float, int]]:
         for line in lines:
             try:
                 path, stamp, facts = json.loads(line)
-            except ValueError:  # what its writer died in
+            except ValueError:  # its writer died while it wrote
                 continue
             days = _LEAST_DAYS + zlib.crc32(path.encode()) % _MORE_DAYS
             yield path, stamp, facts, time.time() + 86400.0 * days, _checksum(path, stamp, facts)

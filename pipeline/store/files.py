@@ -1,8 +1,7 @@
-"""Files by path or URL: whole reads with a limit, and writes that appear under their name complete
-or not at all.
+"""Reads and writes files by path or URL; a file appears under its name complete or not at all.
 
-URLs (`s3://`, `gs://`) go through Beam's FileSystems, with the pipeline's options where there is a
-pipeline and else with the endpoint and credentials that the environment names.
+URLs (`s3://`, `gs://`) go through Beam's FileSystems, with the options of the pipeline if there is
+one, and else with the endpoint and credentials that the environment names.
 """
 
 import contextlib
@@ -22,47 +21,48 @@ from nst_ops.errors import InputError
 
 
 def is_url(path: str) -> bool:
-    """Whether the path names an object store rather than a local file."""
+    """Says whether the path is a URL of an object store rather than a local path."""
     return "://" in path
 
 
 def join(folder: str, *parts: str) -> str:
-    """Joins with the separator that the folder's kind uses."""
+    """Joins names to a folder, with the separator of URLs or of local paths."""
     return posixpath.join(folder, *parts) if is_url(folder) else os.path.join(folder, *parts)
 
 
 def absolute(path: str) -> str:
-    """For workers, which may have another working folder."""
+    """Returns an absolute path, as workers may have another working folder; URLs stay."""
     return path.rstrip("/") if is_url(path) else os.path.abspath(path)
 
 
 def resolve(path: str, folder: str) -> str:
-    """A path from a manifest in `folder`: URLs and absolute paths stay, others are relative to the
-    folder.
+    """Returns the path that a manifest in `folder` means by `path`.
+
+    URLs and absolute paths stay; others are relative to the folder.
     """
     if is_url(path) or os.path.isabs(path):
         return path
     if not is_url(folder):
         return os.path.normpath(join(folder, path))
     scheme, _, rest = join(folder, path).partition("://")
-    return f"{scheme}://{posixpath.normpath(rest)}"  # a store takes `..` for a part of the name
+    return f"{scheme}://{posixpath.normpath(rest)}"  # to a store, `..` is part of a name
 
 
 def parent(path: str) -> str:
-    """The folder a path is in."""
+    """Returns the folder that a path is in."""
     return posixpath.dirname(path) if is_url(path) else os.path.dirname(os.path.abspath(path))
 
 
 def read(path: str, max_bytes: int | None = None, *, first: int | None = None) -> bytes:
-    """All bytes of a file, or the `first` so many.
+    """Reads a file whole, or only its `first` bytes.
 
     Raises:
-      InputError: it cannot be read, is no regular file, or is larger than `max_bytes` (nothing is
-        read then).
+      InputError: it cannot be read, is no regular file, or is larger than `max_bytes`; of a larger
+        file nothing is read.
     """
     try:
         if not is_url(path) and not stat.S_ISREG(os.stat(path).st_mode):
-            # A named pipe waits for a writer for ever, /dev/zero has no end.
+            # Reading a named pipe waits for a writer for ever, and /dev/zero has no end.
             raise InputError(
                 "is a folder, pipe or device; give a file", path=path, code="unreadable"
             )
@@ -85,12 +85,13 @@ def read(path: str, max_bytes: int | None = None, *, first: int | None = None) -
 
 
 def stamp(path: str) -> str:
-    """What the file system or store says of a file, which is another text once the file has been
-    changed; "" if it is not there, or nothing can be told.
+    """Returns a text that becomes another one when the file changes.
+
+    It is made of the file system's size, times and inode, or is an object store's entity tag; "" if
+    the file does not exist, or neither can be had.
     """
     try:
         if is_url(path):
-            # An object store's entity tag.
             return str(_filesystems().checksum(path))
         found = os.stat(path)
     except Exception:  # object stores raise their clients' own kinds
@@ -100,8 +101,11 @@ def stamp(path: str) -> str:
 
 
 def listing(folder: str, pattern: str) -> list[str]:
-    """Names of the files in a folder that match a glob such as `runs/*/summary.json`, sorted and
-    relative to the folder; none, if there is no such folder.
+    """Returns the sorted names, relative to a folder, of its files that match a glob.
+
+    Args:
+      folder: if it does not exist, there are no names.
+      pattern: such as `runs/*/summary.json`.
 
     Raises:
       InputError: the object store does not answer.
@@ -110,7 +114,7 @@ def listing(folder: str, pattern: str) -> list[str]:
         paths = [path for path in Path(folder).glob(pattern) if path.is_file()]
         return sorted(path.relative_to(folder).as_posix() for path in paths)
     prefix = folder.rstrip("/") + "/"
-    # Beam has no quotes for what it takes for wildcards in the folder's own name.
+    # Beam cannot escape wildcards in the folder's own name, so each matches any character.
     wildcard = re.sub(r"[*?\[]", "?", prefix) + pattern
     try:
         (found,) = _filesystems().match([wildcard])
@@ -121,7 +125,7 @@ def listing(folder: str, pattern: str) -> list[str]:
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file under this name.
+    """Says whether there is a file of this name.
 
     Raises:
       InputError: the object store does not answer.
@@ -135,15 +139,14 @@ def exists(path: str) -> bool:
 
 
 def write(path: str, data: bytes) -> None:
-    """Puts a file in place whole: locally a synced temporary file is renamed, an object is put
-    once.
+    """Writes a file whole: a local file by renaming a synced temporary one, an object by one put.
 
     Args:
       path: missing folders are made.
-      data: not empty for `s3://`, where Beam uploads in parts and S3 takes no upload without one.
+      data: not empty for `s3://`: Beam uploads in parts, and S3 refuses an upload without any.
 
     Raises:
-      OSError: no space, no permission, no such bucket; there is no half file under `path` then.
+      OSError: no space, no permission or no such bucket; `path` then holds no half-written file.
     """
     try:
         if is_url(path):
@@ -153,18 +156,18 @@ def write(path: str, data: bytes) -> None:
             with replacing(path) as file:
                 file.write(data)
     except Exception as error:
-        # Of the path that the user knows, not of the temporary file.
+        # Names the path that the user knows, not the temporary file.
         number = getattr(error, "errno", None) or errno.EIO
         raise OSError(number, f"cannot be written ({_reason(error)})", path) from error
 
 
 @contextlib.contextmanager
 def replacing(path: str, *, sync: bool = True) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` when the block ends, unless by an exception.
+    """Gives a new file that replaces `path` when the block ends, unless it ends by an exception.
 
     Args:
-      path: a URL's bytes are gathered in memory and put at the end.
-      sync: whether the file must outlive a power cut from then on.
+      path: if it is a URL, the bytes are gathered in memory and put at the end.
+      sync: whether the file has to survive a power cut from then on.
     """
     if is_url(path):
         memory = io.BytesIO()
@@ -176,7 +179,7 @@ def replacing(path: str, *, sync: bool = True) -> Iterator[BinaryIO]:
 
 
 def delete(path: str) -> None:
-    """Removes a file, if it is there."""
+    """Removes a file if it exists."""
     if not is_url(path):
         Path(path).unlink(missing_ok=True)
     elif exists(path):
@@ -184,8 +187,10 @@ def delete(path: str) -> None:
 
 
 def set_aside(error: InputError) -> None:
-    """Moves a damaged record out of the way, to be looked at, and says so: what went wrong one
-    night must not stop the next.
+    """Moves a damaged file to `<path>.damaged`, with a warning, so that it stops no later run.
+
+    Args:
+      error: names the file by its `path`.
     """
     warnings.warn(f"{error}; it is kept as {error.path}.damaged", stacklevel=2)
     with contextlib.suppress(OSError, InputError):
@@ -194,18 +199,18 @@ def set_aside(error: InputError) -> None:
 
 
 def connect(paths: Iterable[str], arguments: Sequence[str] = ()) -> None:
-    """Tells object stores' clients what Beam's options say of them, and asks once for each bucket.
+    """Sets Beam's options for object stores, and checks once that each S3 bucket can be reached.
 
-    Beam tries again for ten minutes where there are no credentials or nobody answers: right in the
+    Without credentials or an answer, Beam itself would try again for ten minutes: right in the
     middle of a night, wrong for a mistyped endpoint.
 
     Args:
-      paths: local ones pass.
-      arguments: of the command line, Beam's `--s3_endpoint_url=...` among them; what they leave
-        out is taken from the environment.
+      paths: paths and URLs; local paths need no check.
+      arguments: of the command line, such as Beam's `--s3_endpoint_url=...`; what they leave out
+        is taken from the environment.
 
     Raises:
-      InputError: of an S3 path: no answer, no credentials, or no such bucket.
+      InputError: of an S3 path there is no answer, no credentials, or no such bucket.
     """
     urls = [path for path in paths if is_url(path)]
     if not urls:
@@ -227,7 +232,7 @@ def _check_bucket(url: str, options: Any) -> None:
     try:
         S3IO(options=options).client.client.head_bucket(Bucket=bucket)
     except Exception as error:
-        if get_http_error_code(error) == 403:  # who may read objects need not see their bucket
+        if get_http_error_code(error) == 403:  # objects may be readable where their bucket is not
             return
         raise InputError(
             f"no bucket {bucket!r} to be reached ({_reason(error)}); check its name, AWS's "

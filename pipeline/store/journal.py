@@ -1,5 +1,6 @@
-"""Rows that outlive the process that made them, and what is known of processes that died: small
-files in a run's `work` folder.
+"""Keeps rows that outlive the process that made them, and counts the processes that died.
+
+Both are small files in a run's `work` folder.
 """
 
 import contextlib
@@ -17,19 +18,22 @@ from pipeline.store.layout import work_folder
 from pipeline.store.locks import born
 from pipeline.store.metadata import has_metadata, write_recovered
 
-# This process, among all machines that share the folder.
+# Names this process uniquely among all machines that share the folder.
 PROCESS = f"{os.getpid()}-{secrets.token_hex(4)}"
 
-# Of two rows of one line of the manifest, the later here stands: what an attempt found made was
-# made by the one before.
+# Of two rows of one line of the manifest, the one later in this list counts: a picture that an
+# attempt found "cached" is one that an earlier attempt of the same run made.
 RANKS = ("deferred", "cached", "failed", "ok")
 
 
 class Journal:
-    """Rows that processes of a run kept, read one by one: a row may hold a long loss curve."""
+    """Finds the rows that processes of a run kept.
+
+    Rows stay on disk and are read one by one, as each may hold a long loss curve.
+    """
 
     def __init__(self, paths: Iterable[Path]):
-        # By line of the manifest: the rank of its row, and where it is.
+        # {line of the manifest: (rank of its row, file, where in the file it begins)}
         self._places: dict[int, tuple[int, Path, int]] = {}
         self._lines: dict[str, int] = {}  # by output
         for path in paths:
@@ -41,18 +45,18 @@ class Journal:
 
     @classmethod
     def of_run(cls, folder: str, run_id: str) -> "Journal":
-        """What earlier processes of the run kept."""
+        """Opens what processes of the run have kept until now."""
         return cls(work_files(folder, f"{run_id}-*.rows"))
 
     def find(self, output: str) -> Row | None:
-        """The row of a picture that was made, or failed."""
+        """Returns the row of an output whose picture was made or failed; None if there is none."""
         place = self._places.get(self._lines.get(output, -1))
         if place is None or place[0] < RANKS.index("failed"):
             return None
         return _row_at(*place[1:])
 
     def rows(self) -> Iterator[Row]:
-        """In the manifest's order, one for every line."""
+        """Yields the rows in the manifest's order, one per line."""
         for line in sorted(self._places):
             _, path, place = self._places[line]
             if row := _row_at(path, place):
@@ -60,17 +64,17 @@ class Journal:
 
     @property
     def finished(self) -> int:
-        """How many pictures were made or failed."""
+        """Returns how many pictures were made or failed."""
         least = RANKS.index("failed")
         return sum(rank >= least for rank, _, _ in self._places.values())
 
 
 def _journaled(path: Path) -> Iterator[tuple[Row, int]]:
-    """Rows, and where they begin."""
+    """Yields the columns of each row that decide which one counts, and where the row begins."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         place = 0
         for text in file:
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # what its writer died in
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # its writer died in it
                 row = json.loads(text)
                 RANKS.index(row["status"])
                 yield {name: row[name] for name in ("manifest_line", "status", "output")}, place
@@ -85,12 +89,12 @@ def _row_at(path: Path, place: int) -> Row | None:
         for name in ("started_at", "finished_at"):
             row[name] = row[name] and datetime.fromisoformat(row[name])
         return row
-    except (OSError, ValueError, KeyError, TypeError):  # another run that begins has seen to it
+    except (OSError, ValueError, KeyError, TypeError):  # another run has recovered and removed it
         return None
 
 
 def keep_rows(folder: str, run_id: str, rows: Sequence[Row]) -> None:
-    """Keeps rows at once, in case the run does not live to write its metadata."""
+    """Writes rows to the journal at once, in case the run dies before it writes its metadata."""
     path = work_folder(folder) / f"{run_id}-{PROCESS}.rows"
     if not rows:
         return
@@ -109,8 +113,8 @@ def recover_dead_runs(folder: str, running: Callable[[], Collection[str]]) -> No
     """Writes the metadata of runs that died, from their journals, and removes what else they left.
 
     Args:
-      running: tells the ids of the runs that live; asked after the files were listed, since a run
-        takes its lock before it writes any.
+      running: returns the ids of the runs that are alive; called after the files were listed,
+        since a run takes its lock before it writes any.
     """
     kinds = ("rows", "json", "lines", "stop", "making", "deaths", "seen")
     found = [path for kind in kinds for path in work_files(folder, f"*.{kind}")]
@@ -119,17 +123,17 @@ def recover_dead_runs(folder: str, running: Callable[[], Collection[str]]) -> No
     journals: dict[str, list[Path]] = {}
     for path in dead:
         if path.suffix == ".rows":
-            run_id = path.stem.rsplit("-", 2)[0]  # without its process
+            run_id = path.stem.rsplit("-", 2)[0]  # the name of a file ends in its process
             journals.setdefault(run_id, []).append(path)
     for run_id, paths in journals.items():
-        if not has_metadata(folder, run_id):  # else it died after it was written
+        if not has_metadata(folder, run_id):  # else it died after writing it
             write_recovered(folder, run_id, Journal(paths).rows())
     for path in dead:
         path.unlink(missing_ok=True)
 
 
 def count_deaths(folder: str, run_id: str) -> None:
-    """Notes which pictures were being made by processes of this machine that are gone."""
+    """Counts a death for each picture that a process of this machine was making when it died."""
     found = deaths(folder, run_id)
     for path in work_files(folder, f"{run_id}-*.making"):
         pid = path.name.removeprefix(f"{run_id}-").partition("-")[0]
@@ -142,7 +146,7 @@ def count_deaths(folder: str, run_id: str) -> None:
 
 
 def deaths(folder: str, run_id: str) -> dict[str, int]:
-    """How many processes died while they made a picture: {output: count}."""
+    """Returns how many processes died while they made each picture: {output: count}."""
     try:
         return json.loads(_deaths_path(folder, run_id).read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Where things are in a run's folder."""
+"""Says where things lie in a run's folder."""
 
 import hashlib
 import secrets
@@ -10,19 +10,20 @@ from pipeline.store import files
 
 
 def now() -> datetime:
-    """The time, in UTC."""
+    """Returns the time, in UTC."""
     return datetime.now(UTC)
 
 
 def record_folder(folder: str, run_id: str) -> str:
-    """Where a run's own record is: config.yaml, summary.json, report.html."""
+    """Returns where a run's own record lies: config.yaml, run.json, summary.json, report.html."""
     return files.join(folder, "runs", run_id)
 
 
 def work_folder(folder: str) -> Path:
-    """What processes of a run share while it runs: small files, replaced whole or appended to.
+    """Returns where a run's processes share small files, which are replaced whole or appended to.
 
-    Of a run whose folder is a URL it is on this machine, and serves the processes that are here.
+    If the run's folder is a URL, the work folder is on this machine, and serves only the processes
+    that are here.
     """
     if not files.is_url(folder):
         return Path(folder, "work")
@@ -31,16 +32,16 @@ def work_folder(folder: str) -> Path:
 
 
 def images_folder(folder: str) -> str:
-    """Where a run's pictures go."""
+    """Returns where a run's pictures are written."""
     return files.join(folder, "images")
 
 
 def metadata_folder(folder: str, run_id: str) -> str:
-    """Where a run's own Parquet files are, named part-*."""
+    """Returns where a run's own Parquet files lie, named part-*."""
     return files.join(folder, "metadata", f"run_id={run_id}")
 
 
 def new_run_id() -> str:
-    """Begins with the time, down to the microsecond in hexadecimal, so that ids sort by it."""
+    """Returns a new id that begins with the time, to the microsecond, so that ids sort by age."""
     moment = now()
     return f"{moment:%Y%m%dT%H%M%SZ}-{moment.microsecond:05x}{secrets.token_hex(2)}"

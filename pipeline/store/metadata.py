@@ -1,4 +1,4 @@
-"""The metadata: one row for every line of a manifest, in Parquet."""
+"""Reads and writes the metadata: Parquet with one row for every line of a manifest."""
 
 import contextlib
 import functools
@@ -31,7 +31,7 @@ _RECOVERED = "part-recovered.parquet"
 
 @functools.cache
 def schema() -> pyarrow.Schema:
-    """All columns: those of `Row`, and what engines have beside them."""
+    """Returns the schema of all columns: those of `Row`, and those of the engines."""
     moment = pyarrow.timestamp("us", tz="UTC")
     special = {
         "styles": _arrow_type([{"path": str, "weight": float}]),
@@ -46,8 +46,9 @@ def schema() -> pyarrow.Schema:
 
 @functools.cache
 def file_schema() -> pyarrow.Schema:
-    """In the files: readers take the run's id from the name of the folder, and refuse to merge the
-    two.
+    """Returns the schema of the Parquet files, which lacks `run_id`.
+
+    Readers take that column from the folder's name, and refuse a file that has it too.
     """
     return pyarrow.schema([field for field in schema() if field.name != "run_id"])
 
@@ -57,7 +58,7 @@ _ARROW_TYPES = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.floa
 
 
 def _plain_type(kind: Any) -> pyarrow.DataType:
-    """Of `str`, or of `str | None`."""
+    """Returns the Arrow type of a type such as `str` or `str | None`."""
     return _ARROW_TYPES[(typing.get_args(kind) or (kind,))[0]]
 
 
@@ -69,10 +70,10 @@ def _arrow_type(kind: ColumnType) -> pyarrow.DataType:
 
 
 def row(run_id: str, job: Job, status: str, **values: Any) -> Row:
-    """A metadata row with every column of the schema; what is not given is null.
+    """Returns a metadata row with every column of the schema; what is not given is null.
 
     Raises:
-      ValueError: a value for a column that the schema lacks, where it would be lost.
+      ValueError: a value is given for a column that the schema lacks; it would be lost.
     """
     known = {
         "run_id": run_id,
@@ -97,7 +98,7 @@ def row(run_id: str, job: Job, status: str, **values: Any) -> Row:
 
 
 def error_columns(error: BaseException) -> dict[str, str | None]:
-    """What the row says of the error that ended its job."""
+    """Returns the columns that say which error ended a job."""
     return {
         "error_type": type(error).__name__,
         "error_code": error.code if isinstance(error, InputError) else None,
@@ -108,7 +109,7 @@ def error_columns(error: BaseException) -> dict[str, str | None]:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Of the software that decides how a picture looks."""
+    """Returns the versions of the software that decides how a picture looks."""
     packages = ("nst", "tensorflow", "keras", "numpy", "pillow", "apache-beam")
     found = {"python": platform.python_version()}
     for package in packages:
@@ -120,7 +121,7 @@ def versions() -> dict[str, str]:
 
 
 def write_metadata(folder: str, run_id: str, name: str, tables: Iterable[pyarrow.Table]) -> None:
-    """Writes rows as a run's own pipeline does, into one file of the run's metadata."""
+    """Writes rows into one file of a run's metadata, in the format that the pipeline writes."""
     path = files.join(metadata_folder(folder, run_id), name)
     with files.replacing(path) as file:
         with pyarrow.parquet.ParquetWriter(file, file_schema(), compression="zstd") as writer:
@@ -129,10 +130,10 @@ def write_metadata(folder: str, run_id: str, name: str, tables: Iterable[pyarrow
 
 
 def write_recovered(folder: str, run_id: str, rows: Iterator[Row]) -> None:
-    """Writes what a run that died had kept, and had not written."""
+    """Writes the rows that a run had kept, but not yet written as metadata, when it died."""
     written = _written_lines(folder, run_id)
-    left = (row for row in rows if row["manifest_line"] not in written)
-    batches = iter(lambda: list(itertools.islice(left, _ROWS_AT_ONCE)), [])
+    unwritten = (row for row in rows if row["manifest_line"] not in written)
+    batches = iter(lambda: list(itertools.islice(unwritten, _ROWS_AT_ONCE)), [])
     tables = (pyarrow.Table.from_pylist(batch, schema=schema()) for batch in batches)
     write_metadata(folder, run_id, _RECOVERED, tables)
 
@@ -147,22 +148,24 @@ def _written_lines(folder: str, run_id: str) -> set[int]:
 
 
 def forget_recovered(folder: str, run_id: str) -> None:
-    """Makes way for the run's own metadata: a cluster may go on without the launcher, and end after
-    another run has taken it for dead.
+    """Removes the rows that were recovered for a run, as its own metadata is there after all.
+
+    A cluster may go on without the launcher, and end after another run has taken it for dead.
     """
     files.delete(files.join(metadata_folder(folder, run_id), _RECOVERED))
 
 
 def has_metadata(folder: str, run_id: str) -> bool:
-    """Whether a run has written all of its own metadata: a cluster writes the rows of what needed
-    no picture long before the others.
+    """Says whether a run has written all of its own metadata.
+
+    The rows of jobs that needed no work do not tell: a cluster writes them long before the others.
     """
     names = [name.rpartition("/")[2] for name in _parts(folder, run_id)]
     return any(not name.startswith("part-finished") for name in names)
 
 
 def remove_metadata(folder: str, run_id: str) -> None:
-    """Makes way for the rows of a new attempt: Beam replaces only as many files as it writes."""
+    """Removes a run's rows before a new attempt: Beam replaces only as many files as it writes."""
     for name in _parts(folder, run_id):
         files.delete(files.join(folder, name))
 
@@ -172,7 +175,7 @@ def _parts(folder: str, run_id: str) -> list[str]:
 
 
 def remove_leftovers(folder: str, run_id: str) -> None:
-    """Half-written Parquet of workers that died, which would spoil the data set for its readers."""
+    """Removes half-written Parquet of workers that died; it would break readers of the data set."""
     for name in files.listing(folder, f"metadata/run_id={run_id}/beam-temp-*/*"):
         files.delete(files.join(folder, name))
     if not files.is_url(folder):
@@ -182,7 +185,7 @@ def remove_leftovers(folder: str, run_id: str) -> None:
 
 
 def runs_with_leftovers(folder: str) -> set[str]:
-    """Runs with half-written Parquet."""
+    """Returns the ids of the runs that have half-written Parquet."""
     names = files.listing(folder, "metadata/run_id=*/beam-temp-*/*")
     return {name.split("/")[1].removeprefix("run_id=") for name in names}
 
@@ -194,11 +197,11 @@ def read_metadata(
     *,
     lines: pyarrow.Array | None = None,
 ) -> pyarrow.Table:
-    """The rows of a run; none, if it has not ended.
+    """Returns the rows of a run; none, if it has not written any yet.
 
     Args:
-      columns: of `schema()`, or all.
-      lines: of the manifest, or all.
+      columns: names in `schema()`; None: all.
+      lines: lines of the manifest; None: all.
 
     Raises:
       InputError: a file is damaged.
@@ -208,15 +211,15 @@ def read_metadata(
         path = files.join(folder, name)
         try:
             file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(files.read(path)))
-            there = {_RENAMED.get(name, name): name for name in file.schema_arrow.names}
-            wanted = [name for name in columns or schema().names if name in there]
-            names = [there[name] for name in wanted if name != "run_id"]
+            stored_names = {_RENAMED.get(name, name): name for name in file.schema_arrow.names}
+            wanted = [name for name in columns or schema().names if name in stored_names]
+            names = [stored_names[name] for name in wanted if name != "run_id"]
             table = file.read(names) if lines is None else _read_lines(file, names, lines)
             table = table.rename_columns([_RENAMED.get(name, name) for name in names])
         except (pyarrow.ArrowException, OSError) as error:
             raise InputError(f"is damaged ({error})", path=path) from error
         tables.append(table.append_column("run_id", pyarrow.repeat(run_id, len(table))))
-    # Columns that the run's version did not have yet are null.
+    # Columns that the run's version of nst did not have yet become null.
     table = pyarrow.concat_tables([schema().empty_table(), *tables], promote_options="default")
     return table if columns is None else table.select(list(columns))
 
@@ -224,7 +227,7 @@ def read_metadata(
 def _read_lines(
     file: pyarrow.parquet.ParquetFile, names: Sequence[str], lines: pyarrow.Array
 ) -> pyarrow.Table:
-    """Without more in memory than that and some thousand rows."""
+    """Returns the rows of some lines, holding only these and some thousand others in memory."""
     wanted = [
         batch.filter(pyarrow.compute.is_in(batch["manifest_line"], lines)).select(names)
         for batch in file.iter_batches(8192, columns={*names, "manifest_line"})
@@ -234,7 +237,7 @@ def _read_lines(
 
 
 def counts(table: pyarrow.Table) -> dict[str, Any]:
-    """How many rows have each status, and how many each kind of error."""
+    """Counts the rows of each status, and under `errors` those of each type of error."""
     statuses, errors = _value_counts(table["status"]), _value_counts(table["error_type"])
     errors.pop(None, None)
     of_status = {status: statuses.get(status, 0) for status in STATUSES}
@@ -246,7 +249,7 @@ def _value_counts(column: pyarrow.ChunkedArray) -> dict[Any, int]:
 
 
 def count_missing(folder: str, table: pyarrow.Table) -> int:
-    """How many pictures that rows tell of are not there."""
+    """Returns how many pictures of ok and cached rows do not exist."""
     made = pyarrow.compute.is_in(table["status"], pyarrow.array(["ok", "cached"]))
     images, names = images_folder(folder), table.filter(made)["output"]
     if not files.is_url(folder):
@@ -256,7 +259,7 @@ def count_missing(folder: str, table: pyarrow.Table) -> int:
 
 
 def failures(folder: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """What failed the last time it was tried, after its files were read.
+    """Finds the pictures that failed when they were last tried, after their files were read.
 
     Returns:
       {(output, spec hash): error columns}.
@@ -264,7 +267,7 @@ def failures(folder: str) -> dict[tuple[str, str], dict[str, Any]]:
     errors = ["error_type", "error_code", "error_message", "error_path"]
     columns = ["status", "output", "spec_hash", *errors]
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    # All runs that left rows: those of a cluster's template have no summary.
+    # All runs with rows, not only those with a summary: runs of a cluster's template have none.
     parts = files.listing(folder, "metadata/run_id=*/part*.parquet")
     for run_id in sorted({name.split("/")[1].removeprefix("run_id=") for name in parts}):
         try:

@@ -1,4 +1,4 @@
-"""How far a run's processes are: small files in its `work` folder, read by the launcher."""
+"""Tells the launcher how far a run's processes are, by small files in the run's `work` folder."""
 
 import contextlib
 import json
@@ -15,7 +15,10 @@ from pipeline.store.layout import work_folder
 
 
 class Progress:
-    """A worker's side channel to the launcher: no local Beam runner shows metrics while it runs."""
+    """Reports a worker's progress to the launcher.
+
+    No local Beam runner shows metrics while it runs, so this goes through files.
+    """
 
     def __init__(self, folder: str, run_id: str):
         self._folder, self._run_id = folder, run_id
@@ -28,7 +31,7 @@ class Progress:
         self._lock = threading.Lock()
 
     def record(self, rows: Sequence[Row]) -> None:
-        """Keeps and counts finished rows."""
+        """Keeps finished rows in the journal, and counts them."""
         keep_rows(self._folder, self._run_id, rows)
         self.count(rows)
         self.show("", least=0.0)
@@ -36,22 +39,22 @@ class Progress:
     def count(self, rows: Iterable[Row]) -> None:
         """Counts rows that are kept elsewhere or not worth keeping."""
         text = "".join(f"{row['manifest_line']} {row['status']}\n" for row in rows)
-        # Progress is a courtesy: a full disk shows where pictures are written.
+        # Progress is a courtesy: a full disk is reported where pictures are written.
         with self._lock, contextlib.suppress(OSError):
             self._lines.parent.mkdir(parents=True, exist_ok=True)
             with self._lines.open("a") as file:
                 file.write(text)
 
     def begin(self, outputs: Collection[str]) -> None:
-        """These pictures are about to be made; until `end`, they are suspected if we die."""
+        """Notes pictures about to be made, which are suspects if this process dies before `end`."""
         with self._lock:
             self._suspects |= set(outputs)
             self._write_suspects()
 
     def end(self, outputs: Collection[str]) -> None:
-        """They are made, or not, but we live."""
+        """Clears pictures of suspicion: made or failed, this process has survived them."""
         with self._lock:
-            if not self._suspects.isdisjoint(outputs):  # of what is cached, nothing is written
+            if not self._suspects.isdisjoint(outputs):  # cached pictures never are
                 self._suspects -= set(outputs)
                 self._write_suspects()
 
@@ -61,8 +64,11 @@ class Progress:
                 file.write(json.dumps(sorted(self._suspects)).encode())
 
     def show(self, text: str, pace: float = 0.0, *, least: float = 0.5) -> None:
-        """What this worker is doing, and how many seconds one step of it takes; not if the last
-        time is less than `least` seconds ago.
+        """Shows what this worker is doing, unless it did so less than `least` seconds ago.
+
+        Args:
+          text: what it is doing; "" if nothing.
+          pace: how many seconds one step of it takes.
         """
         with self._lock:
             if self._now is None or time.monotonic() - self._written < least:
@@ -76,34 +82,34 @@ class Progress:
 
 
 class Tally:
-    """The launcher's side: what the workers of a run have counted and are doing.
+    """Adds up, for the launcher, what the workers of a run have counted and are doing.
 
-    A line of the manifest counts once, however many workers had it: an engine begins anew what it
-    lost a worker of.
+    A line of the manifest counts once, however many workers had it: a runner gives the work of a
+    worker that it lost to another one.
     """
 
     def __init__(self, folder: str, run_id: str):
         self._folder, self._run_id = folder, run_id
-        self._read: dict[Path, int] = {}  # bytes of each file so far
+        self._read: dict[Path, int] = {}  # bytes of each file that were read
         self._ranks: dict[int, int] = {}  # of each line of the manifest
         self._counts = dict.fromkeys(RANKS, 0)
 
     def read(self) -> dict[str, Any]:
-        """Counts by status so far, and what the workers are doing: `now`."""
+        """Returns the counts by status so far, and under `now` what each worker is doing."""
         for path in work_files(self._folder, f"{self._run_id}-*.lines"):
             with contextlib.suppress(OSError), path.open("rb") as file:
                 file.seek(self._read.get(path, 0))
                 data = file.read()
-                whole = data.rpartition(b"\n")[0]  # of the rest, the end is to come
+                whole = data.rpartition(b"\n")[0]  # the last line may be half written
                 self._read[path] = self._read.get(path, 0) + len(whole) + bool(whole)
                 for text in whole.splitlines():
                     self._add(text.decode())
-        now = [doing["now"] for doing in _doing(self._folder, self._run_id) if doing["now"]]
+        now = [each["now"] for each in _read_shown(self._folder, self._run_id) if each["now"]]
         return {status: self._counts[status] for status in STATUSES} | {"now": now}
 
     def _add(self, text: str) -> None:
         line, _, status = text.partition(" ")
-        if not line.isdigit() or status not in RANKS:  # what its writer died in
+        if not line.isdigit() or status not in RANKS:  # its writer died while it wrote
             return
         rank, before = RANKS.index(status), self._ranks.get(int(line))
         if before is None or rank > before:
@@ -114,23 +120,23 @@ class Tally:
 
 
 def longest_step(folder: str, run_id: str) -> float:
-    """Seconds that a step takes of what workers are at."""
-    return max((doing.get("pace", 0.0) for doing in _doing(folder, run_id)), default=0.0)
+    """Returns how many seconds the slowest worker's current step takes; 0 if none shows any."""
+    return max((each.get("pace", 0.0) for each in _read_shown(folder, run_id)), default=0.0)
 
 
 def forget_doings(folder: str, run_id: str) -> None:
-    """Of processes that are gone."""
+    """Removes what processes of a run that are gone were doing."""
     for path in work_files(folder, f"{run_id}-*.json"):
         path.unlink(missing_ok=True)
 
 
-def _doing(folder: str, run_id: str) -> Iterator[Mapping[str, Any]]:
+def _read_shown(folder: str, run_id: str) -> Iterator[Mapping[str, Any]]:
     for path in work_files(folder, f"{run_id}-*.json"):
         with contextlib.suppress(OSError, ValueError):
             yield json.loads(path.read_text())
 
 
 def clear(folder: str, run_id: str) -> None:
-    """Removes what a finished run left."""
+    """Removes all files of a finished run from the `work` folder."""
     for path in work_files(folder, f"{run_id}*"):
         path.unlink(missing_ok=True)

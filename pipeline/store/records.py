@@ -1,4 +1,4 @@
-"""What a run records of itself: run.json when it begins, summary.json when it has ended."""
+"""Reads and writes what a run records: run.json when it begins, summary.json when it has ended."""
 
 import json
 from collections.abc import Mapping
@@ -11,16 +11,20 @@ from pipeline.store.layout import record_folder
 
 
 def write_record(folder: str, run_id: str, name: str, values: Mapping[str, Any]) -> None:
-    """`run.json`, what is known of a run when it begins; or `summary.json`, the same and what came
-    of it.
+    """Writes a file of a run's record.
+
+    Args:
+      name: `run.json` for what is known of a run when it begins; `summary.json` for the same and
+        what came of it.
     """
     data = json.dumps(values, indent=2).encode()
     files.write(files.join(record_folder(folder, run_id), name), data)
 
 
 def close_record(folder: str, run_id: str, summary: Mapping[str, Any]) -> None:
-    """Writes the summary of a run that came to its end; `_SUCCESS` too, if it left no row over and
-    there is a picture.
+    """Writes the summary of a run that came to its end.
+
+    Writes `_SUCCESS` too, if no row was deferred and there is at least one picture.
     """
     write_record(folder, run_id, "summary.json", summary)
     if not summary["deferred"] and (summary["ok"] or summary["cached"]):
@@ -29,7 +33,7 @@ def close_record(folder: str, run_id: str, summary: Mapping[str, Any]) -> None:
 
 
 def read_record(folder: str, run_id: str, name: str) -> dict[str, Any]:
-    """What `write_record` wrote.
+    """Returns what `write_record` wrote.
 
     Raises:
       InputError: it cannot be read, or is damaged.
@@ -45,8 +49,8 @@ def read_record(folder: str, run_id: str, name: str) -> dict[str, Any]:
 
 
 def read_summary(folder: str, run_id: str) -> dict[str, Any]:
-    """Of a run that has ended; `seconds` are None if it did not by itself."""
-    # Runs of other versions may not have all.
+    """Returns the summary of a run that has ended; `seconds` is None if it failed or was killed."""
+    # Summaries of other versions may lack some of these.
     blank = {
         "seconds": None,
         "stopped": "",
@@ -59,12 +63,12 @@ def read_summary(folder: str, run_id: str) -> dict[str, Any]:
 
 
 def run_ids(folder: str) -> list[str]:
-    """Of the runs that have ended, oldest first."""
+    """Returns the ids of the runs that have ended, oldest first."""
     return [name.split("/")[1] for name in files.listing(folder, "runs/*/summary.json")]
 
 
 def summaries(folder: str) -> list[dict[str, Any]]:
-    """Of the runs that have ended, oldest first; damaged ones are set aside."""
+    """Returns the summaries of runs that have ended, oldest first; damaged ones are set aside."""
     found = []
     for run_id in run_ids(folder):
         try:

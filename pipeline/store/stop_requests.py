@@ -1,4 +1,4 @@
-"""Requests to stop a run: one small file in its `work` folder, which all its processes look at."""
+"""Asks a run to stop, by a small file in its `work` folder that all its processes look at."""
 
 import json
 from typing import Literal, NamedTuple
@@ -17,7 +17,7 @@ StopReason = Literal[
 
 
 class StopRequest(NamedTuple):
-    """Why a run should stop."""
+    """Says why a run should stop."""
 
     reason: StopReason
     text: str  # for people
@@ -30,7 +30,7 @@ def request_stop(folder: str, run_id: str, reason: StopReason, text: str) -> Non
 
 
 def stop_requested(folder: str, run_id: str) -> StopRequest | None:
-    """Why the run should stop; None if it should not."""
+    """Returns why the run should stop; None if it should not."""
     path = work_folder(folder) / f"{run_id}.stop"
     try:
         return StopRequest(*json.loads(path.read_text()))

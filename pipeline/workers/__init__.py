@@ -1,1 +1,1 @@
-"""Where pictures are made: in worker processes, batch by batch."""
+"""Makes pictures in worker processes, batch by batch."""

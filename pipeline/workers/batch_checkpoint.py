@@ -1,7 +1,7 @@
-"""A batch's checkpoint in the run's `work` folder, there while the batch is made.
+"""Keeps a batch's checkpoint in the run's `work` folder while the batch is made.
 
-Named by the batch's last picture, which is the last to be written: as long as any of them is
-missing, that one is.
+A checkpoint is named by the last picture of its batch. Pictures are written in order, so as long as
+any picture of the batch is missing, the last one is.
 """
 
 import contextlib
@@ -19,22 +19,23 @@ from pipeline.store import files
 
 
 def remove_checkpoints(folder: str, outputs: Iterable[str]) -> None:
-    """Removes the checkpoints of pictures that are done, one way or the other."""
+    """Removes the checkpoints of pictures that are made or failed."""
     for output in outputs:
-        with contextlib.suppress(OSError, InputError):  # a store that does not answer; it is named
-            files.delete(_path(folder, output))  # by the picture, and harmless
+        # A store may not answer; a checkpoint that stays does no harm.
+        with contextlib.suppress(OSError, InputError):
+            files.delete(_path(folder, output))
 
 
 def all_checkpoints(folder: str) -> list[str]:
-    """Paths of all checkpoints."""
+    """Returns the paths of all checkpoints."""
     return [files.join(folder, name) for name in files.listing(folder, "work/checkpoints/*.npz")]
 
 
 class BatchCheckpoint:
-    """Of some jobs that are made together.
+    """Loads and saves the checkpoint of jobs that are made together.
 
     Args:
-      folder: the run's.
+      folder: the run's folder.
       jobs: in the order of the batch.
       every: seconds between two checkpoints within a stage.
     """
@@ -47,14 +48,14 @@ class BatchCheckpoint:
     def load(
         self, session: Session, config: RunConfig, plan: Plan
     ) -> tuple[Callable[[], Checkpoint], Plan] | None:
-        """Where the batch stood, and how it was computed; None, with a warning where something
-        unusable was found, if it has to begin anew.
+        """Returns a function that gives the checkpoint, and the plan that the batch was made by.
 
-        A checkpoint may take gigabytes; it is handed over once, by the function, and not kept.
+        Returns None if the batch has to begin anew, with a warning if the checkpoint is unusable.
+        A checkpoint may take gigabytes, so the function hands it over once, and nothing keeps it.
 
         Args:
-          config: of the batch. `memory_limit` and `tiling` may have been changed since, for
-            memory was short.
+          config: the batch's settings; `memory_limit` and `tiling` may have changed since the
+            checkpoint, because memory was short.
           plan: how the batch would be computed if it began now.
         """
         if not files.exists(self.path):
@@ -65,11 +66,11 @@ class BatchCheckpoint:
             return self._ignore(str(error))
         if not all(member in facts["members"] for member in self._members):
             return self._ignore("it is of other settings or files")
-        if facts["members"] != self._members:  # some are done, or the manifest's order has changed
+        if facts["members"] != self._members:  # some are done, or rows changed places
             rows = [facts["members"].index(member) for member in self._members]
             checkpoint = checkpoint.take(rows)
         engine, before = config.engine, facts["plan"]
-        # Only what was asked for: what is free varies from run to run.
+        # Only a limit that was set counts: the free memory varies from run to run.
         if config.memory_limit and before["bytes"] > config.memory_limit:
             return self._ignore("it needs more than memory_limit")
         if problem := engine.resume_problem(before, plan, tiling=config.tiling):
@@ -77,13 +78,14 @@ class BatchCheckpoint:
         return [checkpoint].pop, engine.restore_plan(before)
 
     def offer(self, step: Step, plan: Plan) -> None:
-        """Saves at the end of a stage, and else when it is time to."""
+        """Saves at the end of a stage, or when the last checkpoint is old enough."""
         if step.stage or time.monotonic() - self._saved >= self._every:
             self.save(step, plan)
 
     def save(self, step: Step, plan: Plan) -> None:
-        """Saves, if there is something to be saved. A checkpoint that cannot be written costs time
-        later, not the picture.
+        """Saves the step's checkpoint, if it has one.
+
+        A failure is only a warning: it costs time after an interruption, not the picture.
         """
         if step.checkpoint is None:
             return

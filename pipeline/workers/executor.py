@@ -1,5 +1,7 @@
-"""From photos to pictures, all in memory: fitted to the machine, watched, kept in checkpoints, and
-tried a second time where the engine knows another way.
+"""Has the engine make pictures from decoded photos, all in memory.
+
+Batches are fitted to the machine's memory, watched, kept in checkpoints, and tried a second time
+where the engine knows another way.
 """
 
 import functools
@@ -31,7 +33,7 @@ from pipeline.workers.limits import Stopped, Supervisor
 
 
 class DecodedJob(NamedTuple):
-    """A job whose files are read and decoded."""
+    """Holds a job whose files are read and decoded."""
 
     planned: PlannedJob
     photo: Picture  # at the result's size
@@ -43,15 +45,15 @@ Outcome = Painted | Exception
 
 
 class Executor:
-    """Has pictures made by the engine; one per worker process.
+    """Has pictures made by the engine; there is one executor per worker process.
 
     Args:
-      folder: the run's, which keeps checkpoints; None: there are none.
-      supervisor: asked before a batch and between steps.
-      progress: told of every step.
+      folder: the run's folder, which keeps checkpoints; None: there are no checkpoints.
+      supervisor: decides before a batch and between steps whether to go on.
+      progress: shows every step to the launcher.
       show: called with every step.
-      announce: told how each batch will be computed, given its memory.
-      processes: that share this machine's cores, GPUs and memory.
+      announce: called with the plan by which each batch will be computed.
+      processes: how many share this machine's cores, GPUs and memory.
     """
 
     def __init__(
@@ -71,10 +73,10 @@ class Executor:
     def make(
         self, jobs: Sequence[DecodedJob], config: RunConfig
     ) -> Iterator[tuple[DecodedJob, Outcome]]:
-        """A picture for each job, or what prevented it; in as many parts as memory asks for.
+        """Yields a picture for each job, or the exception that prevented it.
 
-        An exception is one job's, or that of all that were made with it; `Stopped` means that the
-        job is left for the next run.
+        A batch that memory is too short for is halved. An exception belongs to one job, or to all
+        that were made together with it; `Stopped` means that the job is left for the next run.
         """
         if not jobs:
             return
@@ -83,7 +85,7 @@ class Executor:
             session = self._open(config)
             plan = self._plan(jobs, config)
         except Exception as error:
-            plan, session, outcomes = None, None, _all(jobs, error)
+            plan, session, outcomes = None, None, _same_error(jobs, error)
         else:
             outcomes = self._try(session, jobs, config, plan)
         short_of_memory = _is_memory_error(outcomes[0][1])
@@ -93,14 +95,14 @@ class Executor:
             yield from self.make(jobs[middle:], config)
             return
         if plan and session and isinstance(outcomes[0][1], Exception) and len(jobs) == 1:
-            other = session.retry(_batch(jobs), plan, outcomes[0][1])
-            if other:
-                outcomes = self._try(session, jobs, config, other)
+            retry_plan = session.retry(_batch(jobs), plan, outcomes[0][1])
+            if retry_plan:
+                outcomes = self._try(session, jobs, config, retry_plan)
         yield from outcomes
 
     def _open(self, config: RunConfig) -> Session:
         start_tensorflow(self._processes)
-        # `cache_dir` and `memory_limit` are the whole run's.
+        # A row cannot override `cache_dir` and `memory_limit`, so all sessions can share caches.
         budget = parallelism.cache_budget(config, self._processes)
         return config.engine.open(Resources(budget, config.cache_dir, self._shared))
 
@@ -119,20 +121,20 @@ class Executor:
         try:
             return list(zip(jobs, self._paint(session, jobs, config, plan), strict=True))
         except Exception as error:
-            if _is_memory_error(error):  # what led there is no way on
+            if _is_memory_error(error):  # a checkpoint would only lead there again
                 self._forget(jobs)
-            return _all(jobs, error)
+            return _same_error(jobs, error)
 
     def _paint(
         self, session: Session, jobs: Sequence[DecodedJob], config: RunConfig, plan: Plan
     ) -> Sequence[Outcome]:
-        """One batch, from its checkpoint if there is one, and with checkpoints."""
-        kept = self._checkpoint(jobs, config)
-        found = kept.load(session, config, plan) if kept else None
+        """Makes one batch, from its checkpoint if there is one, and saves checkpoints meanwhile."""
+        checkpoint = self._checkpoint(jobs, config)
+        found = checkpoint.load(session, config, plan) if checkpoint else None
         resume, plan = found or (None, plan)
         self._announce(plan)
         count = len(jobs)
-        # At most; of what was begun before, nobody knows.
+        # At most; what a batch that resumes still costs is unknown.
         cost = 0 if resume else count * config.engine.cost(jobs[0].planned.size)
         self._supervisor.begin(cost, config.timeout_seconds and config.timeout_seconds * count)
         name = jobs[0].planned.job.id + (f" and {count - 1} more" if count > 1 else "")
@@ -147,11 +149,11 @@ class Executor:
                 if step.share < 1.0:
                     self._supervisor.check()
             except Stopped:
-                if kept:
-                    kept.save(step, plan)
+                if checkpoint:
+                    checkpoint.save(step, plan)
                 raise
-            if kept:
-                kept.offer(step, plan)
+            if checkpoint:
+                checkpoint.offer(step, plan)
         raise RuntimeError(f"the engine {config.engine.name!r} ended without pictures")
 
     def _checkpoint(self, jobs: Sequence[DecodedJob], config: RunConfig) -> BatchCheckpoint | None:
@@ -167,14 +169,14 @@ class Executor:
 
 
 def _with_batch_size(picture: Outcome, count: int) -> Outcome:
-    """Unless the engine knows better: it may have made some by themselves."""
+    """Adds the column `batch_size`, unless the engine gives it: it may split a batch by itself."""
     if isinstance(picture, Exception):
         return picture
     return picture._replace(columns={"batch_size": count, **picture.columns})
 
 
-def _all(jobs: Sequence[DecodedJob], error: Exception) -> list[tuple[DecodedJob, Outcome]]:
-    """The same for all; without its frames, which hold what was in memory."""
+def _same_error(jobs: Sequence[DecodedJob], error: Exception) -> list[tuple[DecodedJob, Outcome]]:
+    """Gives all jobs the same error, without its traceback, whose frames hold pictures."""
     return [(job, error.with_traceback(None)) for job in jobs]
 
 
@@ -193,7 +195,7 @@ def _is_memory_error(error: object) -> bool:
 
 
 def _check_assets(planned: PlannedJob, config: RunConfig) -> None:
-    """Whether the engine works with what the picture's hash names."""
+    """Raises an InputError if the engine's files are not those that the picture's hash names."""
     found, files = config.engine.assets(), config.engine.asset_files
     for name, sha256 in planned.assets:
         if found.get(name) != sha256:

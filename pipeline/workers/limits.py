@@ -1,4 +1,4 @@
-"""Whether a picture is begun, and whether it goes on: deadlines, stop requests, time limits."""
+"""Decides by deadlines, stop requests and time limits whether a picture is begun and goes on."""
 
 import datetime
 import functools
@@ -14,11 +14,11 @@ from pipeline.store.stop_requests import StopReason, stop_requested
 
 DEADLINE_HAS_COME = "the deadline has come"
 
-_LOOK_SECONDS = 20.0  # between looks at whether the run is over
+_LOOK_SECONDS = 20.0  # between two checks of whether the run has ended
 
 
-class Stopped(Exception):  # noqa: N818  # no error: the run was asked to stop
-    """The run stops here; what is not done is deferred to the next one."""
+class Stopped(Exception):  # noqa: N818  # not an error: the run was asked to stop
+    """Raised where a run stops; what is not done is deferred to the next run."""
 
     def __init__(self, reason: StopReason, text: str):
         super().__init__(text)
@@ -26,14 +26,18 @@ class Stopped(Exception):  # noqa: N818  # no error: the run was asked to stop
 
 
 class TooSlowError(RuntimeError):
-    """A picture took longer than `timeout_seconds`."""
+    """Raised where a picture takes longer than `timeout_seconds`."""
 
 
 def parse_deadline(clock: str | None, hours: float | None) -> float:
-    """As `time.time()`: the next time that a local clock shows HH:MM, or so many hours from now.
+    """Returns the deadline as `time.time()`; infinity if there is none.
+
+    Args:
+      clock: HH:MM, the next time that the local clock shows it.
+      hours: from now; it goes before `clock`.
 
     Raises:
-      ConfigError: `clock` is no such time.
+      ConfigError: `clock` is not HH:MM.
     """
     if hours is not None:
         return time.time() + 3600.0 * hours
@@ -50,11 +54,11 @@ def parse_deadline(clock: str | None, hours: float | None) -> float:
 
 @functools.cache  # one thread is enough
 def end_with_run(folder: str, run_id: str) -> None:
-    """Ends this process, a worker's, some time after its run.
+    """Ends this worker process soon after its run has ended, from a thread that watches the run.
 
-    An engine that loses a machine forgets workers on the others, and their pools keep them. A run
-    whose launcher died is not over: it was asked to stop, and writes its rows. Not where the folder
-    is a URL: the request to stop is not seen there.
+    A cluster's engine that loses a machine forgets its workers on other machines, and their pools
+    keep them. A run whose launcher died has not ended: it was asked to stop, and still writes its
+    rows. Where the folder is a URL nothing is watched, as requests to stop do not reach it.
     """
     if files.is_url(folder):
         return
@@ -63,37 +67,39 @@ def end_with_run(folder: str, run_id: str) -> None:
     def watch() -> None:
         while not os.path.exists(record) or stop_requested(folder, run_id):
             time.sleep(_LOOK_SECONDS)
-        os._exit(0)  # Beam's threads would wait for the engine
+        os._exit(0)  # does not wait for Beam's threads, which wait for the engine
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 class Supervisor:
-    """Asked before a batch and between steps; knows how fast this process has been.
+    """Decides before a batch and between its steps whether to go on.
+
+    It remembers how fast this process has been, to foresee whether a batch meets the deadline.
 
     Args:
-      folder: the run's folder, where a stop is requested.
-      run_id: of the run.
+      folder: the run's folder, in which stops are requested.
+      run_id: the id of the run.
       deadline: as `time.time()`.
     """
 
     def __init__(self, folder: str, run_id: str, deadline: float = math.inf):
         self.folder, self.run_id, self.deadline = folder, run_id, deadline
-        # The best so far: a first picture takes longer, and none should be refused for that.
+        # The lowest so far: a first picture takes longer, which should not refuse later ones.
         self._seconds_per_cost = math.inf
         self._began = 0.0
         self._limit = math.inf
 
     def begin(self, cost: int, timeout: float | None) -> None:
-        """A batch is about to be optimized.
+        """Allows a batch to begin, and starts its clock.
 
         Args:
-          cost: in the engine's unit, at most; 0 if nobody knows.
-          timeout: in seconds.
+          cost: at most, in the engine's unit; 0 if it is unknown.
+          timeout: in seconds; None: there is no limit.
 
         Raises:
-          Stopped: a stop is requested, or it would not end before the deadline, as far as the
-            speed of earlier batches tells.
+          Stopped: a stop is requested, or the batch would not end before the deadline, judged by
+            the speed of earlier batches.
         """
         self.check_stop()
         known = math.isfinite(self._seconds_per_cost)
@@ -104,11 +110,11 @@ class Supervisor:
         self._limit = math.inf if timeout is None else timeout
 
     def check(self) -> None:
-        """Between steps.
+        """Allows a batch to go on; to be called between steps.
 
         Raises:
           Stopped: a stop is requested or the deadline has come.
-          TooSlowError: the batch has had its time.
+          TooSlowError: the batch has taken longer than its timeout.
         """
         self.check_stop()
         spent = time.perf_counter() - self._began
@@ -118,7 +124,11 @@ class Supervisor:
             )
 
     def end(self, cost: int) -> None:
-        """The batch of this cost is optimized."""
+        """Notes how fast a batch was made, now that it is done.
+
+        Args:
+          cost: as `begin` was given; 0 notes nothing.
+        """
         if cost:
             speed = (time.perf_counter() - self._began) / cost
             self._seconds_per_cost = min(self._seconds_per_cost, speed)

@@ -1,6 +1,7 @@
-"""A worker process of a run on one machine: Beam's own, but quiet, and gone when its launcher is.
+"""Runs Beam's own worker process for a run on one machine, but quietly.
 
-Run by Beam as `python -P -m pipeline.workers.sdk_worker`.
+The process ends when its launcher does. Beam starts it as
+`python -P -m pipeline.workers.sdk_worker`.
 """
 
 import logging
@@ -13,12 +14,12 @@ from pipeline.machine.signals import ignore_signals
 
 
 def main() -> None:
-    """Works for the launcher that the environment names."""
+    """Works for the launcher that Beam's environment variables name."""
     ignore_signals()
     tell_warnings()
     if not is_verbose():
-        # What fails in here is the launcher's to tell; what is left is Beam's surprise that the
-        # launcher has died.
+        # The launcher reports what fails here; all else that would be logged is that the
+        # launcher itself has died.
         logging.disable(logging.CRITICAL)
         threading.excepthook = lambda arguments: None
     import grpc
@@ -29,7 +30,7 @@ def main() -> None:
         sdk_worker_main.main(sys.argv)
     except grpc.RpcError:
         code = 1
-    # Not waiting for threads: what they are at would be made again by the next run.
+    # Does not wait for threads: the next run makes again what they are making.
     os._exit(code)
 
 

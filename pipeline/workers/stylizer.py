@@ -1,7 +1,6 @@
-"""The one room where pictures are made: batches of planned jobs in, pictures on disk and metadata
-rows out.
+"""Makes pictures: takes batches of planned jobs, writes pictures, and returns metadata rows.
 
-Free of Beam, so that it can be driven by a loop, a test or `nst stylize`.
+It does not know Beam, so that a loop, a test or `nst stylize` can drive it.
 """
 
 import hashlib
@@ -41,21 +40,21 @@ from pipeline.workers.batch_checkpoint import remove_checkpoints
 from pipeline.workers.executor import DecodedJob, Executor, Outcome
 from pipeline.workers.limits import Stopped, Supervisor
 
-# Larger batches are not read ahead: they take minutes, in which reading does not show, and
-# their pixels take memory.
+# Larger batches are not read ahead: they take minutes to make, beside which reading does not count,
+# and their pixels take memory.
 _READ_AHEAD_PIXELS = 16_000_000
 
-_MOST_DEATHS = 2  # of workers, over one picture
+_MOST_DEATHS = 2  # workers that may die over one picture before its row fails
 
 Batch = Sequence[PlannedJob]
 
 
 class WorkerDiedError(RuntimeError):
-    """A picture that workers died over."""
+    """Raised for a picture over which too many workers have died."""
 
 
 class LoadedBatch(NamedTuple):
-    """A batch whose files are read."""
+    """Holds a batch whose files are read and decoded."""
 
     batch: Batch
     config: RunConfig
@@ -66,20 +65,20 @@ class LoadedBatch(NamedTuple):
 
 
 class Stylizer:
-    """Makes pictures; one per worker process.
+    """Makes pictures; there is one stylizer per worker process.
 
     Args:
       folder: the run's folder.
-      run_id: for the rows.
-      config: settings that rows override.
-      single: the pictures go into `folder` itself, are made even if they are there, and there are
-        no checkpoints: `nst stylize`.
-      index: is told of pictures that are written.
+      run_id: the id of the run, for its rows.
+      config: the settings that rows override.
+      single: whether this is `nst stylize`: pictures go into `folder` itself, are made even if they
+        are there, and have no checkpoints.
+      index: tells what files hold, and notes pictures that are written.
       deadline: as `time.time()`; what is not done by then is deferred.
-      progress: told of every row and step.
+      progress: shows every row and step to the launcher.
       show: called with every step.
-      announce: told how each batch will be computed, given its memory.
-      processes: that share this machine's cores, GPUs and memory.
+      announce: called with the plan by which each batch will be computed.
+      processes: how many share this machine's cores, GPUs and memory.
     """
 
     def __init__(
@@ -110,28 +109,28 @@ class Stylizer:
             processes=processes,
         )
         self._processes = processes
-        # What this run has behind it, if it was begun anew.
+        # What earlier attempts of this run have done.
         self._finished = None if single else Finished(folder, run_id, self._index, processes)
         self._deaths = {} if single else deaths(folder, run_id)
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._paintings: OrderedDict[tuple[str, str, int], Style] = OrderedDict()
 
     def stylize_batches(self, batches: Sequence[Batch]) -> Iterator[Row]:
-        """One row per job, whatever happens.
+        """Makes batches, and yields one row per job, whatever happens.
 
         While a batch is made, the next one is read and decoded, and the one before is encoded
         and written.
         """
-        # Some engines run several threads in a worker; one at a time has all cores anyway.
-        with self._turn, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            batches = list(self._suspects_apart(batches))
+        # Some runners have several threads in a worker; one batch at a time uses all cores anyway.
+        with self._lock, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            batches = list(self._isolate_suspects(batches))
             reading: Future[LoadedBatch] | None = None
             writing: Future[list[Row]] | None = None
             for index, batch in enumerate(batches):
                 loaded = reading.result() if reading else self._load(batch)
                 following = batches[index + 1] if index + 1 < len(batches) else None
                 ahead = following is not None and _can_be_read_ahead(following)
-                # Of two suspects at once nobody could tell which it was.
+                # With two suspects at work at once, nobody could tell which one killed the worker.
                 ahead = ahead and not self._deaths
                 reading = reader.submit(self._load, following) if ahead else None
                 clock = time.perf_counter()
@@ -140,15 +139,15 @@ class Stylizer:
                 if writing:
                     yield from writing.result()
                 writing = writer.submit(self._write, loaded, outcomes, seconds)
-                del loaded, outcomes  # the writer's now: they hold the pictures
+                del loaded, outcomes  # they hold pictures, which are the writer's now
                 if not ahead:
                     yield from writing.result()
                     writing = None
             if writing:
                 yield from writing.result()
 
-    def _suspects_apart(self, batches: Sequence[Batch]) -> Iterator[Batch]:
-        """Pictures that a worker died over are made one by one, so that each answers for itself."""
+    def _isolate_suspects(self, batches: Sequence[Batch]) -> Iterator[Batch]:
+        """Puts each picture that a worker died over into a batch of its own, to tell them apart."""
         for batch in batches:
             suspects = [planned for planned in batch if planned.job.output in self._deaths]
             if not suspects:
@@ -167,7 +166,7 @@ class Stylizer:
             )
 
     def _load(self, batch: Batch) -> LoadedBatch:
-        """Reads and decodes; what is done already, or cannot be done, is a row."""
+        """Reads and decodes a batch; jobs that are done already, or fail here, become rows."""
         clock = time.perf_counter()
         config = self._configs.of(batch[0].job)
         loaded = LoadedBatch(batch, config, now(), 0.0, [], [])
@@ -177,7 +176,7 @@ class Stylizer:
                 if not planned.spec_hash:
                     self._supervisor.check_stop()
                     planned, data = self._identify(planned, config)
-                # It may have been made since it was planned: some engines repeat batches.
+                # It may have been made since it was planned: some runners repeat batches.
                 if done := self._finished and self._finished.row(planned, config):
                     loaded.rows.append(done)
                 else:
@@ -191,7 +190,10 @@ class Stylizer:
         return loaded._replace(seconds=time.perf_counter() - clock)
 
     def _identify(self, planned: PlannedJob, config: RunConfig) -> tuple[PlannedJob, bytes]:
-        """A job of whose photo only the header was read, with its identity; and the photo."""
+        """Reads the photo of a job that was planned from the photo's header only.
+
+        Returns the job with its spec hashes, and the photo's bytes.
+        """
         path = planned.job.content
         data, facts = self._index.read(
             path, max_bytes=config.max_file_bytes, max_pixels=config.max_pixels
@@ -203,7 +205,7 @@ class Stylizer:
     def _write(
         self, loaded: LoadedBatch, outcomes: Sequence[tuple[DecodedJob, Outcome]], seconds: float
     ) -> list[Row]:
-        """Encodes and writes."""
+        """Encodes and writes the pictures of a batch, and returns the rows of all its jobs."""
         rows = list(loaded.rows)
         for job, outcome in outcomes:
             clock = time.perf_counter()
@@ -237,16 +239,16 @@ class Stylizer:
         return row(self.run_id, planned.job, status, **facts)
 
     def _failure_row(self, loaded: LoadedBatch, planned: PlannedJob, error: Exception) -> Row:
-        """Of a job without a picture."""
+        """Returns the metadata row of a job that got no picture: failed, or deferred by a stop."""
         if isinstance(error, Stopped):
             return self._row(loaded, planned, "deferred", error_message=str(error))
         return self._row(loaded, planned, "failed", **error_columns(error))
 
     def _decode(self, planned: PlannedJob, config: RunConfig, data: bytes | None) -> DecodedJob:
-        """A job with its pictures.
+        """Reads and decodes a job's photo, paintings and first picture.
 
         Args:
-          data: of the photo, if it was read.
+          data: the photo's bytes, if they were read already.
         """
         path, side = planned.job.content, max(planned.size)
         if data is None:
@@ -265,13 +267,13 @@ class Stylizer:
         return DecodedJob(planned, photo, styles, initial)
 
     def _painting(self, path: str, config: RunConfig, sha256: str, side: int) -> Style:
-        """A painting of at most this long side, from a cache: many rows share few."""
+        """Returns a painting, at most `side` px long, from a cache, as many rows share it."""
         key = (path, sha256, side)
         if key not in self._paintings:
             data = _read_unchanged(path, config, sha256)
             painting = decode(data, path=path, max_pixels=config.max_pixels, long_side=side)
             pixels = painting.on_white()
-            pixels.flags.writeable = False  # so that its digest need be taken only once
+            pixels.flags.writeable = False  # so that its digest is computed only once
             self._paintings[key] = Style(pixels)
             budget = parallelism.cache_budget(config, self._processes)
             while len(self._paintings) > 1 and _total_bytes(self._paintings) > budget:
@@ -281,7 +283,7 @@ class Stylizer:
 
 
 def _read_unchanged(path: str, config: RunConfig, sha256: str) -> bytes:
-    """A file, which must be what it was when it was planned."""
+    """Reads a file, and raises an InputError if it has changed since it was planned."""
     data = files.read(path, config.max_file_bytes)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise _changed(path)
@@ -295,13 +297,13 @@ def _changed(path: str) -> InputError:
 def encode_result(
     decoded: DecodedJob, pixels: np.ndarray, spec_hash: str, config: RunConfig
 ) -> bytes:
-    """A result's file, with its provenance."""
+    """Returns the bytes of a result's file, with its provenance in its metadata."""
     job = decoded.planned.job
     provenance = {
         "software": SOFTWARE,
         "spec_hash": spec_hash,
         "content": job.content,
-        # JPEG's EXIF holds 64 KB.
+        # JPEG's EXIF holds 64 KB, so not every long blend fits.
         "styles": [{"path": style.name, "weight": style.weight} for style in job.styles[:100]],
     }
     return encode(
@@ -328,7 +330,7 @@ def _total_bytes(styles: Mapping[Any, Style]) -> int:
 
 
 def _process() -> dict[str, Any]:
-    """Of this process, for the metadata."""
+    """Returns the metadata columns that describe this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "worker": f"{socket.gethostname()}:{os.getpid()}",

@@ -22,36 +22,14 @@ import yaml
 from apache_beam.portability.api import beam_runner_api_pb2
 
 from pipeline.cli import main as nst
-from pipeline.config.loading import load_config
-from pipeline.jobs.shard import Shard
-from pipeline.runs.beam_options import beam_options
 from pipeline.store.metadata import read_metadata
 
 from ..pipeline.conftest import write_manifest
+from ..shell_commands import ROOT, check_command, commands_in
 
-ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
 MAIN = DEPLOY / "dataflow/main.py"
 HINTS = "accelerator=type:nvidia-l4;count:1;install-nvidia-driver min_ram=24GB"
-
-
-def commands_in(text):
-    """The words after `nst` of every command in a shell's text, quoted commands included."""
-    text = re.sub(r"\\\n\s*#?\s*", " ", text)
-    for line in text.splitlines():
-        try:
-            words = shlex.split(line.strip().lstrip("# "))
-        except ValueError:  # prose
-            continue
-        cuts = [0, *(i + 1 for i, word in enumerate(words) if word in ("&&", "||", "|", ";"))]
-        for begin, end in zip(cuts, [*(cut - 1 for cut in cuts[1:]), len(words)], strict=True):
-            part = words[begin:end]
-            for index, word in enumerate(part[:-1]):
-                if Path(word).name == "nst" and part[index + 1] in nst._COMMANDS:
-                    yield part[index + 1 :]
-            for word in part:
-                if " " in word:
-                    yield from commands_in(word)
 
 
 def commands_of(path):
@@ -121,17 +99,7 @@ def test_commands_are_found():
 
 @pytest.mark.parametrize("path, words", COMMANDS, ids=lambda value: str(value)[:40])
 def test_commands_are_valid(path, words):
-    options, rest = nst._parser().parse_known_args(words)
-    if options.command != "run":
-        assert rest == []
-        return
-    preset = options.config.startswith("configs/")
-    config = load_config(str(ROOT / options.config) if preset else None, options.overrides)
-    beam_options(rest, config, rows=100)
-    index = re.sub(
-        r"\$\(\(JOB_COMPLETION_INDEX \+ 1\)\)|\$SLURM_ARRAY_TASK_ID", "16", options.shard
-    )
-    assert Shard.parse(index) in (Shard(), Shard(16, 16))
+    check_command(words)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -250,7 +218,8 @@ def test_dockerfile_copies_what_is_there_and_not_ignored():
     allowed = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
     copied = [words.split()[1] for words in re.findall(r"^COPY (?!--from).*$", text, re.M)]
     assert copied == ["configs", "examples", "deploy/dataflow/main.py"]
-    for name in [*copied, "setup.py", "pyproject.toml", "README.md", "nst_ops", "pipeline"]:
+    packaged = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE"]
+    for name in [*copied, *packaged, "nst_ops", "pipeline"]:
         assert (ROOT / name).exists() and f"!{name}" in allowed
     (extras,) = re.findall(r"'/src\[(.+)\]'", text)
     packaging = (ROOT / "setup.py").read_text()

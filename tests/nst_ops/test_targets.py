@@ -38,7 +38,7 @@ class Extractor:
 def targets(styles, settings=SETTINGS, *, extractor=None, cache=None, picture=(64, 96)):
     layers = tuple(settings.content_layers.items()), tuple(settings.style_layers.items())
     objective = Objective(
-        extractor or Extractor(), *layers, Extractor.geometry, "float32", eager=True
+        extractor or Extractor(), *layers, (), Extractor.geometry, "float32", eager=True
     )
     return style_targets(styles, picture, (64, 96), settings, objective, cache or TargetCache())
 

@@ -66,6 +66,9 @@ def compare(photo, painting, picture, side, settings):
             content_targets(photo, objective, tile),
             tuple(target.grams for target in style),
             tuple(tf.constant([target.weight]) for target in style),
+            attention_targets(
+                photo, photo, [styles], size, settings, objective, TargetCache(), tile
+            ),
         )
         octaves = octaves_in_use(size, settings.octaves, objective.least_side)
         if tile is None:

@@ -15,7 +15,7 @@ class NVMLError(Exception):
 @pytest.fixture
 def asked_anew(monkeypatch):
     monkeypatch.setattr(devices, "cuda_is_installed", lambda: True)
-    asked = (devices.default_memory_limit, devices._gpus_of_machine)
+    asked = (devices.default_memory_limit, devices.visible_gpus, devices._gpus_of_machine)
     for each in asked:
         each.cache_clear()
     yield
@@ -89,7 +89,7 @@ def test_a_gpu_that_is_not_there_leaves_the_machines_memory(asked_anew, driver, 
 
 def test_gpus_are_those_that_the_driver_counts(asked_anew, driver, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert devices.visible_gpus() == ["0", "1", "2", "3", "4"]
+    assert devices.visible_gpus() == ("0", "1", "2", "3", "4")
 
 
 @pytest.mark.parametrize(("visible", "count"), [("2,3", 2), ("-1", 0), ("", 0), ("GPU-a,1", 2)])

@@ -71,7 +71,7 @@ def test_run_report_and_another_night(nst, manifest, tmp_path):
         ("recolor", "ok", 4)
     ] * 4
     assert rows[2]["styles"] == [{"path": "sepia", "weight": 1.0}]
-    assert {row["batch_size"] for row in rows} == {1} and not rows[0]["loss_curve"]
+    assert {row["batch_size"] for row in rows} <= {1, 2} and not rows[0]["loss_curve"]
     picture = decode((folder / "images/coffee.png").read_bytes()).pixels
     photo = decode((IMAGES / "coffee.jpg").read_bytes(), long_side=64).pixels
     moved = picture.mean((0, 1)) - photo.mean((0, 1))
@@ -147,3 +147,13 @@ def test_a_style_that_is_neither_name_nor_file_fails_its_row(nst, tmp_path):
     path.write_text(f"content,style\n{IMAGES}/cat.jpg,sepai\n{IMAGES}/cat.jpg,sepia\n")
     said = nst(*run_words(path, tmp_path / "out"), code=3)
     assert "1 ok" in said and "sepai" in said and "cannot be read" in said
+
+
+def test_its_settings_are_told(nst):
+    """Beside those of the engine that has some of the same names."""
+    both = nst("settings", "size")
+    assert "`engine: optimizer`" in both and "`engine: recolor`" in both
+    strength = nst("settings", "strength")
+    assert "range     0 to 1" in strength and "a column `strength`" in strength
+    assert "no column" in nst("settings", "pause")
+    assert "strength=" in nst("completion", "bash")

@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from pipeline.machine import parallelism
-from pipeline.planning import planner
 from pipeline.planning.estimate import examine, measure_speed
+from pipeline.store import file_index
 
 from ..conftest import IMAGES
 from .conftest import settings, write_manifest
@@ -39,7 +39,7 @@ def test_problems_by_kind_and_what_is_left(manifest):
 
 
 def test_no_more_than_headers_is_read(manifest, monkeypatch):
-    read, amounts = planner.files.read, []
+    read, amounts = file_index.files.read, []
 
     def spy(path, *arguments, **options):
         data = read(path, *arguments, **options)
@@ -47,8 +47,8 @@ def test_no_more_than_headers_is_read(manifest, monkeypatch):
             amounts.append(len(data))
         return data
 
-    monkeypatch.setattr(planner.files, "read", spy)
-    monkeypatch.setattr(planner, "_HEADER_BYTES", 20_000)
+    monkeypatch.setattr(file_index.files, "read", spy)
+    monkeypatch.setattr(file_index, "_HEADER_BYTES", 20_000)
     photos = write_manifest(manifest, ["rocket", "cat", "coffee", "astronaut"])
     assert not examine(str(photos), settings()).problems
     least = min(path.stat().st_size for path in IMAGES.glob("*.jpg"))

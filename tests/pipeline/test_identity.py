@@ -77,7 +77,7 @@ def test_what_adam_makes_for_want_of_memory_says_so(own_files, tmp_path, monkeyp
     monkeypatch.setattr(parallelism, "_CACHE", 0)
     plenty = settings()
     (planned,) = plans(own_files, plenty)
-    needed = predict_bytes(planned.size, plenty, history=3, sources=planned.sources)
+    needed = predict_bytes(planned.size, plenty.engine.settings, history=3, sources=planned.sources)
     (short,) = plans(own_files, settings(memory_limit=needed - 1))
     adam_hash = plans(own_files, settings(optimizer="adam"))[0].spec_hash
     assert short.spec_hash == planned.spec_hash != adam_hash
@@ -103,7 +103,7 @@ def test_a_checkpoint_of_a_lesser_way_is_left_where_there_is_memory(
     monkeypatch.setattr(parallelism, "_CACHE", 0)
     config = settings(checkpoint_seconds=0)
     (planned,) = plans(own_files, config)
-    needed = predict_bytes(planned.size, config, history=3, sources=planned.sources)
+    needed = predict_bytes(planned.size, config.engine.settings, history=3, sources=planned.sources)
     (short,) = plans(own_files, settings(checkpoint_seconds=0, memory_limit=needed - 1))
 
     class Killed(BaseException):

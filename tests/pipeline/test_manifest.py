@@ -34,7 +34,7 @@ def test_csv(tmp_path):
     )
     first, second = rows_of(tmp_path, "m.csv", text)
     assert first.content == str(tmp_path / "a, b.jpg")
-    assert config_of(first, RUN).style_weight == 0.05
+    assert config_of(first, RUN).engine.settings.style_weight == 0.05
     assert second.content == "/abs/c.jpg" and second.line == 4
     assert second.styles == (
         StyleSource(str(tmp_path / "s.png"), 3.0),
@@ -81,7 +81,11 @@ def test_json_lines_and_parquet(tmp_path):
     )
     (from_parquet,) = read_manifest(str(tmp_path / "m.parquet"), RUN)
     assert from_json.styles == from_parquet.styles
-    assert config_of(from_json, RUN).size == config_of(from_parquet, RUN).size == 256
+    assert (
+        config_of(from_json, RUN).engine.settings.size
+        == config_of(from_parquet, RUN).engine.settings.size
+        == 256
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,7 +122,7 @@ def test_bad_rows_do_not_stop_the_rest(tmp_path):
     )
     assert isinstance(rows[0], BadRow) and "color: 'purple'" in rows[0].message
     assert rows[0].line == 2
-    assert config_of(rows[1], RUN).color == "match"
+    assert config_of(rows[1], RUN).engine.settings.color == "match"
 
 
 @pytest.mark.parametrize(
@@ -270,8 +274,10 @@ def test_overrides(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("scales: [{size: 64, steps: 2}]\n")
     config = load_config(str(path), ["scales.0.steps=50", "content_weight=2e3", "color=match"])
-    assert config.scales[0].steps == 50
-    assert config.content_weight == 2000.0 and config.color == "match"
+    assert config.engine.settings.scales[0].steps == 50
+    assert (
+        config.engine.settings.content_weight == 2000.0 and config.engine.settings.color == "match"
+    )
     assert load_config(None, ["tiling=off"]).tiling == "off"
 
 
@@ -282,9 +288,13 @@ def test_words_and_numbers_as_people_write_them(tmp_path):
         "content_weight: 1.5e3\n"
     )
     config = load_config(str(path))
-    assert (config.tiling, config.enlarge, config.max_pixels) == ("off", True, 200_000_000)
+    assert (config.tiling, config.engine.settings.enlarge, config.max_pixels) == (
+        "off",
+        True,
+        200_000_000,
+    )
     assert (config.memory_limit, config.max_file_bytes) == (8 * 2**30, 500_000_000)
-    assert config.content_weight == 1500.0
+    assert config.engine.settings.content_weight == 1500.0
 
 
 def test_configs_are_valid():

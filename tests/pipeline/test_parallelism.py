@@ -40,9 +40,11 @@ def test_processes_by_memory_gpus_and_order(monkeypatch):
 @pytest.mark.parametrize(
     ("processes", "seen"), [(2, ["3", "5"]), (4, ["3", "3", "5", "5"]), (3, ["3", "3", "5"])]
 )
-def test_processes_spread_over_gpus(monkeypatch, tmp_path, processes, seen):
+def test_processes_spread_over_gpus(request, monkeypatch, tmp_path, processes, seen):
     monkeypatch.setattr(devices, "cuda_is_installed", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    devices.visible_gpus.cache_clear()
+    request.addfinalizer(devices.visible_gpus.cache_clear)
     monkeypatch.setattr(tensorflow_setup.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(tensorflow_setup, "_claims", [])
     sharers, found = parallelism.on_one_gpu(processes), []

@@ -169,7 +169,7 @@ def test_less_memory_is_taken_seriously(tmp_path, setting, no_caches):
     one = plans(manifest, settings(**large))
     with pytest.raises(Killed):
         stylize(tmp_path, one, 5, kill)
-    whole = predict_bytes(one[0].size, settings(**large), sources=one[0].sources)
+    whole = predict_bytes(one[0].size, settings(**large).engine.settings, sources=one[0].sources)
     change = {"memory_limit": whole - 1, "tiling": 64}[setting]
     one = plans(manifest, settings(**large, **{setting: change}))
     with pytest.warns(UserWarning, match=f"ignored: .*{setting}.*begin anew"):
@@ -225,7 +225,7 @@ def test_exhausted_memory_halves_the_batch_then_tiles(tmp_path, monkeypatch):
 def test_parts_of_a_batch_that_is_too_large_go_on_too(tmp_path, no_caches):
     manifest = write_manifest(tmp_path / "two.csv", ["rocket", "rocket"], id="ab")
     (plan, _) = plans(manifest, settings())
-    one = predict_bytes(plan.size, settings(), sources=plan.sources)
+    one = predict_bytes(plan.size, settings().engine.settings, sources=plan.sources)
     config = settings(memory_limit=one, checkpoint_seconds=0)
     with pytest.raises(Killed):
         stylize(tmp_path, plans(manifest, config), 8, kill)  # within the second picture

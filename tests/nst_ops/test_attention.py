@@ -1,0 +1,175 @@
+"""The attention term: who answers whom, on batches, blends and tiles, and in checkpoints."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nst_ops.coarse_to_fine import loop
+from nst_ops.coarse_to_fine.checkpoints import load_checkpoint
+from nst_ops.errors import InputError
+from nst_ops.losses import attention
+from nst_ops.losses.attention import answers, attend, instance_normalized, questions
+from nst_ops.losses.targets import TargetCache
+from nst_ops.settings import Settings
+
+QUICK = {
+    "precision": "float32",
+    "octaves": [1.0],
+    "content_layers": ["block2_conv1"],
+    "style_layers": ["block1_conv1", "block2_conv1"],
+    "attention_layers": ["block2_conv1"],
+    "scales": [{"size": 48, "steps": 4}, {"size": 64, "steps": 4}],
+    "tolerance": 0.0,
+}
+
+
+def settings(**changes):
+    return Settings(**{**QUICK, **changes})
+
+
+@pytest.fixture(scope="module")
+def pair(load):
+    return load("rocket", 64), load("cafe_terrace_at_night", 64)
+
+
+def random_features(seed, height, width, channels=6):
+    values = np.random.default_rng(seed).standard_normal((1, height, width, channels))
+    return tf.constant(values, tf.float32)
+
+
+def oracle(asked, features):
+    """The painting's own features at the most similar position, by NumPy."""
+    values = features.numpy().reshape(-1, features.shape[-1])
+    normal = (values - values.mean(0)) / np.sqrt(values.var(0) + 1e-6)
+    keys = normal / np.linalg.norm(normal, axis=1, keepdims=True)
+    flat = asked.numpy().reshape(-1, asked.shape[-1])
+    return values[np.argmax(flat @ keys.T, axis=1)].reshape(asked.shape)
+
+
+@pytest.mark.parametrize("rows", [64, 2**24])  # in chunks, and at once
+def test_the_most_similar_position_answers(monkeypatch, rows):
+    monkeypatch.setattr(attention, "_PAIRS_AT_ONCE", rows)
+    painting = random_features(1, 7, 9)
+    asked = questions(random_features(2, 20, 11), random_features(3, 20, 11))[0]
+    np.testing.assert_allclose(np.linalg.norm(asked, axis=-1), 1.0, rtol=1e-5)
+    found = attend(asked, [answers(painting)], 0.0)
+    np.testing.assert_allclose(found, oracle(asked, painting), rtol=1e-6)
+
+
+def test_a_painting_answers_itself_whatever_its_palette():
+    painting = random_features(4, 8, 8)
+    asked = questions(3.0 * painting + 2.0, None)[0]
+    np.testing.assert_allclose(attend(asked, [answers(painting)], 0.0), painting[0], rtol=1e-6)
+    np.testing.assert_allclose(instance_normalized(painting).numpy().mean((1, 2)), 0.0, atol=1e-5)
+
+
+def test_a_temperature_blends_and_a_low_one_chooses():
+    painting, asked = random_features(5, 6, 6), questions(random_features(6, 5, 5), None)[0]
+    nearest = attend(asked, [answers(painting)], 0.0)
+    np.testing.assert_allclose(attend(asked, [answers(painting)], 1e-4), nearest, atol=1e-3)
+    vague = attend(asked, [answers(painting)], 100.0)
+    mean = np.broadcast_to(painting.numpy().mean((1, 2)), vague.shape)
+    np.testing.assert_allclose(vague, mean, atol=0.05)
+
+
+def test_of_a_blend_the_heavier_painting_answers_more_often():
+    first, second = random_features(7, 12, 12), random_features(8, 12, 12)
+    asked = questions(random_features(9, 30, 30), None)[0]
+
+    def share(weight):
+        found = attend(asked, [answers(first, weight), answers(second)], 0.0).numpy()
+        of_first = {tuple(row) for row in first.numpy().reshape(-1, 6)}
+        return np.mean([tuple(row) in of_first for row in found.reshape(-1, 6)])
+
+    assert 0.35 < share(1.0) < 0.65
+    assert share(0.5) < share(1.0) - 0.1 and share(2.0) > share(1.0) + 0.1
+
+
+def test_of_large_paintings_a_regular_part_answers(monkeypatch):
+    monkeypatch.setattr(attention, "MOST_ANSWERS", 100)
+    given = answers(random_features(10, 40, 30))
+    assert given.keys.shape[0] <= 100 and given.features.shape[0] == given.keys.shape[0]
+
+
+def test_off_is_as_if_it_were_not_there(pair):
+    photo, painting = pair
+    off = loop.run(photo, [painting], settings(attention_weight=0.0))
+    on = loop.run(photo, [painting], settings(attention_weight=1.0))
+    assert off.reports[0].losses["attention"] == 0.0 < on.reports[0].losses["attention"]
+    losses = on.reports[0].losses
+    parts = sum(value for name, value in losses.items() if name != "total")
+    assert losses["total"] == pytest.approx(parts, rel=1e-4)
+    assert not np.array_equal(on.images, off.images)
+
+
+@pytest.mark.parametrize("every", [0, 3])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_the_term_falls(pair, optimizer, every):
+    photo, painting = pair
+    chosen = settings(
+        attention_weight=1.0, optimizer=optimizer, scales=[{"size": 64, "steps": 12}],
+        attention_every=every, patience=50,
+    )
+    (report,) = loop.run(photo, [painting], chosen).reports
+    curve = [point[-1] for point in report.curve]
+    assert curve[-1] < 0.9 * curve[0]
+
+
+def test_batches_and_blends_are_their_singles(load, pair):
+    photos = np.stack([pair[0], load("astronaut", 64)[: pair[0].shape[0], : pair[0].shape[1]]])
+    blends = [[pair[1]], [pair[1], (load("pere_tanguy", 64), 2.0)]]
+    chosen = settings(attention_every=3)
+    together = loop.run(photos, blends, chosen)
+    for row in range(2):
+        alone = loop.run(photos[row], [blends[row]], chosen)
+        np.testing.assert_allclose(together.images[row], alone.images[0], atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"color": "content"}, {"color": "match"}, {"init": "noise"}, {"init": "style"},
+     {"style_scales": [{"ratio": 1.0}, {"ratio": 0.7}]}, {"precision": "bfloat16"}],
+)
+def test_goes_with_other_settings(pair, changes):
+    photo, painting = pair
+    result = loop.run(photo, [painting], settings(**changes))
+    assert np.isfinite(result.images).all() and result.reports[0].losses["attention"] > 0.0
+
+
+@pytest.mark.parametrize("after", [2, 4, 6, 7])  # within a scale, between, behind a matching
+@pytest.mark.parametrize("every", [0, 2])
+def test_checkpoints_go_on_to_the_same_bytes(pair, after, every):
+    arguments = pair[0], [pair[1]], settings(attention_every=every)
+    whole = loop.run(*arguments)
+    iterates = loop.stylize(*arguments)
+    for _ in range(after):
+        iterate = next(iterates)
+    file = io.BytesIO()
+    iterate.checkpoint().save(file)
+    file.seek(0)
+    checkpoint, _ = load_checkpoint(file)
+    rest = loop.run(*arguments, resume=lambda: checkpoint)
+    np.testing.assert_array_equal(rest.images, whole.images)
+
+
+def test_tiles_are_the_whole(load):
+    photo, painting = load("cat", 160), load("church_at_auvers", 160)
+    chosen = Settings(precision="float32", scales=[{"size": 160, "steps": 3}], attention_weight=1.0)
+    whole = loop.run(photo, [painting], chosen)
+    tiled = loop.run(photo, [painting], chosen, tile=64, cache=TargetCache())
+    np.testing.assert_allclose(tiled.images, whole.images, atol=0.02)
+    for name, value in whole.reports[0].losses.items():
+        assert tiled.reports[0].losses[name] == pytest.approx(value, rel=2e-2), name
+
+
+def test_a_knob_changes_the_term_while_it_runs(pair):
+    photo, painting = pair
+    knobs = loop.Knobs(5e3, 3e-2, 10.0, 1.0)
+    for iterate in loop.stylize(photo, [painting], settings(), knobs=knobs):
+        if iterate.scale == 1:
+            knobs.attention_weight = 0.0
+    assert iterate.losses["attention"][0] == 0.0
+    with pytest.raises(InputError, match="attention_weight"):
+        knobs.attention_weight = -1.0
