@@ -136,9 +136,9 @@ class Settings(_Strict):
         3e-2, description="of the painting's textures; 0.01: timid; 0.1: abstract"
     )
     attention_weight: TermWeight = Field(
-        0.5,
-        description="times `style_weight`: strokes follow what the photo shows; 0: they do not; 1.5: "
-        "strongly",
+        0.0,
+        description="times `style_weight`: strokes follow what the photo shows; 0: they do not; "
+        "0.5: areas become strokes with edges; 1.5: a picture that looks painted",
     )
     tv_weight: TermWeight = Field(
         10.0, description="of smoothness (total variation); 10: hardly seen; 100: smooth areas"
@@ -192,8 +192,8 @@ class Settings(_Strict):
     )
     attention_temperature: NonNegative = Field(
         0.0,
-        description="0: each part takes after the most similar part of the painting; above, such as "
-        "0.02: after a mean of similar ones",
+        description="0: each part takes after the most similar part of the painting; above, such "
+        "as 0.02: after a mean of similar ones",
     )
     attention_every: int = Field(
         0,

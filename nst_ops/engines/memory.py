@@ -15,6 +15,7 @@ from nst_ops.losses.tile_grid import PAINTING_TILE, largest_patch, side_for
 from nst_ops.settings import HISTORY, Settings
 from nst_ops.vgg.geometry import margin, vgg19_geometry
 from nst_ops.vgg.precision import cpu_multiplies_bfloat16, cuda_is_installed
+from nst_ops.vgg.weights import CHANNELS
 
 _PROCESS = 0.8e9  # bytes: Python, TensorFlow and the network's weights
 # Bytes per px of the images that the network sees at once, by the bytes of a number. float32 was
@@ -29,6 +30,8 @@ _UPDATING = {"lbfgs": 220, "lbfgs in tiles": 195, "adam": 165, "adam in tiles": 
 _PAIR = 24  # of one step that L-BFGS remembers: move and bend, 3 float32 each; in tiles half of it
 _LEAST_HISTORY = 3
 _DECODING = 22  # bytes per px of a file that is decoded and shrunk, colour by colour
+_MATCHED = 12  # bytes per px of the pictures that attention was matched with
+_SIMILARITIES = 0.2e9  # bytes, of a part of the matching
 _PAINTING = 28  # bytes per px of a painting and its octaves, float32
 _SEEN = 850  # bytes per px of a painting's tile, whose features are not kept for a gradient
 _TILES = (1024, 768, 512, 384, 256)
@@ -72,11 +75,25 @@ def predict_bytes(
         _ACTIVATIONS[number_bytes(settings.precision)] * seen + (_HELD[kind] + remembered) * pixels
     )
     updating = (_UPDATING[kind] + remembered) * pixels + (0.0 if side is None else _RETAINED * seen)
+    # What each position takes after, and the pictures that were matched; in between also what the
+    # photo, the picture and the painting have at these layers.
+    answers = _attention_values(settings) * number_bytes(settings.precision)
+    matching = (_HELD[kind] + remembered + 3 * answers) * pixels
+    if answers:
+        held, updating = (part + (answers + _MATCHED) * pixels for part in (held, updating))
+        painted = sources.painting[0] * sources.painting[1]
+        matching += (answers + 4 * _attention_values(settings)) * painted + _SIMILARITIES
     decoding = _DECODING * sources.decoded
     if sources.decoded <= READ_AHEAD:  # of the next picture, meanwhile
         held, updating = held + decoding, updating + decoding
     painting = _painting_bytes(sources.painting, settings) + (_HELD[kind] + remembered) * pixels / 4
-    return round(_PROCESS + _WORKSPACE + max(held, updating, decoding, painting))
+    return round(_PROCESS + _WORKSPACE + max(held, updating, matching, decoding, painting))
+
+
+def _attention_values(settings: Settings) -> float:
+    """Returns how many numbers the attention layers in use have for a pixel of the picture."""
+    strides = {layer: vgg19_geometry(layer).stride for layer in settings.attention_layers_in_use}
+    return sum(CHANNELS[layer][1] / stride**2 for layer, stride in strides.items())
 
 
 def _painting_bytes(size: Size, settings: Settings) -> float:

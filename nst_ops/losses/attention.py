@@ -37,7 +37,7 @@ def answers(features: tf.Tensor, weight: float = 1.0) -> Answers:
       weight: above 0.
     """
     keys = _unit_length(instance_normalized(features))
-    height, width, channels = tuple(features.shape)[1:]
+    height, width, channels = (int(side) for side in features.shape[1:])
     step = 1
     while -(-height // step) * -(-width // step) > MOST_ANSWERS:
         step += 1

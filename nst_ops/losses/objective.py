@@ -61,10 +61,12 @@ class Objective:
         Raises:
           InputError: the model does not give a layer in use, or gives something else for it.
         """
-        attention_layers = settings.attention_layers_in_use
-        layers = {*settings.content_layers, *settings.style_layers, *attention_layers}
         output = getattr(model, "output", None)  # which only functional models have
         given = set(output) if isinstance(output, dict) else set()
+        attention_layers = settings.attention_layers_in_use
+        if "attention_layers" not in settings.model_fields_set and not given >= {*attention_layers}:
+            attention_layers = {}  # the default ones are VGG19's, and this is another network
+        layers = {*settings.content_layers, *settings.style_layers, *attention_layers}
         if not layers <= given:
             raise InputError(
                 f"the model gives {sorted(given)}, which lacks {sorted(layers - given)}; "

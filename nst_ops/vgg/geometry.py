@@ -125,8 +125,7 @@ def _after(layer: Any, stride: int, reach: int) -> LayerGeometry | None:
     from keras import layers
 
     if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.SeparableConv2D):
-        own = layer.compute_output_shape((1, 9, 9, layer.input.shape[-1]))[1:3] == (9, 9)
-        same = own and set(layer.strides) == {1}  # whatever it pads with
+        same = layer.padding == "same" and set(layer.strides) == {1}
         sizes = zip(layer.kernel_size, layer.dilation_rate, strict=True)
         seen = max((size - 1) * dilation for size, dilation in sizes)
         # An even kernel sees one position more to the right.

@@ -10,7 +10,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from nst_ops.errors import InputError
 from nst_ops.vgg.weights import LAYERS, layer_weights, load_weights
@@ -54,24 +53,6 @@ def vgg19(
 _models: weakref.WeakValueDictionary[Any, keras.Model] = weakref.WeakValueDictionary()
 
 
-class MirroredConv2D(keras.layers.Conv2D):
-    """A convolution of stride 1 that sees the image go on behind its border as in a mirror.
-
-    VGG19 was trained with zeros there, which are an edge to it: Gram matrices then hold strokes
-    that no painting has, and pictures get a rim of another colour.
-    """
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[B, h, w, C] to [B, h, w, filters]."""
-        before, after = (self.kernel_size[0] - 1) // 2, self.kernel_size[0] // 2
-        edges = [[0, 0], [before, after], [before, after], [0, 0]]
-        return super().call(tf.pad(inputs, edges, mode="SYMMETRIC"))
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Sides stay."""
-        return (*input_shape[:-1], self.filters)
-
-
 def _vgg19(layers: tuple[str, ...], weights: str, pooling: str, precision: str) -> keras.Model:
     if pooling not in _POOLS:
         raise InputError(f"pooling: {pooling!r} is unknown; use {' or '.join(_POOLS)}")
@@ -93,8 +74,8 @@ def _vgg19(layers: tuple[str, ...], weights: str, pooling: str, precision: str) 
         kernel, bias = layer_weights(loaded, name)
         if name == LAYERS[0]:
             kernel = np.ascontiguousarray(kernel[:, :, ::-1])  # BGR weights, RGB images
-        convolution = MirroredConv2D(
-            kernel.shape[-1], 3, activation="relu", dtype=precision, name=name
+        convolution = keras.layers.Conv2D(
+            kernel.shape[-1], 3, padding="same", activation="relu", dtype=precision, name=name
         )
         x = convolution(x)
         convolution.set_weights([kernel, bias])

@@ -17,7 +17,13 @@ from pipeline.store.layout import record_folder
 from pipeline.store.metadata import read_metadata
 from pipeline.store.records import read_summary
 
-LOSSES = ("total", "content", "style", "tv")  # in the loss curves of engines that have any
+LOSSES = (
+    "total",
+    "content",
+    "style",
+    "tv",
+    "attention",
+)  # in the loss curves of engines that have any
 _CURVE_POINTS = 60  # of a loss curve
 _LEAST_LOSS = 1e-9  # drawn as zero
 _OUTCOME = (

@@ -20,6 +20,7 @@ QUICK = {
     "content_layers": ["block2_conv1"],
     "style_layers": ["block1_conv1", "block2_conv1"],
     "attention_layers": ["block2_conv1"],
+    "attention_weight": 0.5,
     "scales": [{"size": 48, "steps": 4}, {"size": 64, "steps": 4}],
     "tolerance": 0.0,
 }
@@ -109,8 +110,11 @@ def test_off_is_as_if_it_were_not_there(pair):
 def test_the_term_falls(pair, optimizer, every):
     photo, painting = pair
     chosen = settings(
-        attention_weight=1.0, optimizer=optimizer, scales=[{"size": 64, "steps": 12}],
-        attention_every=every, patience=50,
+        attention_weight=1.0,
+        optimizer=optimizer,
+        scales=[{"size": 64, "steps": 12}],
+        attention_every=every,
+        patience=50,
     )
     (report,) = loop.run(photo, [painting], chosen).reports
     curve = [point[-1] for point in report.curve]
@@ -129,8 +133,14 @@ def test_batches_and_blends_are_their_singles(load, pair):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"color": "content"}, {"color": "match"}, {"init": "noise"}, {"init": "style"},
-     {"style_scales": [{"ratio": 1.0}, {"ratio": 0.7}]}, {"precision": "bfloat16"}],
+    [
+        {"color": "content"},
+        {"color": "match"},
+        {"init": "noise"},
+        {"init": "style"},
+        {"style_scales": [{"ratio": 1.0}, {"ratio": 0.7}]},
+        {"precision": "bfloat16"},
+    ],
 )
 def test_goes_with_other_settings(pair, changes):
     photo, painting = pair

@@ -29,12 +29,13 @@ def terms_of(images, weights):
             [grams(f) for f in ours], [grams(f) for f in theirs], {"a": 1.0, "b": 2.0}, [1.0, 0.5]
         ),
         tv=losses.total_variation(images),
+        attention=losses.feature_loss(ours[1], theirs[0], {"b": 1.0}),
     )
 
 
 def test_terms_add_up_and_follow_their_weights():
     images = tf.constant(np.random.default_rng(4).random((2, 8, 9, 3), np.float32))
-    one = losses.LossWeights(*map(tf.constant, (1e4, 2e-2, 50.0)))
+    one = losses.LossWeights(*map(tf.constant, (1e4, 2e-2, 50.0, 1e-2)))
     total, terms = terms_of(images, one)
     assert all(np.all(value.numpy() > 0.0) for value in terms.values())
     np.testing.assert_allclose(total, sum(terms.values()), rtol=1e-6)
@@ -48,7 +49,7 @@ def test_terms_add_up_and_follow_their_weights():
 
 def test_weights_may_differ_in_a_batch():
     images = tf.constant(np.random.default_rng(5).random((2, 8, 9, 3), np.float32))
-    scalar = losses.LossWeights(*map(tf.constant, (1e4, 2e-2, 50.0)))
+    scalar = losses.LossWeights(*map(tf.constant, (1e4, 2e-2, 50.0, 1e-2)))
     rows = scalar._replace(style=tf.constant([2e-2, 6e-2]))
     same, other = terms_of(images, scalar)[1]["style"], terms_of(images, rows)[1]["style"]
     np.testing.assert_allclose(other, same * [1.0, 3.0], rtol=1e-5)

@@ -173,7 +173,7 @@ def vgg_targets(styles, extractor, picture=(85, 128), **changes):
     """As with VGG19's geometry: sides of at least 32 px."""
     settings = Settings(style_layers=["block1_conv1"], content_layers=["block1_conv2"], **changes)
     layers = tuple(settings.content_layers.items()), tuple(settings.style_layers.items())
-    objective = Objective(extractor, *layers, VGG_LIKE, "float32", eager=True)
+    objective = Objective(extractor, *layers, (), VGG_LIKE, "float32", eager=True)
     return style_targets(styles, picture, (341, 512), settings, objective, TargetCache())
 
 

@@ -7,7 +7,12 @@ from nst_ops.images.inputs import Style
 from nst_ops.losses import tiled
 from nst_ops.losses.objective import Objective, evaluate
 from nst_ops.losses.octaves import octaves_in_use
-from nst_ops.losses.targets import TargetCache, content_targets, style_targets
+from nst_ops.losses.targets import (
+    TargetCache,
+    attention_targets,
+    content_targets,
+    style_targets,
+)
 from nst_ops.losses.terms import LossWeights, Targets
 from nst_ops.losses.tile_grid import tiles
 from nst_ops.losses.tiled import evaluate_tiled
@@ -15,7 +20,7 @@ from nst_ops.settings import Settings
 from nst_ops.vgg.geometry import margin, vgg19_geometry
 from nst_ops.vgg.network import vgg19
 
-WEIGHTS = LossWeights(*map(tf.constant, (5e3, 3e-2, 50.0)))
+WEIGHTS = LossWeights(*map(tf.constant, (5e3, 3e-2, 50.0, 3e-2)))
 
 
 def objective_of(settings):

@@ -1,7 +1,7 @@
 // Elements, numbers as text, and the two kinds of drawing. Text from the run goes in as text nodes
 // and attributes, never as markup.
 
-const LOSSES = ["total", "content", "style", "tv"];
+const LOSSES = ["total", "content", "style", "tv", "attention"];
 const LEAST = -9; // log10 of what counts as no loss at all
 const DECADES_BELOW = 2.5; // the least total, drawn of the other losses
 

@@ -129,19 +129,21 @@ function tableRow(row) {
   return element;
 }
 
-const TOLD = new Set(["loss_first", "loss_last", "loss_content", "loss_style", "loss_tv"]);
+const TOLD = new Set([
+  "loss_first", "loss_last", "loss_content", "loss_style", "loss_tv", "loss_attention",
+]);
 const titleOf = (name) => name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
 
 // What opens under a row.
 function details(row) {
-  const [total, content, style, tv] =
-    [row.loss_last, row.loss_content, row.loss_style, row.loss_tv].map(lossText);
+  const terms = ["content", "style", "tv", "attention"].filter((term) => row[`loss_${term}`])
+    .map((term) => `${term} ${lossText(row[`loss_${term}`])}`);
   const facts = {
     Id: row.job_id,
     Error: row.error_type && `${row.error_type}: ${row.error_message}`,
     "File at fault": row.error_path,
     Losses: row.loss_last !== null
-      && `${lossText(row.loss_first)} → ${total}: content ${content}, style ${style}, tv ${tv}`,
+      && `${lossText(row.loss_first)} → ${lossText(row.loss_last)}: ${terms.join(", ")}`,
     Begun: row.started_at && `${row.started_at} UTC`,
     Ended: row.finished_at && `${row.finished_at} UTC`,
     "Computed on": row.device && `${row.device}, ${row.precision}`,
