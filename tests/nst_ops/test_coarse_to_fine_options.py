@@ -1,4 +1,4 @@
-"""What `test_coarse_to_fine` leaves: options, errors, and repetition."""
+"""Options of the loop, its errors, and repetition."""
 
 import gc
 import weakref

@@ -55,3 +55,15 @@ def test_gradient_is_that_of_two_products():
             value = tf.reduce_sum(weights * product(features))
         found.append(tape.gradient(value, features))
     np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_gram_by_hand():
+    features = tf.constant([[[[1.0, 2.0]], [[3.0, 4.0]]]])  # [1, 2, 1, 2]
+    np.testing.assert_allclose(gram_matrix(features)[0], [[5.0, 7.0], [7.0, 10.0]])
+
+
+def test_gram_of_bfloat16_accumulates_in_float32():
+    features = np.random.default_rng(0).random((1, 200, 200, 3), np.float32)
+    features = tf.cast(features, tf.bfloat16)
+    exact = np.asarray(tf.cast(features, tf.float64)).reshape(-1, 3)
+    np.testing.assert_allclose(gram_matrix(features)[0], exact.T @ exact / 40_000, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""What `test_images` leaves: transparency in its many forms, orientations, foreign metadata."""
+"""Images of all modes: transparency in its many forms, orientations, foreign metadata."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""What `test_vgg` leaves: layouts of files made by older Keras, and what is wrong with files."""
+"""Files of weights: layouts made by older Keras, and what is wrong with files."""
 
 import hashlib
 
