@@ -49,10 +49,10 @@ class OptimizerSession:
         careful = settings.model_copy(update={"optimizer": "adam", "learning_rate": _SMALL_STEPS})
         pictures: list[Painted | Exception] = []
         try:
-            result = yield from self._optimize(batch, settings, plan, resume)
+            result = yield from self._optimize(batch, settings, plan, resume, keep=True)
             for row, report in enumerate(result.reports):
                 if report.non_finite:
-                    again = yield from self._optimize(batch.take(row), careful, plan, None)
+                    again = yield from self._optimize(batch.take(row), careful, plan)
                     pictures.append(_painted(again, 0, careful, plan))
                 else:
                     pictures.append(_painted(result, row, settings, plan))
@@ -91,8 +91,11 @@ class OptimizerSession:
         batch: Batch,
         settings: Settings,
         plan: MemoryPlan,
-        resume: Callable[[], checkpoints.Checkpoint] | None,
+        resume: Callable[[], checkpoints.Checkpoint] | None = None,
+        *,
+        keep: bool = False,
     ) -> Generator[Step, None, Result]:
+        """Yields steps; with checkpoints only if they are of the whole batch (`keep`)."""
         scales = schedule(batch.size, settings)
         iterate: Iterate | None = None
         for iterate in stylize(
@@ -106,7 +109,8 @@ class OptimizerSession:
             history=plan.history,
             resume=resume,
         ):
-            yield _step(iterate, scales)
+            step = _step(iterate, scales)
+            yield step if keep else step._replace(checkpoint=None)
         if iterate is None:
             raise InputError("nothing to stylize: the batch is empty")
         return Result(iterate.image(), iterate.reports)

@@ -201,6 +201,29 @@ def test_neighbours_of_a_failing_picture_are_made_once(tmp_path, monkeypatch):
     assert tried == [(2, "lbfgs", None), (1, "adam", None)]
 
 
+def test_a_second_try_leaves_no_checkpoint_of_its_own(tmp_path, monkeypatch):
+    """It is of one picture, and would be taken for that of the batch."""
+    from nst_ops.engines import optimizer_session
+
+    manifest = write_manifest(tmp_path / "two.csv", ["rocket", "rocket"], id="ab")
+    batch = plans(manifest, settings(checkpoint_seconds=0))
+    real = optimizer_session.stylize
+
+    def stylize_badly(contents, *arguments, **options):
+        for iterate in real(contents, *arguments, **options):
+            if iterate.last and len(contents) == 2:
+                scales = iterate.reports[0].scales
+                scales[0] = scales[0]._replace(stop_reason="non-finite")
+            yield iterate
+
+    monkeypatch.setattr(optimizer_session, "stylize", stylize_badly)
+    with pytest.raises(Killed):
+        stylize(tmp_path, batch, 8, kill)  # five steps of both, and three of one
+    rows, _ = stylize(tmp_path, batch)
+    assert [(row["status"], row["optimizer"]) for row in rows] == [("ok", "adam"), ("ok", "lbfgs")]
+    assert rows[0]["spec_hash"] == batch[0].spec_hash  # the method's own way out
+
+
 def test_exhausted_memory_halves_the_batch_then_tiles(tmp_path, monkeypatch):
     from nst_ops.engines import optimizer_session
 
