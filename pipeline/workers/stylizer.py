@@ -241,7 +241,9 @@ class Stylizer:
     def _failure_row(self, loaded: LoadedBatch, planned: PlannedJob, error: Exception) -> Row:
         """Returns the metadata row of a job that got no picture: failed, or deferred by a stop."""
         if isinstance(error, Stopped):
-            return self._row(loaded, planned, "deferred", error_message=str(error))
+            # It may have been made before this run was begun anew.
+            earlier = self._finished and self._finished.earlier_row(planned.job.output)
+            return earlier or self._row(loaded, planned, "deferred", error_message=str(error))
         return self._row(loaded, planned, "failed", **error_columns(error))
 
     def _decode(self, planned: PlannedJob, config: RunConfig, data: bytes | None) -> DecodedJob:
