@@ -18,7 +18,7 @@ _TILE_ALIGNMENT = 16  # px, at least
 
 
 class LayerGeometry(NamedTuple):
-    """Describes a layer's feature map, which has a position for each `stride` x `stride` px cell."""
+    """Describes a layer's feature map, with a position for each cell of `stride` x `stride` px."""
 
     stride: int
     # Pixels that a position sees beyond its own cell, to each side. None: a part of the image does
