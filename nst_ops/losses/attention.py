@@ -95,8 +95,7 @@ def attend(asked: tf.Tensor, given: Sequence[Answers], temperature: float) -> tf
 
 
 def instance_normalized(features: tf.Tensor) -> tf.Tensor:
-    """Scales [B, h, w, C] to mean 0, variance 1 over positions, in float32 (Ulyanov et al. 2016).
-    """
+    """Scales [B, h, w, C] to mean 0, variance 1 over positions, float32 (Ulyanov et al. 2016)."""
     features = tf.cast(features, tf.float32)
     mean, variance = tf.nn.moments(features, axes=[1, 2], keepdims=True)
     return (features - mean) * tf.math.rsqrt(variance + 1e-6)
