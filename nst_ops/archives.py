@@ -76,7 +76,7 @@ class _Hashing:
         return self._file.write(data)
 
     def read(self, *_: Any) -> bytes:
-        """Exists only because NumPy takes nothing without `read` for a file."""
+        """Exists only because NumPy takes nothing for a file that has no `read`."""
         raise OSError("only written to")
 
     def flush(self) -> None:

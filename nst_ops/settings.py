@@ -66,8 +66,8 @@ class Scale(_Strict):
 
 
 class StyleScale(_Strict):
-    """Sets one resolution at which the painting is seen: relative to the picture, or in px for the
-    time when the picture has its final size.
+    """Sets one resolution at which the painting is seen: relative to the picture, or in px, which
+    count when the picture has its final size.
     """
 
     ratio: Positive | None = Field(

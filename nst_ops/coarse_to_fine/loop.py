@@ -242,7 +242,7 @@ class _Teller:
 
     def __init__(self, plans: Sequence[ScalePlan], finished: Callable[[tf.Tensor], np.ndarray]):
         self._plans, self._finished = plans, finished
-        self.matched: tf.Tensor | None = None  # pictures that attention last matched
+        self.matched: tf.Tensor | None = None  # the pictures that attention last matched
         self.forget()
 
     def forget(self) -> None:

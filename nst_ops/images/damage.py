@@ -56,7 +56,7 @@ def _is_whole_tiff(data: bytes) -> bool:
     standard error and misses some of it.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about tags beyond the end: that they lack is seen below
+        warnings.simplefilter("ignore")  # about tags beyond the end, which are missing below
         tags = open_image(data, "TIFF").tag_v2
     if ExifTags.Base.InterColorProfile not in tags:
         return False

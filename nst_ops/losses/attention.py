@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-# At most so many positions of a painting can answer; of more, every n-th row and column is taken.
+# A painting answers with at most so many positions; if it has more, with every n-th row and column.
 # More were not seen to help, and time grows with their number.
 MOST_ANSWERS = 2**16
 _PAIRS_AT_ONCE = 2**24  # similarities that are in memory at a time, 64 MB

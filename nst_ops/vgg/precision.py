@@ -64,8 +64,8 @@ def device_name() -> str:
 
 @functools.cache  # `find_library` starts processes, such as the linker
 def cuda_is_installed() -> bool:
-    """Tells whether CUDA's libraries, without which TensorFlow cannot use an NVIDIA GPU, are
-    installed. A driver alone, as on many workstations, is not enough.
+    """Tells whether cuDNN is installed, without which TensorFlow cannot use an NVIDIA GPU. A driver
+    alone, as on many workstations, is not enough.
     """
     with contextlib.suppress(ModuleNotFoundError):  # none of NVIDIA's Python packages is installed
         if importlib.util.find_spec("nvidia.cudnn"):
