@@ -67,9 +67,7 @@ class Plan(Protocol):
 
     @property
     def variant(self) -> str:
-        """Returns the name of the recipe, of the engine's `recipes`, that this follows; "" is the
-        one that was asked for.
-        """
+        """Returns which of the engine's `recipes` this makes, by name; "" is what was asked for."""
         ...
 
     def _asdict(self) -> dict[str, Any]: ...

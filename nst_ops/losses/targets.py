@@ -37,8 +37,8 @@ _FORMAT = 2
 
 
 class StyleTarget(NamedTuple):
-    """Holds the mean Gram matrices that one picture has for its target at one octave, and the
-    octave's weight, which is 0 if no painting is large enough for it.
+    """Holds the target of one picture at one octave: mean Gram matrices, and the octave's weight,
+    which is 0 if no painting is large enough for it.
     """
 
     grams: Grams
@@ -46,15 +46,16 @@ class StyleTarget(NamedTuple):
 
 
 class TargetCache:
-    """Caches the Gram matrices of paintings, in memory and, if wanted, on disk.
+    """Caches Gram matrices of paintings, in memory and, if wanted, on disk; and, in memory only,
+    their features for attention.
 
     Threads may share it, and processes and users may share the folder: files are named by all that
     their content depends on, appear whole, and carry a checksum.
 
     Args:
-      max_bytes: of all tensors kept in memory; the least recently used go first. One painting at
-        one resolution takes 2.4 MB an octave with default layers.
-      folder: where they are kept on disk as well; None: they are kept in memory only.
+      max_bytes: of all tensors kept in memory; the least recently used go first. The Gram
+        matrices of one painting at one resolution take 2.4 MB an octave with default layers.
+      folder: where Gram matrices are kept on disk as well; None: in memory only.
     """
 
     def __init__(self, max_bytes: int = 512 * 2**20, folder: str | None = None):
