@@ -206,7 +206,7 @@ class Stylizer:
         self, loaded: LoadedBatch, outcomes: Sequence[tuple[DecodedJob, Outcome]], seconds: float
     ) -> list[Row]:
         """Encodes and writes the pictures of a batch, and returns the rows of all its jobs."""
-        rows = list(loaded.rows)
+        unrecorded, written = list(loaded.rows), []
         for job, outcome in outcomes:
             clock = time.perf_counter()
             try:
@@ -216,20 +216,23 @@ class Stylizer:
                 data = encode_result(job, outcome.pixels, spec_hash, loaded.config)
                 path = files.join(self.images, job.planned.job.output)
                 files.write(path, data)
-                self._index.note_result(path, data)
             except Exception as error:
-                rows.append(self._failure_row(loaded, job.planned, error))
+                unrecorded.append(self._failure_row(loaded, job.planned, error))
             else:
                 spent = seconds + time.perf_counter() - clock
                 figures = {**outcome.columns, **_process(), "seconds_total": spent}
-                rows.append(
-                    self._row(loaded, job.planned, "ok", **figures | {"spec_hash": spec_hash})
-                )
+                figures["spec_hash"] = spec_hash
+                written.append(self._row(loaded, job.planned, "ok", **figures))
+                # At once: a picture whose worker dies before its row is kept loses its figures.
+                if self.progress:
+                    self.progress.record(written[-1:])
+                self._index.note_result(path, data)
+        rows = unrecorded + written
         if not self.single:
             finished = {done["output"] for done in rows if done["status"] != "deferred"}
             remove_checkpoints(self.folder, finished)
         if self.progress:
-            self.progress.record(rows)
+            self.progress.record(unrecorded)
             self.progress.end([planned.job.output for planned in loaded.batch])
         self._index.flush()
         return rows
