@@ -33,11 +33,11 @@ Share = Annotated[float, Field(ge=LEAST_SHARE, le=MOST_SHARE, allow_inf_nan=Fals
 
 def _zero_or_share(weight: float) -> float:
     if weight and not LEAST_SHARE <= weight <= MOST_SHARE:
-        raise ValueError(f"an octave's weight must be 0, or from {LEAST_SHARE:g} to {MOST_SHARE:g}")
+        raise ValueError(f"must be 0, or from {LEAST_SHARE:g} to {MOST_SHARE:g}")
     return weight
 
 
-OctaveWeight = Annotated[
+ZeroOrShare = Annotated[
     NonNegative,
     AfterValidator(_zero_or_share),
     WithJsonSchema(
@@ -143,7 +143,7 @@ class Settings(_Strict):
     tv_weight: TermWeight = Field(
         10.0, description="of smoothness (total variation); 10: hardly seen; 100: smooth areas"
     )
-    octaves: list[OctaveWeight] = Field(
+    octaves: list[ZeroOrShare] = Field(
         [1.0, 1.0, 1.0],
         min_length=1,
         max_length=6,
@@ -164,6 +164,7 @@ class Settings(_Strict):
     )
     init: str = Field(
         "content",
+        min_length=1,
         description="start from the photo (`content`), `noise`, `style` (noise in the painting's "
         "colours) or a picture file",
     )
@@ -190,7 +191,7 @@ class Settings(_Strict):
         description="layers of VGG19 at which parts of the picture are matched with parts of the "
         "painting, a list or `{layer: weight}`",
     )
-    attention_temperature: NonNegative = Field(
+    attention_temperature: ZeroOrShare = Field(
         0.0,
         description="0: each part takes after the most similar part of the painting; above, such "
         "as 0.02: after a mean of similar ones",

@@ -35,15 +35,22 @@ class Convergence(NamedTuple):
         """Tells whether all images have stopped."""
         return all(self.stopped)
 
-    def under_other_weights(self) -> "Convergence":
-        """Forgets the losses, which do not compare with those under other weights. Images run
-        again, unless their steps were spent.
+    def begin_anew(self, again: np.ndarray) -> "Convergence":
+        """Forgets losses that do not compare with those to come, as weights or targets are others.
+
+        Args:
+          again: [B] bool, the images to which this happens. They run again, unless their steps were
+            spent.
         """
-        fresh = Convergence.at_start(len(self.stopped))
         ended = ("converged", "stalled", "non-finite")
-        stopped = tuple("" if reason in ended else reason for reason in self.stopped)
         return self._replace(
-            best={}, threshold=fresh.threshold, stalled_steps=fresh.stalled_steps, stopped=stopped
+            best={name: np.where(again, np.inf, values) for name, values in self.best.items()},
+            threshold=np.where(again, np.inf, self.threshold),
+            stalled_steps=np.where(again, 0, self.stalled_steps),
+            stopped=tuple(
+                "" if anew and reason in ended else reason
+                for anew, reason in zip(again, self.stopped, strict=True)
+            ),
         )
 
     def after(

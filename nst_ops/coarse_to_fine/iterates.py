@@ -25,7 +25,7 @@ class Knobs:
       style_weight: how much of the painting comes, 0 to 1e12; useful 1e-2 to 1e-1.
       tv_weight: how smooth the picture is, 0 to 1e12; useful 10 to 100.
       attention_weight: how much strokes follow what is in the photo, times style_weight, 0 to
-        1e12; useful .3 to 1.5. It has no effect if it is 0 in the settings.
+        1e12; useful .3 to 1.5. It has no effect if it is 0 in the settings. None: as there.
 
     Raises:
       InputError: a weight that is set is not a finite number of at least 0.
@@ -34,11 +34,14 @@ class Knobs:
     content_weight: float
     style_weight: float
     tv_weight: float
-    attention_weight: float = Settings.model_fields["attention_weight"].default
+    attention_weight: float | None = None
 
-    def __setattr__(self, name: str, value: float) -> None:
+    def __setattr__(self, name: str, value: float | None) -> None:
+        if name == "attention_weight" and value is None:
+            super().__setattr__(name, None)
+            return
         try:
-            number = float(value)
+            number = float(value)  # pyright: ignore[reportArgumentType]  # None: TypeError
         except (TypeError, ValueError):
             number = math.nan
         if not 0.0 <= number <= MOST_WEIGHT:

@@ -154,12 +154,7 @@ def stylize(
     settings = settings or Settings()
     if tile is not None and (tile < 16 or tile % 16):
         raise InputError(f"tile: {tile} is not a multiple of 16 px, at least 16")
-    knobs = knobs or Knobs(
-        settings.content_weight,
-        settings.style_weight,
-        settings.tv_weight,
-        settings.attention_weight,
-    )
+    knobs = knobs or Knobs(settings.content_weight, settings.style_weight, settings.tv_weight)
     contents = image_batch(contents, "contents")
     blends = style_blends(styles, len(contents))
     seeds = photo_seeds(seeds, len(contents), settings.seed)
@@ -353,13 +348,18 @@ def _optimize(
     running.set_aside(~convergence.active)
     while not convergence.finished:
         style = knobs.style_weight * plan.weight
-        weights = (knobs.content_weight, style, knobs.tv_weight, style * knobs.attention_weight)
+        attention = knobs.attention_weight
+        attention = settings.attention_weight if attention is None else attention
+        weights = (knobs.content_weight, style, knobs.tv_weight, style * attention)
+        again = np.full(len(convergence.stopped), convergence.weights not in (None, weights))
         others = rematch and rematch.targets_after(convergence.step, running)
         if others:
             running.aim_at(others)
-        if others or convergence.weights not in (None, weights):
-            running.begin_anew(~convergence.active)
-            convergence = convergence.under_other_weights()
+            # Not those that have converged: alone, they would not have lived to see this step.
+            again |= convergence.active
+        if again.any():
+            running.begin_anew(again, ~convergence.active)
+            convergence = convergence.begin_anew(again)
             running.set_aside(~convergence.active)
         convergence = convergence._replace(weights=weights)
         started = time.perf_counter()

@@ -39,11 +39,13 @@ class Sources(NamedTuple):
 
     decoded: int = 0  # px, of the largest file
     painting: Size = (0, 0)  # the largest size at which a painting is seen
+    paintings: int = 0  # px, of all paintings of a blend together
 
     def join(self, other: "Sources") -> "Sources":
         """Returns the larger of both in each field."""
         larger = max(self.painting, other.painting, key=math.prod)
-        return Sources(max(self.decoded, other.decoded), larger)
+        paintings = max(self.paintings, other.paintings)
+        return Sources(max(self.decoded, other.decoded), larger, paintings)
 
 
 class Resources(NamedTuple):

@@ -4,6 +4,7 @@ The constants were measured (`python -m benchmarks memory` compares); the model 
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -83,13 +84,14 @@ def predict_bytes(
         _ACTIVATIONS[number_bytes(settings.precision)] * seen + (_HELD[kind] + remembered) * pixels
     )
     updating = (_UPDATING[kind] + remembered) * pixels + (0.0 if side is None else _RETAINED * seen)
-    # Attention holds its targets and the pictures that were matched; during the matching also the
-    # features of photo, picture and painting at its layers.
+    # Attention holds its targets, the pictures that were matched and, in a cache, the features of
+    # paintings; during the matching also those of photo and picture, and the paintings' keys.
     answers = _attention_values(settings) * number_bytes(settings.precision)
     matching = (_HELD[kind] + remembered + 3 * answers) * pixels
     if answers:
-        held, updating = (part + (answers + _MATCHED) * pixels for part in (held, updating))
-        painted = sources.painting[0] * sources.painting[1]
+        painted = max(sources.paintings, math.prod(sources.painting)) * len(settings.style_scales)
+        more = (answers + _MATCHED) * pixels + answers * painted
+        held, updating = held + more, updating + more
         matching += (answers + 4 * _attention_values(settings)) * painted + _SIMILARITIES
     decoding = _DECODING * sources.decoded
     if sources.decoded <= READ_AHEAD:  # the next picture is decoded meanwhile

@@ -65,8 +65,6 @@ class Objective:
         output = getattr(model, "output", None)  # which only functional models have
         given = set(output) if isinstance(output, dict) else set()
         attention_layers = settings.attention_layers_in_use
-        if "attention_layers" not in settings.model_fields_set and not given >= {*attention_layers}:
-            attention_layers = {}  # the defaults are layers of VGG19, and this is another network
         layers = {*settings.content_layers, *settings.style_layers, *attention_layers}
         if not layers <= given:
             raise InputError(

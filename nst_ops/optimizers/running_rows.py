@@ -57,20 +57,23 @@ class RunningRows:
         self._state = take_rows(self._state, left)
         self._targets = take_rows(self._all_targets, self._rows)
 
-    def begin_anew(self, stopped: np.ndarray) -> None:
-        """Runs all images again, under weights or targets whose losses cannot be compared with
-        those so far. The next trial is accepted whatever its loss; for images that had stopped, it
-        is their best picture.
+    def begin_anew(self, again: np.ndarray, stopped: np.ndarray) -> None:
+        """Runs images under weights or targets whose losses do not compare with those so far.
+
+        The next trial is accepted whatever its loss; for images that had stopped, it is their best
+        picture.
 
         Args:
+          again: [B] bool, the images to which this happens.
           stopped: [B] bool, the images that had stopped.
         """
         state = self.whole()
+        anew = tf.constant(again)
         self._begin(
             state._replace(
-                loss=tf.fill(state.loss.shape, float("inf")),
-                rejections=tf.zeros_like(state.rejections),
-                trial=select_rows(tf.constant(stopped), state.image, state.trial),
+                loss=tf.where(anew, float("inf"), state.loss),
+                rejections=tf.where(anew, 0, state.rejections),
+                trial=select_rows(tf.constant(again & stopped), state.image, state.trial),
             )
         )
 

@@ -3,7 +3,6 @@ what people want to know) to an exit code.
 """
 
 import argparse
-import math
 import os
 import platform
 import shutil
@@ -15,6 +14,7 @@ from rich.console import Console
 
 from nst_ops.errors import InputError
 from nst_ops.images.codec import EXTENSIONS
+from nst_ops.settings import LEAST_SHARE, MOST_SHARE
 from pipeline.cli.display import PairDisplay, RunDisplay, count_words
 from pipeline.config.loading import load_config
 from pipeline.jobs.job import Job
@@ -167,8 +167,11 @@ def _weighted(style: str) -> tuple[str, float]:
         return style, 1.0
     if not equals or os.path.exists(style):
         return style, 1.0
-    if not 0.0 < weight < math.inf:
-        raise InputError(f"{style}: the weight {text!r} must be a number above 0")
+    if not LEAST_SHARE <= weight <= MOST_SHARE:
+        raise InputError(
+            f"{style}: the weight {text!r} must be a number above 0, from {LEAST_SHARE:g} to "
+            f"{MOST_SHARE:g}"
+        )
     return path, weight
 
 

@@ -54,6 +54,7 @@ def checked_rows(
     """
     outputs: dict[str, int] = {}  # which line writes a file
     folders: dict[str, int] = {}  # which line needs a folder first
+    configs = JobConfigs(config)
     row = None
     for row in read_manifest(path, config):
         if isinstance(row, Job):
@@ -62,7 +63,8 @@ def checked_rows(
                 continue
             if originals:
                 originals.writes(row.output)
-                originals.reads([row.content, *row.style_files])
+                initial = configs.of(row).engine.initial_file
+                originals.reads([row.content, *row.style_files, *([initial] if initial else [])])
         yield row
     if row is None:
         raise ManifestError(f"{path}: no rows; add one with content and style")

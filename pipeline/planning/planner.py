@@ -97,8 +97,9 @@ class Planner:
         try:
             return self._picture(file, config)
         except InputError as error:
+            text = str(error).removeprefix(f"{error.path}: ")
             raise InputError(
-                f"the picture to start from: {error}", path=error.path, code=error.code
+                f"the picture to start from {text}", path=error.path, code=error.code
             ) from error
 
     def _picture(self, path: str, config: RunConfig) -> Facts:
@@ -159,7 +160,8 @@ def _fit(
     wanted += [(content, max(size))]
     wanted += [(initial, max(size))] if initial else []
     decoded = max(header.decoded_pixels(side) for header, side in wanted)
-    return size, tuple(sides), Sources(decoded, max(seen, key=math.prod, default=(0, 0)))
+    largest = max(seen, key=math.prod, default=(0, 0))
+    return size, tuple(sides), Sources(decoded, largest, sum(map(math.prod, seen)))
 
 
 @contextlib.contextmanager

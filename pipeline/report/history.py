@@ -120,8 +120,8 @@ def loss_curves(table: pyarrow.Table) -> list[dict[str, Any] | None]:
     """Returns the rows' loss curves, thinned out.
 
     Returns:
-      Per row None, or {steps, starts, total, content, style, tv}: the number of steps, those at
-      which a scale starts, and of each loss at most 60 values of round(1000 * log10(loss)), evenly
+      Per row None, or {steps, starts, total, content, style, tv, attention}: the number of steps,
+      those at which a scale starts, and of each loss at most 60 values of round(1000 * log10(loss)), evenly
       spaced, as differences from the one before: a third of the bytes.
     """
     column = table["loss_curve"].combine_chunks()

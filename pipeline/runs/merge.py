@@ -7,7 +7,7 @@ import pyarrow
 from nst_ops.errors import InputError
 from pipeline.config.run_config import RunConfig
 from pipeline.jobs.shard import Shard
-from pipeline.report.history import read_settings
+from pipeline.report.history import as_json, read_settings
 from pipeline.report.page import write_report
 from pipeline.store import files, layout, metadata, records
 
@@ -101,7 +101,8 @@ def _check_settings(folder: str, parts: list[dict[str, Any]]) -> None:
     """Raises an InputError if shards differ in a setting that changes pictures."""
     first: dict[str, str] = {}
     for part in parts:
-        found = read_settings(folder, part["run_id"])
+        # What a record lacks, since it is older, was as it is by default.
+        found = as_json(RunConfig().model_dump()) | read_settings(folder, part["run_id"])
         first = first or found
         for name in found.keys() - _OF_MACHINES:
             if first.get(name) != found.get(name):

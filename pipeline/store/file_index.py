@@ -118,11 +118,14 @@ class FileIndex:
         self._before_reading()
         start = files.read(path, max_bytes, first=_HEADER_BYTES)
         try:
-            return probe(start, path=path, max_pixels=max_pixels)
+            found = probe(start, path=path, max_pixels=max_pixels)
+            # Some programs put a PNG's EXIF, which may turn it, behind the pixels.
+            if len(start) < _HEADER_BYTES or found.format != "PNG" or b"eXIf" in start:
+                return found
         except InputError:
             if len(start) < _HEADER_BYTES:
                 raise
-        # The header is unusually long, or lies behind the pixels.
+        # The header is unusually long, or may lie behind the pixels.
         return probe(files.read(path, max_bytes), path=path, max_pixels=max_pixels)
 
     def read(
