@@ -99,5 +99,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """For completion, which asks for names before they are first used."""
+    """Returns all names, for completion, which asks for them before they are first used."""
     return sorted({*globals(), *__all__})

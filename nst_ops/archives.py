@@ -1,5 +1,5 @@
-"""Our own files of arrays: NumPy's `.npz`, and behind it a mark and a SHA-256, so that damage is
-told from data. What is read is what was written, or an error.
+"""Our own files of arrays: NumPy's `.npz`, followed by a mark and a SHA-256. A file is read exactly
+as it was written, or refused with an error.
 """
 
 import contextlib
@@ -24,13 +24,14 @@ def write(
     header: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
 ) -> None:
-    """Writes array by array, so that it takes no memory of its own.
+    """Writes an archive, array by array, so that no second copy of the arrays is in memory.
 
     Args:
       file: open for writing, at its beginning.
       kind: what the file is, such as `checkpoint`.
-      format: of this kind.
-      header: plain values.
+      format: version of the layout of this kind of file.
+      header: plain values, which JSON can hold.
+      arrays: the arrays, by name.
     """
     facts = json.dumps({"kind": kind, "format": format, "header": header})
     hashing = _Hashing(file)
@@ -42,7 +43,8 @@ def write(
 def opened(
     file: BinaryIO, kind: str, format: int
 ) -> Iterator[tuple[dict[str, Any], Mapping[str, np.ndarray]]]:
-    """The header and the arrays, each read when it is asked for, of a file that `write` wrote.
+    """Opens a file that `write` wrote, and yields its header and its arrays. Each array is read
+    when it is asked for.
 
     Raises:
       InputError: it is damaged, or of another kind or format.
@@ -64,7 +66,7 @@ def opened(
 
 
 class _Hashing:
-    """A file that is only written to, which makes NumPy write it from front to back."""
+    """Hashes what is written through it. Since it cannot seek, NumPy writes from front to back."""
 
     def __init__(self, file: BinaryIO):
         self._file, self.digest = file, hashlib.sha256()
@@ -74,7 +76,7 @@ class _Hashing:
         return self._file.write(data)
 
     def read(self, *_: Any) -> bytes:
-        """What NumPy looks for in a file."""
+        """Exists only because NumPy takes nothing for a file that has no `read`."""
         raise OSError("only written to")
 
     def flush(self) -> None:

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import BinaryIO
 
 _PREFIX, _DIGITS = ".nst-", 16
-TEMPORARY = _PREFIX + _DIGITS * "[0-9a-f]"  # what a file is called while it is written: a glob
+TEMPORARY = _PREFIX + _DIGITS * "[0-9a-f]"  # glob that matches the names of unfinished files
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path, *, sync: bool = True) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` when the block ends, unless by an exception.
+    """Yields a new file, which takes the place of `path` when the block ends without an exception.
 
     Args:
-      path: missing folders are made.
-      sync: whether the file must outlive a power cut from then on.
+      path: where the file will be; missing folders are made.
+      sync: whether the file must survive a power cut once the block has ended.
 
     Raises:
-      OSError: no space, no permission; there is no half file left then.
+      OSError: there is no space or no permission; no unfinished file is left then.
     """
     target = Path(path)
     _make_folder(target.parent)
@@ -49,7 +49,9 @@ def _make_folder(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Without it a power cut may take back the new name, though not the file's bytes."""
+    """Forces the folder to disk: else a power cut may undo the file's new name, though not its
+    bytes.
+    """
     with contextlib.suppress(OSError):  # the file is in place; not all network drives can do this
         descriptor = os.open(folder, os.O_RDONLY)
         try:

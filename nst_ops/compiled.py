@@ -1,5 +1,5 @@
-"""One trace for all shapes: without it, a collection of a thousand shapes is traced a thousand
-times.
+"""Traces a function once for all shapes; else a collection of a thousand shapes would be traced a
+thousand times.
 """
 
 from collections.abc import Callable
@@ -8,17 +8,17 @@ import tensorflow as tf
 
 
 def uses_xla() -> bool:
-    """Whether every new shape costs a compilation: on GPUs, where XLA makes the step faster."""
+    """Tells whether XLA compiles every new shape: on GPUs, where it makes the step faster."""
     return bool(tf.config.list_logical_devices("GPU"))
 
 
 class Compiled:
-    """A `tf.function` traced once for tensors of any batch, height and width.
+    """Wraps a function as a `tf.function` traced once for any batch, height and width.
 
     On a GPU, XLA compiles that one trace once per shape.
 
     Args:
-      function: of nested structures of tensors: images and features [B, H, W, C], matrices
+      function: takes nested structures of tensors: images and features [B, H, W, C], matrices
         [B, C, C], rows [B] and scalars.
     """
 
@@ -28,7 +28,9 @@ class Compiled:
 
     @property
     def traces(self) -> int:
-        """One, unless it was called with different structures, such as numbers of octaves."""
+        """Returns the number of traces: 1, unless arguments differed in more than those sizes, such
+        as in the number of octaves.
+        """
         return len(self._concrete)
 
     def __call__(self, *arguments):

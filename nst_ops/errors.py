@@ -1,28 +1,28 @@
-"""What can be wrong with what a user gave us; every message names the thing, the value and the
-remedy. Messages are for people; what code acts on is the error's type and code.
+"""The errors of this package. Every message names the thing, the value and the remedy. Messages are
+for people; code acts on the error's type and code.
 """
 
 import reprlib
 from typing import Literal
 
 ErrorCode = Literal[
-    "invalid",  # any other
+    "invalid",  # anything else that is wrong
     "unreadable",  # a file that is not there, or cannot be read
-    "too_large",  # for a limit that the user set
-    "too_small",  # for the network
+    "too_large",  # above a limit that the user set
+    "too_small",  # below what the network needs
     "format_limit",  # more than the format of the result can hold
-    "changed",  # while it was at work
-    "memory",  # more than there is
+    "changed",  # a file that changed during the run
+    "memory",  # a picture that needs more than there is
 ]
 
 
 class InputError(ValueError):
-    """A file or value from outside that cannot be used. Its text names the thing, the value and the
-    remedy.
+    """Raised for a file or value from outside that cannot be used. Its text names the thing, the
+    value and the remedy.
 
     Attributes:
       path: the file at fault; "" where there is none.
-      code: what code may act on, where the text is for people.
+      code: the kind of fault, for code to act on; the text is for people.
     """
 
     def __init__(self, message: str, *, path: str = "", code: ErrorCode = "invalid"):
@@ -31,11 +31,11 @@ class InputError(ValueError):
 
 
 class NonFiniteError(ArithmeticError):
-    """The loss of a picture was not a number at any step."""
+    """Raised for a picture whose loss was not finite at any step."""
 
 
 def short(value: object) -> str:
-    """As `repr`, but of a length for messages, whatever hostile input holds."""
+    """Returns the `repr` of a value, cut to a length that fits into a message."""
     return _SHORT.repr(value)
 
 

@@ -22,12 +22,12 @@ INITS = ("content", "noise", "style")  # other values of `init` are files
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-MOST_WEIGHT = 1e12  # of a term of the loss; float32 ends at 3e38, and squares are taken
+MOST_WEIGHT = 1e12  # of a term of the loss; float32 ends at 3e38, and gradients are squared
 TermWeight = Annotated[float, Field(ge=0, le=MOST_WEIGHT, allow_inf_nan=False)]
-# What a number counts, for whoever reads a setting's schema.
+# Units of numbers, as they appear in the schema of the settings.
 PX: dict[str, JsonValue] = {"unit": "px"}
 STEPS: dict[str, JsonValue] = {"unit": "steps"}
-LEAST_SHARE, MOST_SHARE = 1e-6, 1e6  # beyond, float32 would lose one beside others, or overflow
+LEAST_SHARE, MOST_SHARE = 1e-6, 1e6  # outside, float32 loses one weight beside others, or overflows
 Share = Annotated[float, Field(ge=LEAST_SHARE, le=MOST_SHARE, allow_inf_nan=False)]  # of a mean
 
 
@@ -56,7 +56,7 @@ class _Strict(BaseModel):
 
 
 class Scale(_Strict):
-    """One scale of the coarse-to-fine loop."""
+    """Sets the size and the steps of one scale of the coarse-to-fine loop."""
 
     size: int = Field(ge=32, le=65536, description="long side", json_schema_extra=PX)
     steps: int = Field(
@@ -66,8 +66,8 @@ class Scale(_Strict):
 
 
 class StyleScale(_Strict):
-    """One resolution of the painting: relative to the picture, or in px when the picture has its
-    final size.
+    """Sets one resolution at which the painting is seen: relative to the picture, or in px, which
+    count when the picture has its final size.
     """
 
     ratio: Positive | None = Field(
@@ -90,7 +90,7 @@ class StyleScale(_Strict):
 
 
 def _layers(value: object) -> object:
-    """A list of names means equal weights."""
+    """Turns a list of layer names into a dict in which each layer has weight 1."""
     names = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
     if names and len(set(value)) < len(value):
         raise ValueError("a layer stands twice; weigh it as {layer: 2.0}")
@@ -105,7 +105,7 @@ LayerWeights = Annotated[
 
 
 class Settings(_Strict):
-    """What `stylize` needs to know beyond the images."""
+    """Holds all that `stylize` needs to know beside the images."""
 
     size: int = Field(
         512,
@@ -235,15 +235,17 @@ class Settings(_Strict):
 
     @property
     def attention_layers_in_use(self) -> dict[str, float]:
-        """None where the term has no weight."""
+        """Returns the layers of the attention term, and their weights; empty if the term has no
+        weight.
+        """
         return self.attention_layers if self.attention_weight and self.style_weight else {}
 
     @property
     def init_file(self) -> str | None:
-        """The file that `init` names, if it names one."""
+        """Returns the file that `init` names, or None if it names none."""
         return None if self.init in INITS else self.init
 
     @property
     def final_size(self) -> int:
-        """Long side of the result in px: the last scale's where scales are listed."""
+        """Returns the long side of the result in px: the last scale's if scales are listed."""
         return self.size if self.scales == "auto" else self.scales[-1].size

@@ -1,7 +1,7 @@
-"""Where an optimization stands after a step, as a value that outlives its process.
+"""Checkpoints: the state of an optimization after a step, as a value that outlives its process.
 
-`stylize(..., resume=lambda: checkpoint)` goes on as if it had never stopped: given the same inputs
-on the same machine, to the same bytes.
+`stylize(..., resume=lambda: checkpoint)` goes on as if it had never stopped: with the same inputs
+on the same machine, it ends with the same bytes.
 """
 
 from collections.abc import Iterator
@@ -18,20 +18,20 @@ from nst_ops.optimizers.lbfgs import LBFGSState
 from nst_ops.optimizers.optimizer import State
 from nst_ops.optimizers.rows import take_rows
 
-_FORMAT = 3  # of the file; another one is not read
+_FORMAT = 3  # of the file; files of other formats are refused
 _STATES = {kind.__name__: kind for kind in (LBFGSState, AdamState)}
 
 
 class Checkpoint(NamedTuple):
-    """All that the optimization of a batch of B images needs in order to go on from here.
+    """Holds all that the optimization of a batch of B images needs to go on from here.
 
     Attributes:
       scale: index into the schedule, from 0, the coarsest.
       convergence: the losses so far at this scale, and which images are done.
-      state: the optimizer's memory, among it the pictures, [B, H, W, 3] float32.
+      state: of the optimizer, with the pictures in it, [B, H, W, 3] float32.
       reports: one per image, up to here.
-      matched: [B, H, W, 3], the pictures that attention was matched with last at this scale; None:
-        the photos alone were.
+      matched: [B, H, W, 3], the pictures that attention last matched with the paintings at this
+        scale; None: it matched the photos alone.
     """
 
     scale: int
@@ -41,7 +41,7 @@ class Checkpoint(NamedTuple):
     matched: tf.Tensor | None = None
 
     def take(self, rows: list[int]) -> "Checkpoint":
-        """The checkpoint of some of the images, which do not depend on their neighbours.
+        """Returns the checkpoint of some of the images, which do not depend on the others.
 
         Args:
           rows: indices into the batch, from 0.
@@ -52,11 +52,11 @@ class Checkpoint(NamedTuple):
         return Checkpoint(self.scale, self.convergence.take(rows), state, reports, matched)
 
     def save(self, file: BinaryIO, **facts: Any) -> None:
-        """Writes it array by array, so that it takes no memory of its own.
+        """Writes the checkpoint, array by array, so that no second copy of it is in memory.
 
         Args:
           file: open for writing bytes.
-          facts: plain values that `load_checkpoint` gives back.
+          facts: plain values that `load_checkpoint` returns with the checkpoint.
         """
         convergence = self.convergence
         header = {
@@ -78,7 +78,7 @@ class Checkpoint(NamedTuple):
 
 
 def load_checkpoint(file: BinaryIO) -> tuple[Checkpoint, dict[str, Any]]:
-    """Reads what `Checkpoint.save` wrote.
+    """Reads a checkpoint that `Checkpoint.save` wrote.
 
     Args:
       file: open for reading bytes, from its beginning.
@@ -87,7 +87,7 @@ def load_checkpoint(file: BinaryIO) -> tuple[Checkpoint, dict[str, Any]]:
       The checkpoint, and the facts that it was saved with.
 
     Raises:
-      InputError: it is damaged, or of another format.
+      InputError: the file is damaged, or of another format.
     """
     with archives.opened(file, "checkpoint", _FORMAT) as (header, arrays):
         state = _state(header["state"], arrays)
@@ -117,7 +117,7 @@ def _flat(state: State) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _storable(tensor: tf.Tensor) -> np.ndarray:
-    # NumPy's files know no bfloat16.
+    # NumPy's files cannot hold bfloat16.
     return tensor.numpy().view(np.uint16) if tensor.dtype == tf.bfloat16 else tensor.numpy()
 
 

@@ -1,4 +1,4 @@
-"""How a batch stands at one scale: the losses so far, and which of its images are done there."""
+"""The convergence of a batch at one scale: the losses so far, and which images are done there."""
 
 from typing import NamedTuple
 
@@ -10,34 +10,34 @@ _STALLED_AFTER = 10  # rejected trials in a row: two restarts along the gradient
 
 
 class Convergence(NamedTuple):
-    """Of a batch of B images after `step` steps; plain arrays, so that a checkpoint can hold it."""
+    """Holds how far a batch of B images is after `step` steps, as plain values for a checkpoint."""
 
     step: int
     best: dict[str, np.ndarray]  # losses [B] of the best pictures; empty before the first step
-    threshold: np.ndarray  # [B], the loss to get below
-    stalled_steps: np.ndarray  # [B], steps since it was got below
+    threshold: np.ndarray  # [B]; a loss below it is a gain, by `Settings.tolerance`
+    stalled_steps: np.ndarray  # [B], steps since the last gain
     stopped: tuple[str, ...]  # per image: "" while it runs, else its `ScaleReport.stop_reason`
     seconds: float  # spent in the compiled step
-    weights: tuple[float, ...] | None = None  # under which the losses are; None before the first
+    weights: tuple[float, ...] | None = None  # of the terms of these losses; None before any step
 
     @classmethod
     def at_start(cls, count: int) -> "Convergence":
-        """Before the first step."""
+        """Returns the convergence of `count` images before the first step."""
         return cls(0, {}, np.full(count, np.inf), np.zeros(count, int), ("",) * count, 0.0)
 
     @property
     def active(self) -> np.ndarray:
-        """[B] bool: who still runs."""
+        """Returns which images still run, [B] bool."""
         return np.array([not reason for reason in self.stopped])
 
     @property
     def finished(self) -> bool:
-        """Whether none runs any more."""
+        """Tells whether all images have stopped."""
         return all(self.stopped)
 
     def under_other_weights(self) -> "Convergence":
-        """Losses under other weights do not compare, and who had come to an end under the old ones
-        goes on.
+        """Forgets the losses, which do not compare with those under other weights. Images run
+        again, unless their steps were spent.
         """
         fresh = Convergence.at_start(len(self.stopped))
         ended = ("converged", "stalled", "non-finite")
@@ -55,15 +55,15 @@ class Convergence(NamedTuple):
         last: bool,
         settings: Settings,
     ) -> "Convergence":
-        """One step later.
+        """Returns the convergence after one more step.
 
         Args:
-          losses: [B] each, of the step's trial, and anything for those who have stopped; `total`
+          losses: [B] each, of the step's trial; any values for images that have stopped. `total`
             decides.
-          rejections: [B], trials in a row that did not improve.
-          seconds: that the step took.
-          last: whether there is no budget for another step.
-          settings: `tolerance` and `patience` say when a loss has flattened.
+          rejections: [B], how many trials in a row did not improve.
+          seconds: how long the step took.
+          last: whether this was the last step in the budget of the scale.
+          settings: `tolerance` and `patience` say when a loss has become flat.
         """
         active = self.active
         known = self.best.get("total", np.full(len(active), np.inf))
@@ -78,7 +78,7 @@ class Convergence(NamedTuple):
         threshold = np.where(gained, total * (1.0 - settings.tolerance), self.threshold)
         stopped = list(self.stopped)
         for row in np.flatnonzero(active):
-            if not np.isfinite(total[row]):  # not once so far
+            if not np.isfinite(total[row]):  # it has not been finite at any step so far
                 stopped[row] = "non-finite"
             elif rejections[row] >= _STALLED_AFTER:
                 stopped[row] = "stalled"
@@ -96,7 +96,7 @@ class Convergence(NamedTuple):
         )
 
     def take(self, rows: list[int]) -> "Convergence":
-        """Of some of the images."""
+        """Returns the convergence of the images with these indices."""
         return self._replace(
             best={name: values[rows] for name, values in self.best.items()},
             threshold=self.threshold[rows],

@@ -1,4 +1,4 @@
-"""The picture an optimization starts from."""
+"""The pictures that an optimization starts from."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,11 @@ from nst_ops.images.size import Size
 def initial_pictures(
     init: str, photos: tf.Tensor, paintings: Sequence[np.ndarray], seeds: Sequence[int]
 ) -> tf.Tensor:
-    """One per photo, as `Settings.init` says.
+    """Returns a first picture for each photo.
 
     Args:
-      init: `content` (the photo), `noise`, or `style` (noise in the painting's colours).
+      init: as in `Settings`: `content` (the photo), `noise`, or `style` (noise in the painting's
+        colours).
       photos: [B, H, W, 3], at the coarsest scale.
       paintings: one per photo, [h, w, 3].
       seeds: of the noise, one per photo.
@@ -38,12 +39,12 @@ def initial_pictures(
 
 
 def resize_initial(initial: np.ndarray, size: Size) -> tf.Tensor:
-    """Pictures [B, h, w, 3] from elsewhere, brought to the coarsest scale."""
+    """Resizes given first pictures, [B, h, w, 3] in [0, 1], to the size of the coarsest scale."""
     return tf.clip_by_value(resampling.resize(tf.constant(initial), size), 0.0, 1.0)
 
 
 def _pink_noise(size: Size, seed: int) -> np.ndarray:
-    """Noise [H, W, 3] around .5 whose spectrum falls like 1/f, as pictures' do."""
+    """Returns noise [H, W, 3] around .5 whose spectrum falls like 1/f, as pictures' do."""
     white = np.random.default_rng(seed).standard_normal((*size, 3))
     rows, columns = np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None, :]
     gain = 1.0 / np.maximum(np.hypot(rows, columns), 1.0 / max(size))

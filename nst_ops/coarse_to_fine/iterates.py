@@ -1,4 +1,4 @@
-"""What an optimization tells while it runs, and afterwards."""
+"""Iterates, which show an optimization after each step, and knobs, which steer it meanwhile."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from nst_ops.settings import MOST_WEIGHT, Settings
 
 @dataclass
 class Knobs:
-    """The weights of a running optimization.
+    """Holds the weights of a running optimization.
 
     Change them between steps; nothing is traced again, and images that had converged go on.
 
@@ -25,7 +25,7 @@ class Knobs:
       style_weight: how much of the painting comes, 0 to 1e12; useful 1e-2 to 1e-1.
       tv_weight: how smooth the picture is, 0 to 1e12; useful 10 to 100.
       attention_weight: how much strokes follow what is in the photo, times style_weight, 0 to
-        1e12; useful .3 to 1.5. Where it is 0 in the settings, it has no effect.
+        1e12; useful .3 to 1.5. It has no effect if it is 0 in the settings.
 
     Raises:
       InputError: a weight that is set is not a finite number of at least 0.
@@ -50,7 +50,7 @@ class Knobs:
 
 
 class Iterate(NamedTuple):
-    """The state of a batch of B images after one step.
+    """Shows a batch of B images after one step.
 
     Attributes:
       scale: index into the schedule; 0 is the coarsest.
@@ -58,17 +58,17 @@ class Iterate(NamedTuple):
       size: (height, width) of the pictures at this scale, in px.
       step: of this scale, from 1.
       steps: at most, of this scale.
-      losses: `total`, `content`, `style` and `tv`, [B] float32 each, of the picture that this step
-        tried; of images that have stopped, of their best. The total is the sum of the other three,
-        which have their weights in them.
-      best: the same, of the best picture of this scale so far.
-      stopped: per image "" while it runs, else its `ScaleReport.stop_reason`.
+      losses: `total`, `content`, `style`, `tv` and `attention`, [B] float32 each, of the picture
+        that this step tried; for images that have stopped, of their best picture. The total is the
+        sum of the others, which include their weights.
+      best: the same losses of the best picture of this scale so far.
+      stopped: per image its `ScaleReport.stop_reason`; "" while it runs.
       seconds: spent in the compiled step so far, at this scale.
-      image: gives the best pictures so far, [B, *size, 3] float32, sRGB in [0, 1].
+      image: returns the best pictures so far, [B, *size, 3] float32, sRGB in [0, 1].
       reports: one per image; they grow while the loop runs.
-      checkpoint: gives all that is needed to go on from here another time. Only the latest iterate
-        has it, since it is all of the optimizer's memory, which is not kept for those who gather
-        iterates; of an earlier one it raises an `InputError`.
+      checkpoint: returns all that is needed to go on from here another time. Only the latest
+        iterate has it: it is the whole state of the optimizer, too large to keep for every
+        iterate. An earlier iterate's raises an `InputError`.
     """
 
     scale: int
@@ -86,23 +86,23 @@ class Iterate(NamedTuple):
 
     @property
     def finished(self) -> bool:
-        """Whether this is the last iterate of its scale."""
+        """Tells whether this is the last iterate of its scale."""
         return all(self.stopped)
 
     @property
     def last(self) -> bool:
-        """Whether this is the last iterate of all."""
+        """Tells whether this is the last iterate of all."""
         return self.finished and self.scale == self.scales - 1
 
     def record(self, row: int) -> None:
-        """Adds this step to the report of one image, as `stylize` has done before it yields.
+        """Adds this step to the report of one image. `stylize` does so before it yields.
 
         Args:
           row: the image's index in the batch, from 0.
         """
         report = self.reports[row]
         if len(report.scales) > self.scale:
-            report.scales.pop()  # it had stopped, and goes on under other weights
+            report.scales.pop()  # the image had stopped here, and was run again
         total, content, style, tv, attention = (float(self.losses[n][row]) for n in LOSSES)
         report.curve.append((self.scale, self.step, total, content, style, tv, attention))
         if self.stopped[row]:

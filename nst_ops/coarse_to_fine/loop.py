@@ -35,7 +35,7 @@ from nst_ops.vgg.network import vgg19
 from nst_ops.vgg.precision import resolve_precision
 from nst_ops.vgg.weights import load_weights
 
-CACHE = TargetCache()  # this process's, unless a caller brings its own
+CACHE = TargetCache()  # shared by all calls in this process that bring none
 
 
 def run(
@@ -54,7 +54,7 @@ def run(
     resume: Callable[[], Checkpoint] | None = None,
     eager: bool = False,
 ) -> Result:
-    """Stylizes a batch of B photos to the end: drives `stylize`, and keeps the last iterate.
+    """Stylizes a batch of B photos to the end: runs `stylize`, and returns its last pictures.
 
     Args:
       contents: photos of one size, at the result's size: [B, H, W, 3] float32, sRGB in [0, 1]; or
@@ -62,18 +62,18 @@ def run(
       styles: a painting [h, w, 3], sRGB in [0, 1], per photo, or a blend; see `Styles`.
       settings: see `Settings`; None: the defaults.
       progress: called with each `Iterate`.
-      knobs: as for `stylize`, like all that follows.
+      knobs: as for `stylize`, which describes this and all that follows.
       initial: first pictures, [B, h, w, 3] float32, sRGB in [0, 1].
       seeds: one per photo, whole numbers of at least 0.
       model: a Keras model in place of VGG19.
-      cache: of style targets.
+      cache: holds style targets.
       tile: side of tiles in px.
       history: steps that L-BFGS remembers.
-      resume: gives the checkpoint to go on from.
+      resume: returns the checkpoint to go on from.
       eager: run without `tf.function`.
 
     Returns:
-      The pictures, at the size of `contents`, and a report on each.
+      The pictures, at the size of `contents`, and a report on each of them.
 
     Raises:
       InputError: as `stylize` does.
@@ -115,39 +115,41 @@ def stylize(
     resume: Callable[[], Checkpoint] | None = None,
     eager: bool = False,
 ) -> Iterator[Iterate]:
-    """Optimizes a batch of pictures, coarse to fine, yielding after every step.
+    """Optimizes a batch of pictures, from coarse to fine, and yields after every step.
 
-    Gatys et al. 2016 and 2017; departures are named in `losses` and `optimizers`.
+    The method is that of Gatys et al. 2016 and 2017; where it departs from them, `losses` and
+    `optimizers` say so.
 
     Args:
       contents: photos of one size, at the result's size: [B, H, W, 3] float32, sRGB in [0, 1]; or
-        one, [H, W, 3]. Rounding beyond that range, by .001, is clipped.
+        one, [H, W, 3]. Values up to .001 outside that range, from rounding, are clipped.
       styles: per photo a painting [h, w, 3], sRGB in [0, 1] and of any size, a
-        `Style(image, weight)` or an (image, weight); or a list of these to blend. For one photo,
-        also the painting itself. See `Styles`.
-      settings: see `Settings`; `size` and `enlarge` have no effect here, where the size is that of
-        `contents`. None: the defaults.
-      knobs: weights in place of the settings', which the caller may change while this runs.
+        `Style(image, weight)` or a pair (image, weight); or a list of these to blend. For one
+        photo the painting itself will do. See `Styles`.
+      settings: see `Settings`; None: the defaults. `size` and `enlarge` have no effect here, where
+        the size is that of `contents`.
+      knobs: weights, in place of the settings', that the caller may change while this runs.
       initial: first pictures, as many as `contents`, in place of `settings.init`: [B, h, w, 3]
         float32, sRGB in [0, 1], of any size.
       seeds: one per photo, whole numbers of at least 0, in place of `settings.seed`.
       model: a functional Keras model from images [B, H, W, 3] float32, sRGB in [0, 1] and of any
-        size, to `{layer: features [B, h, w, C]}`, in place of VGG19; the settings' layers are then
-        its own.
-      cache: of style targets, in place of this process's.
-      tile: side in px, a multiple of 16, of the tiles that scales larger than one are computed in;
-        None: whole. The picture is the same to float tolerance.
+        size, to `{layer: features [B, h, w, C]}`, in place of VGG19. The settings then name its
+        layers.
+      cache: holds style targets; None: one that all calls in this process share.
+      tile: side in px, a multiple of 16, of tiles. Scales larger than a tile are computed in tiles;
+        None: all are computed whole. The picture is the same to float tolerance.
       history: steps that L-BFGS remembers; each takes two pictures' memory, half of that in tiles.
-      resume: gives where an earlier call with the same arguments had come to, as
-        `Iterate.checkpoint` does. A function, since a large picture's is too much to be held by
-        the caller too. With fewer steps than were done, one more is made.
+      resume: returns the checkpoint of an earlier call with the same arguments, such as
+        `Iterate.checkpoint` returns. It is a function so that the caller need not hold the
+        checkpoint, which is large for a large picture. If the settings now give the scale fewer
+        steps than were done, one more is made.
       eager: run the same code without `tf.function`, to look inside.
 
     Yields:
       An `Iterate` per step. The last one's `image()` is the result.
 
     Raises:
-      InputError: shapes, counts or ranges that do not fit, a layer the weights lack.
+      InputError: shapes, counts or ranges do not fit, or the weights lack a layer.
     """
     settings = settings or Settings()
     if tile is not None and (tile < 16 or tile % 16):
@@ -165,8 +167,8 @@ def stylize(
     objective = _objective(settings, model, eager)
     final: Size = (contents.shape[1], contents.shape[2])
     check_side(final, settings, "contents: ", objective.least_side)
-    # Who needs tiles needs memory: rounding what the optimizer remembers does not show in the
-    # picture.
+    # Tiles are used where memory is short. Storing the optimizer's history as bfloat16 then saves
+    # half of it, and does not show in the picture.
     storage = "float32" if tile is None else "bfloat16"
     optimizer = make_optimizer(settings.optimizer, settings.learning_rate, history, storage)
     plans = schedule(final, settings, objective.least_side)
@@ -180,7 +182,7 @@ def stylize(
         begin, convergence, state, reports, matched = _checked(
             resume(), plans, optimizer, len(contents)
         )
-        if convergence.finished and begin == len(plans) - 1:  # nothing is left to do but to say so
+        if convergence.finished and begin == len(plans) - 1:  # only the result is left to yield
             yield teller.iterate(begin, convergence, [(range(len(contents)), state)], reports)
             return
         if convergence.finished:
@@ -216,9 +218,9 @@ def stylize(
         rematch = None
         if settings.attention_every and objective.attention_layers:
             rematch = _Rematching(match, settings.attention_every, targets, teller)
-        del photo, match  # a picture's memory, which may be gigabytes
+        del photo, match  # frees a picture's memory, which may be gigabytes
         step = _step(objective, optimizer, octaves, side)
-        running, state = RunningRows(state, targets), None  # a large picture's is not held twice
+        running, state = RunningRows(state, targets), None  # so that it is not held twice
         for losses, ran, now in _optimize(
             step, running, convergence, plan, knobs, settings, rematch
         ):
@@ -231,20 +233,20 @@ def stylize(
 
 
 class _Teller:
-    """Makes of the loop's state what callers may know.
+    """Makes the iterates that callers get from the state of the loop.
 
     Args:
       plans: the schedule.
-      finished: makes of the pictures what the user sees.
+      finished: turns pictures of the optimization into what the user sees.
     """
 
     def __init__(self, plans: Sequence[ScalePlan], finished: Callable[[tf.Tensor], np.ndarray]):
         self._plans, self._finished = plans, finished
-        self.matched: tf.Tensor | None = None  # that attention was matched with last
+        self.matched: tf.Tensor | None = None  # the pictures that attention last matched
         self.forget()
 
     def forget(self) -> None:
-        """Lets go of the latest state, which is as large as a checkpoint."""
+        """Drops the latest state, which is as large as a checkpoint."""
         self._latest: Callable[[], Checkpoint] | None = None
         self._parts: Sequence[Part] = ()
 
@@ -256,7 +258,7 @@ class _Teller:
         reports: list[Report],
         losses: dict[str, np.ndarray] | None = None,
     ) -> Iterate:
-        """Where the loop is, at the scale of this index."""
+        """Returns the iterate for where the loop is now, at the scale of this index."""
 
         def checkpoint() -> Checkpoint:
             if self._latest is not checkpoint:
@@ -284,20 +286,20 @@ class _Teller:
 
 
 class _Rematching:
-    """Asks anew which parts of the painting a picture's parts resemble, after so many steps.
+    """Matches the parts of pictures with parts of the paintings anew, every so many steps.
 
     Args:
-      match: gives the attention targets of `pictures`.
-      every: steps.
+      match: returns the attention targets of `pictures`.
+      every: how many steps one matching holds for.
       targets: of the scale.
-      teller: is told with which pictures.
+      teller: gets the pictures that were matched, for its checkpoints.
     """
 
     def __init__(self, match: Callable, every: int, targets: Targets, teller: _Teller):
         self._match, self._every, self._targets, self._teller = match, every, targets, teller
 
     def targets_after(self, step: int, running: RunningRows) -> Targets | None:
-        """After a step of the scale; None where those that are there still hold."""
+        """Returns the targets to use after this step of the scale; None: the present ones stay."""
         if not step or step % self._every:
             return None
         pictures = running.whole().image
@@ -314,8 +316,8 @@ def _targets(
     cache: TargetCache,
     side: int | None,
 ) -> tuple[tuple[int, ...], Targets]:
-    """What the pictures of a batch are optimized towards at the size of `photos`, and at which
-    octaves, by number.
+    """Returns the numbers of the octaves in use at the size of `photos`, and what the pictures of
+    the batch are optimized towards there; attention's targets are still missing.
     """
     height, width = photos.shape.as_list()[1:3]
     octaves = octaves_in_use((height, width), settings.octaves, objective.least_side)
@@ -342,10 +344,11 @@ def _optimize(
     settings: Settings,
     rematch: "_Rematching | None",
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, Convergence]]:
-    """One scale, from where it stands, until all images have stopped.
+    """Runs one scale, from the step that it is at, until all images have stopped.
 
     Yields:
-      Per step the losses of its trial, which images it was of, [B] bool, and where that has led.
+      After each step the losses of its trial, [B] each; which images still ran, [B] bool; and the
+      convergence then.
     """
     running.set_aside(~convergence.active)
     while not convergence.finished:
@@ -362,7 +365,7 @@ def _optimize(
         started = time.perf_counter()
         ran = convergence.active
         found, rejections = running.advance(step, LossWeights(*map(tf.constant, weights)))
-        # Those who have stopped are told of by their best.
+        # For images that have stopped, the losses of their best pictures are given.
         losses = {n: np.where(ran, v, convergence.best.get(n, v)) for n, v in found.items()}
         convergence = convergence.after(
             losses,
@@ -379,7 +382,7 @@ def _optimize(
 def _checked(
     checkpoint: Checkpoint, plans: Sequence[ScalePlan], optimizer: LBFGS | Adam, count: int
 ) -> Checkpoint:
-    """The checkpoint, with reports of its own, which grow.
+    """Returns the checkpoint with copies of its reports, since reports grow while the loop runs.
 
     Raises:
       InputError: it is of other images, sizes or settings.
@@ -393,9 +396,9 @@ def _checked(
 def _step(
     objective: Objective, optimizer: LBFGS | Adam, octaves: tuple[int, ...], side: int | None
 ) -> Callable:
-    """The step (state, targets, weights) -> (state, losses), for images of any size.
+    """Returns the step (state, targets, weights) -> (state, losses), for images of any size.
 
-    One compiled function; or, in tiles, several that Python calls for each.
+    It is one compiled function; in tiles, Python calls several compiled functions for each tile.
     """
 
     def step(state: State, targets: Targets, weights: LossWeights):
@@ -413,7 +416,7 @@ def _step(
         if isinstance(state, AdamState):
             new = update_in_strips(update, state, total, gradient)
         else:
-            gradient = tf.constant(gradient)  # and NumPy's is gone
+            gradient = tf.constant(gradient)  # frees the NumPy array
             new = update(state, total, gradient)
         return new, {"total": total, **terms}
 
@@ -436,7 +439,7 @@ def _objective(settings: Settings, model: keras.Model | None, eager: bool) -> Ob
 def _recolored(
     contents: np.ndarray, blends: list[list[Style]], color: str
 ) -> tuple[np.ndarray, list[list[Style]]]:
-    """Photos and paintings as the optimization sees them."""
+    """Returns photos and paintings in the colours in which they are optimized."""
     recolor = {"match": colors.match_colors, "content": colors.match_luminance}.get(color)
     if recolor is None:
         return contents, blends
@@ -448,7 +451,7 @@ def _recolored(
 
 
 def _finished(pictures: tf.Tensor, contents: np.ndarray, color: str) -> np.ndarray:
-    """Pictures as the user sees them."""
+    """Returns the pictures in the colours that the user asked for."""
     if color != "content":
         return pictures.numpy()
     photos = resampling.resize(tf.constant(contents), tuple(pictures.shape[1:3]))

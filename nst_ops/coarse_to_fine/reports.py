@@ -1,4 +1,4 @@
-"""How the images of a batch came about: per scale, and step by step."""
+"""Reports on how each image of a batch came about, per scale and step by step."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -11,15 +11,15 @@ LOSSES = ("total", "content", "style", "tv", "attention")
 
 
 class ScaleReport(NamedTuple):
-    """How one image fared at one scale.
+    """Describes the optimization of one image at one scale.
 
     Attributes:
       size: (height, width) in px.
       steps: how many updates of the optimizer were made.
-      evaluations: of loss and gradient.
+      evaluations: how often loss and gradient were computed.
       seconds: spent in the compiled step, by the whole batch, until this image was done.
       stop_reason: `steps` (the budget was spent), `converged` (the loss had become flat), `stalled`
-        (no step gets below it any more) or `non-finite` (the loss was never a number).
+        (no further step lowered the loss) or `non-finite` (the loss was never finite).
     """
 
     size: Size
@@ -31,13 +31,14 @@ class ScaleReport(NamedTuple):
 
 @dataclass
 class Report:
-    """How one image came about. It grows while the optimization runs.
+    """Describes how one image came about. It grows while the optimization runs.
 
     Attributes:
-      scales: one for each scale that has ended, coarse to fine.
-      curve: per step its scale, from 0, its number at that scale, from 1, and its losses in
-        the order of LOSSES. The total is the sum of the others, which have their weights in them.
-      losses: the result's, by the same names.
+      scales: a report on each scale that has ended, coarse to fine.
+      curve: for each step its scale, from 0, its number at that scale, from 1, and its losses
+        `total`, `content`, `style`, `tv` and `attention`. The total is the sum of the others, which
+        include their weights.
+      losses: those of the result, by the same names.
     """
 
     scales: list[ScaleReport] = field(default_factory=list)
@@ -46,16 +47,16 @@ class Report:
 
     @property
     def non_finite(self) -> bool:
-        """Whether the loss was never a number, so that there is no result."""
+        """Tells whether the loss was never finite, so that there is no result."""
         return any(scale.stop_reason == "non-finite" for scale in self.scales)
 
 
 class Result(NamedTuple):
-    """What `run` has made of a batch of B photos.
+    """Holds what `run` has made of a batch of B photos.
 
     Attributes:
       images: the pictures, [B, H, W, 3] float32, sRGB in [0, 1].
-      reports: how each of them came about.
+      reports: one for each of them, on how it came about.
     """
 
     images: np.ndarray
@@ -63,6 +64,8 @@ class Result(NamedTuple):
 
     @property
     def seconds_optimize(self) -> float:
-        """Spent in the compiled step by the whole batch: each scale takes as long as its last."""
+        """Returns the seconds that the whole batch spent in the compiled step. A scale takes as
+        long as the image that stops last.
+        """
         per_scale = zip(*(report.scales for report in self.reports), strict=True)
         return sum(max(scale.seconds for scale in scales) for scales in per_scale)

@@ -1,5 +1,5 @@
-"""Which sizes a picture passes through: plain arithmetic, shared by planners that must not start
-TensorFlow.
+"""The schedule of sizes that a picture passes through: plain arithmetic, also for planners that
+must not start TensorFlow.
 
 A size is `(height, width)` in pixels; a scale is the long side in pixels.
 """
@@ -18,7 +18,7 @@ from nst_ops.losses.octaves import (
 )
 from nst_ops.settings import Settings
 
-# px; a scale at 64 costs structure that does not come back (cin .59 for .52 on average).
+# px; a scale at 64 loses structure for good (cin was .59 with it, .52 without, on average).
 _COARSEST = 128
 # A scale takes this many times the steps of the next finer one. Measured: 1 gives the most for the
 # time in figures, 2 the broadest strokes; from 3 on both are lost.
@@ -26,8 +26,8 @@ _COARSE_STEPS = 1.5
 
 
 class ScalePlan(NamedTuple):
-    """One scale of a picture: its size in px, its budget of steps, and the factor on the style
-    weight.
+    """Describes one scale of a picture: its size in px, its budget of steps, and the factor by
+    which it multiplies the style weight.
     """
 
     size: Size
@@ -36,7 +36,7 @@ class ScalePlan(NamedTuple):
 
 
 def output_size(size: Size, settings: Settings) -> Size:
-    """The result's size for a photo of `size`.
+    """Returns the size of the result for a photo of `size`.
 
     Raises:
       InputError: a side is too short for VGG19's deepest layer in use, or for all octaves.
@@ -47,14 +47,14 @@ def output_size(size: Size, settings: Settings) -> Size:
 
 
 def check_side(size: Size, settings: Settings, what: str, least: int | None = None) -> None:
-    """Whether a picture of this size is large enough for the network and some octave.
+    """Checks that a picture of this size is large enough for the network at some octave.
 
     Args:
-      what: the message's beginning.
-      least: shortest side in px that the network takes; None: VGG19, as far as it is in use.
+      what: the beginning of the error's message.
+      least: shortest side in px that the network takes; None: that of VGG19's layers in use.
 
     Raises:
-      InputError: it is not.
+      InputError: it is too small.
     """
     least = least_side(settings) if least is None else least
     if octaves_in_use(size, settings.octaves, least):
@@ -71,15 +71,15 @@ def check_side(size: Size, settings: Settings, what: str, least: int | None = No
 
 
 def schedule(size: Size, settings: Settings, least: int | None = None) -> list[ScalePlan]:
-    """The scales, coarse to fine, of a picture whose result has `size`; the last one is `size`
-    itself.
+    """Returns the scales, coarse to fine, of a picture whose result has `size`; the last one has
+    that size.
 
     Listed scales larger than the picture are left out (a photo is not enlarged behind the user's
     back), but the picture always gets the last scale's steps at its own size. Scales at which no
     octave in use is large enough for the network are left out too.
 
     Args:
-      least: shortest side in px that the network takes; None: VGG19, as far as it is in use.
+      least: shortest side in px that the network takes; None: that of VGG19's layers in use.
     """
     longest = max(size)
     if settings.scales == "auto":
@@ -102,12 +102,17 @@ def schedule(size: Size, settings: Settings, least: int | None = None) -> list[S
 
 
 def pixel_steps(size: Size, settings: Settings) -> int:
-    """What a picture costs at most: pixels times steps, over all scales."""
+    """Returns what a picture costs at most: the sum of pixels times steps over all scales."""
     return sum(plan.size[0] * plan.size[1] * plan.steps for plan in schedule(size, settings))
 
 
 def largest_style_side(own: Size, final: Size, settings: Settings) -> int:
-    """Long side in px of the largest size at which VGG19 sees a painting for this picture.
+    """Returns the long side in px of the largest size at which VGG19 sees a painting for this
+    picture.
+
+    Args:
+      own: size of the painting.
+      final: size of the result.
 
     Raises:
       InputError: the painting is too small.

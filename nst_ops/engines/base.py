@@ -1,8 +1,8 @@
-"""What makes pictures: the seam between whoever schedules work and whoever paints.
+"""The interface between what schedules work and what makes pictures.
 
 An engine is one way of making pictures under one set of settings: plain functions that planners
-may call for a million rows, none of which starts TensorFlow. `open` gives a session, which does the
-painting, in a worker process. Nothing outside an engine knows how it paints.
+may call for a million rows, none of which starts TensorFlow. In a worker process, `open` returns a
+session, which makes the pictures. Nothing outside an engine knows how it does that.
 
 A new engine is one module and a line in `BUILT_IN`; one of another package is an entry point of the
 group `nst.engines`, so that `engine: its_name` finds it.
@@ -24,8 +24,8 @@ from nst_ops.images.size import Size
 
 BUILT_IN = {"optimizer": "nst_ops.engines.optimizer:OptimizerEngine"}
 DEFAULT = "optimizer"
-# The most px that are decoded while another picture is made: more take longer, but few files
-# have so many, and of a JPEG no more is decoded than is needed.
+# The most px that are decoded while another picture is made. Larger files are decoded only in their
+# turn, which takes longer; but they are few, and a JPEG is decoded at a reduced size.
 READ_AHEAD = 4_000_000
 _GROUP = "nst.engines"  # of entry points
 
@@ -35,187 +35,190 @@ Columns = Mapping[str, Any]  # {name: ColumnType}
 
 
 class Sources(NamedTuple):
-    """What has to be read for a picture, as far as it takes memory."""
+    """Holds how large the files are that a picture needs, so that their memory can be planned."""
 
     decoded: int = 0  # px, of the largest file
-    painting: Size = (0, 0)  # as the largest is seen
+    painting: Size = (0, 0)  # the largest size at which a painting is seen
 
     def join(self, other: "Sources") -> "Sources":
-        """Of both."""
+        """Returns the larger of both in each field."""
         larger = max(self.painting, other.painting, key=math.prod)
         return Sources(max(self.decoded, other.decoded), larger)
 
 
 class Resources(NamedTuple):
-    """What a session may use beside the memory of its plans."""
+    """Holds what a session may use beside the memory that its plans count."""
 
     cache_bytes: int  # of memory, for what is kept from batch to batch
     cache_dir: str | None  # a folder for the same, shared by processes and runs
-    # What sessions of this process hand to those after them, perhaps under other settings.
+    # What a session leaves for later ones in this process, which may have other settings.
     shared: dict[str, Any]
 
 
 class Plan(Protocol):
-    """How a batch is computed in the memory that there is: a named tuple of plain values, whose
-    text is for people.
+    """Says how a batch is computed in the memory that there is. It is a named tuple of plain
+    values; its `str` is for people.
     """
 
     @property
     def bytes(self) -> int:
-        """The expected peak of the process."""
+        """Returns the expected peak memory of the process."""
         ...
 
     @property
     def variant(self) -> str:
-        """Which of the engine's `recipes` this makes; "" is what was asked for."""
+        """Returns which of the engine's `recipes` this makes, by name; "" is what was asked for."""
         ...
 
     def _asdict(self) -> dict[str, Any]: ...
 
 
 class NamedStyle(NamedTuple):
-    """A style that an engine knows by name, such as one of a network's."""
+    """Stands for a style that an engine knows by name, such as one of a trained network's."""
 
     name: str
     weight: float
 
 
 class Batch(NamedTuple):
-    """Pictures of one size that are made together."""
+    """Holds what is needed to make several pictures of one size together."""
 
     contents: Sequence[np.ndarray]  # [H, W, 3] float32 each, sRGB in [0, 1], at the result's size
-    styles: Sequence[Sequence[Style | NamedStyle]]  # a blend each
-    seeds: Sequence[int]
-    initial: np.ndarray | None = None  # [h, w, 3] of any size: what `initial_file` holds
+    styles: Sequence[Sequence[Style | NamedStyle]]  # a blend for each picture
+    seeds: Sequence[int]  # one for each picture
+    initial: np.ndarray | None = None  # [h, w, 3] of any size: the pixels of `initial_file`
 
     @property
     def size(self) -> Size:
-        """Of each picture."""
+        """Returns the (height, width) of each picture in px."""
         height, width, _ = self.contents[0].shape
         return height, width
 
     def take(self, row: int) -> "Batch":
-        """One of the pictures by itself."""
+        """Returns the batch of only one of the pictures."""
         return Batch([self.contents[row]], [self.styles[row]], [self.seeds[row]], self.initial)
 
 
 class Checkpoint(Protocol):
-    """Where a batch stands, as a value that outlives its process."""
+    """Holds the state of a batch, as a value that outlives its process."""
 
     def take(self, rows: list[int]) -> "Checkpoint":
-        """Of some of the pictures."""
+        """Returns the checkpoint of the pictures with these indices."""
         ...
 
     def save(self, file: BinaryIO, **facts: Any) -> None:
-        """Writes it, and plain values with it."""
+        """Writes the checkpoint, and plain values with it."""
         ...
 
 
 class Painted(NamedTuple):
-    """A picture that is not yet a file."""
+    """Holds a finished picture that is not yet a file."""
 
     pixels: np.ndarray  # [H, W, 3] float32, sRGB in [0, 1]
-    variant: str  # which of the engine's recipes made it
-    columns: Mapping[str, Any]  # of the metadata, by the engine's `columns`
+    variant: str  # name of the engine's recipe that made it
+    columns: Mapping[str, Any]  # values for the engine's `columns` of the metadata
 
 
 class Step(NamedTuple):
-    """What a session has done since the one before, and where that has led."""
+    """Reports on one step of a session: its progress and, with the last step, the pictures."""
 
     text: str  # for people
-    seconds: float  # that a step takes, at present
+    seconds: float  # that a step takes at present
     share: float  # of the batch's cost that is done by now, in [0, 1]
-    stage: str = ""  # for people: a part of the work that has ended with this step
-    # To go on from here another time; None where there is no such place, or nothing to win.
+    stage: str = ""  # for people: the part of the work that ended with this step, if one did
+    # Returns what is needed to go on from here another time; None if that cannot be, or is no use.
     checkpoint: Callable[[], Checkpoint] | None = None
-    # Of the last step: a picture for each of the batch, or what prevented it.
+    # With the last step only: each picture of the batch, or the error that prevented it.
     pictures: Sequence[Painted | Exception] | None = None
 
 
 class Session(Protocol):
-    """An engine at work, in one process."""
+    """Makes an engine's pictures, in one process."""
 
     def stylize(
         self, batch: Batch, plan: Plan, *, resume: Callable[[], Checkpoint] | None = None
     ) -> Iterator[Step]:
-        """Makes the pictures step by step; the last step has them.
+        """Makes the pictures step by step; the last step holds them.
 
         Args:
-          resume: gives where an earlier session had come to with the same batch and plan. It is
-            called once, as what it gives may be large.
+          batch: the photos and styles to make pictures of.
+          plan: how to compute them.
+          resume: returns the checkpoint of an earlier session with the same batch and plan. It is
+            called once, since checkpoints may be large.
 
         Raises:
-          MemoryError: there was less than planned for.
+          MemoryError: there was less memory than planned for.
         """
         ...
 
     def retry(self, batch: Batch, plan: Plan, error: Exception) -> Plan | None:
-        """Another way to make one picture that failed like this; None if there is none."""
+        """Returns another plan for one picture that failed with this error, or None."""
         ...
 
     def measure_speed(self) -> float:
-        """Units of `Engine.cost` that are done a second, by a short trial."""
+        """Measures, by a short trial, how many units of `Engine.cost` are done in a second."""
         ...
 
     def load_checkpoint(self, file: BinaryIO) -> tuple[Checkpoint, dict[str, Any]]:
-        """What `Checkpoint.save` wrote.
+        """Reads what `Checkpoint.save` wrote: the checkpoint, and the values saved with it.
 
         Raises:
-          InputError: it is damaged, or of another version.
+          InputError: the file is damaged, or of another version.
         """
         ...
 
 
 class Engine(Protocol):
-    """One way of making pictures, under one set of settings; starts no TensorFlow."""
+    """Describes one way of making pictures under one set of settings, without TensorFlow."""
 
     name: ClassVar[str]
-    Settings: ClassVar[type[BaseModel]]  # all that changes the picture, with `size` among it
-    run_wide: ClassVar[frozenset[str]]  # settings that single rows cannot have
-    file_settings: ClassVar[Mapping[str, Sequence[str]]]  # that hold a path, or one of these words
-    columns: ClassVar[Columns]  # of the metadata, that only this engine fills
+    Settings: ClassVar[type[BaseModel]]  # all that changes the picture, including `size`
+    run_wide: ClassVar[frozenset[str]]  # settings that a row of a manifest cannot set
+    file_settings: ClassVar[Mapping[str, Sequence[str]]]  # they hold a path, or one of these words
+    columns: ClassVar[Columns]  # of the metadata, beyond those that every engine fills
 
     def __init__(self, settings: Any): ...
 
     @property
     def settings(self) -> Any:
-        """Of the model `Settings`."""
+        """Returns the settings, an instance of `Settings`."""
         ...
 
     def assets(self) -> Mapping[str, str]:
-        """SHA-256 of the files that it works with beside photos and paintings, by what they are.
+        """Returns the SHA-256 of each file that is needed beside photos and paintings, by what it
+        is, such as `weights`.
 
         Raises:
-          InputError: one cannot be used, or does not go with the settings.
+          InputError: a file cannot be used, or does not fit the settings.
         """
         ...
 
     @property
     def asset_files(self) -> Sequence[str]:
-        """Of those, the ones that a user named."""
+        """Returns the paths of those `assets` that the user named."""
         ...
 
     @property
     def initial_file(self) -> str | None:
-        """A picture to start from, if the settings name one."""
+        """Returns the path of the picture to start from; None if the settings name none."""
         ...
 
     @property
     def long_side(self) -> int:
-        """Of a result, in px, at most."""
+        """Returns the long side of a result in px, at most."""
         ...
 
     @property
     def seed(self) -> int:
-        """Of everything random, to which each photo adds its own."""
+        """Returns the seed of everything random, to which each photo adds its own."""
         ...
 
     def named_style(self, name: str) -> str | None:
-        """What identifies the style of this name; None if it names none, and so is a path."""
+        """Returns what identifies the style of this name; None if it is no name but a path."""
         ...
 
     def output_size(self, photo: Size) -> Size:
-        """The result's size for a photo.
+        """Returns the size of the result for a photo of this size.
 
         Raises:
           InputError: the photo is too small.
@@ -223,7 +226,7 @@ class Engine(Protocol):
         ...
 
     def style_side(self, painting: Size, picture: Size) -> int:
-        """Long side in px at which a painting of this size is needed at most.
+        """Returns the largest long side in px at which a painting of this size is needed.
 
         Raises:
           InputError: the painting is too small.
@@ -231,17 +234,18 @@ class Engine(Protocol):
         ...
 
     def recipes(self, picture: Size) -> Mapping[str, Mapping[str, Any]]:
-        """All that makes a picture of this size what it is, beside its files, as plain values: of
-        what is asked for, under "", and of what sessions may fall back on, under its name.
+        """Returns recipes by name. A recipe is all that determines a picture of this size beside
+        its files, as plain values. The one under "" is what was asked for; sessions may fall back
+        on the others.
         """
         ...
 
     def batch_size(self, picture: Size, *, accelerator: bool) -> int:
-        """How many pictures of this size are best made together."""
+        """Returns how many pictures of this size are best made together."""
         ...
 
     def cost(self, picture: Size) -> int:
-        """Of one picture, at most, in a unit of the engine's own that time is proportional to."""
+        """Returns what a picture costs at most, in the engine's own unit, proportional to time."""
         ...
 
     def plan(
@@ -253,31 +257,43 @@ class Engine(Protocol):
         tiling: str | int = "auto",
         sources: Sources = Sources(),  # noqa: B008  # immutable
     ) -> Plan:
-        """The fastest way that stays below `limit` bytes.
+        """Returns the fastest plan that stays below `limit` bytes.
+
+        Args:
+          picture: size of each picture.
+          limit: peak memory of the process in bytes.
+          batch: number of pictures at once.
+          tiling: `auto`, `off` or the side of tiles in px.
+          sources: what has to be read.
 
         Raises:
-          InputError: of the code `memory`: nothing fits; fewer pictures at once may.
+          InputError: of code `memory`: no plan fits; one for fewer pictures at once may.
         """
         ...
 
     def resume_problem(self, before: Mapping[str, Any], now: Plan, *, tiling: str | int) -> str:
-        """Why a batch that was begun with one plan, as plain values, cannot go on where it would
-        now begin with another; "" if it can.
+        """Returns why a batch that was begun under one plan cannot go on now that another would be
+        chosen; "" if it can.
+
+        Args:
+          before: the plan that it was begun under, as plain values.
+          now: the plan that would be chosen now.
+          tiling: as for `plan`.
         """
         ...
 
     def restore_plan(self, values: Mapping[str, Any]) -> Plan:
-        """A plan from its plain values."""
+        """Returns a plan from its plain values, as `_asdict` gives them."""
         ...
 
     def open(self, resources: Resources) -> Session:
-        """To work with, in this process; here TensorFlow starts."""
+        """Opens a session in this process, which starts TensorFlow."""
         ...
 
 
 @functools.cache
 def engine_class(name: str) -> type[Engine]:
-    """The engine of this name.
+    """Returns the engine of this name.
 
     Raises:
       InputError: there is none.
@@ -293,12 +309,14 @@ def engine_class(name: str) -> type[Engine]:
 
 
 def engine_names() -> list[str]:
-    """Of all engines that are installed."""
+    """Returns the names of all engines that are installed."""
     return [*BUILT_IN, *(entry.name for entry in _entry_points())]
 
 
 def all_columns() -> dict[str, Any]:
-    """What engines that are installed add to the metadata; a name that two use means the same."""
+    """Returns the columns that all installed engines add to the metadata. A name that two engines
+    use must mean the same.
+    """
     return {
         name: kind for each in engine_names() for name, kind in engine_class(each).columns.items()
     }

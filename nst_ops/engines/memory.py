@@ -1,4 +1,4 @@
-"""How much memory a picture takes, and what to do when that is too much.
+"""The memory that a picture takes, and plans that stay below a limit.
 
 The constants were measured (`python -m benchmarks memory` compares); the model is linear in pixels.
 """
@@ -27,22 +27,22 @@ _RETAINED = 1200  # bytes per px of a tile that the libraries keep for the next 
 _HELD = {"lbfgs": 100, "lbfgs in tiles": 100, "adam": 95, "adam in tiles": 85}
 # The same while the optimizer computes, and activations are gone.
 _UPDATING = {"lbfgs": 220, "lbfgs in tiles": 195, "adam": 165, "adam in tiles": 120}
-_PAIR = 24  # of one step that L-BFGS remembers: move and bend, 3 float32 each; in tiles half of it
+_PAIR = 24  # bytes per px of a step in L-BFGS's history: s and y, 3 float32 each; half in tiles
 _LEAST_HISTORY = 3
-_DECODING = 22  # bytes per px of a file that is decoded and shrunk, colour by colour
+_DECODING = 22  # bytes per px of a file while it is decoded and shrunk, colour by colour
 _MATCHED = 12  # bytes per px of the pictures that attention was matched with
-_SIMILARITIES = 0.2e9  # bytes, of a part of the matching
+_SIMILARITIES = 0.2e9  # bytes, of the similarities that attention computes at a time
 _PAINTING = 28  # bytes per px of a painting and its octaves, float32
 _SEEN = 850  # bytes per px of a painting's tile, whose features are not kept for a gradient
 _TILES = (1024, 768, 512, 384, 256)
 
 
 class MemoryPlan(NamedTuple):
-    """What to compute with, and the peak that is expected."""
+    """Says how a batch is computed, and how much memory that is expected to take."""
 
-    tile: int | None
-    history: int
-    bytes: int
+    tile: int | None  # side in px; None: whole
+    history: int  # steps that L-BFGS remembers; not used by Adam
+    bytes: int  # expected peak of the process
     optimizer: str = "lbfgs"
     variant: str = ""  # "adam" where the settings ask for L-BFGS
 
@@ -61,7 +61,15 @@ def predict_bytes(
     history: int = HISTORY,
     sources: Sources = Sources(),  # noqa: B008  # immutable
 ) -> int:
-    """Peak memory of the process while a batch of this size is read and optimized."""
+    """Predicts the peak memory of the process, in bytes, while a batch is read and optimized.
+
+    Args:
+      size: of each picture.
+      batch: number of pictures.
+      tile: side of tiles in px; None: pictures are computed whole.
+      history: steps that L-BFGS remembers.
+      sources: what has to be read.
+    """
     pixels = batch * size[0] * size[1]
     octaves = sum(0.25**octave for octave in range(len(settings.octaves)))
     seen = pixels * octaves
@@ -75,8 +83,8 @@ def predict_bytes(
         _ACTIVATIONS[number_bytes(settings.precision)] * seen + (_HELD[kind] + remembered) * pixels
     )
     updating = (_UPDATING[kind] + remembered) * pixels + (0.0 if side is None else _RETAINED * seen)
-    # What each position takes after, and the pictures that were matched; in between also what the
-    # photo, the picture and the painting have at these layers.
+    # Attention holds its targets and the pictures that were matched; during the matching also the
+    # features of photo, picture and painting at its layers.
     answers = _attention_values(settings) * number_bytes(settings.precision)
     matching = (_HELD[kind] + remembered + 3 * answers) * pixels
     if answers:
@@ -84,7 +92,7 @@ def predict_bytes(
         painted = sources.painting[0] * sources.painting[1]
         matching += (answers + 4 * _attention_values(settings)) * painted + _SIMILARITIES
     decoding = _DECODING * sources.decoded
-    if sources.decoded <= READ_AHEAD:  # of the next picture, meanwhile
+    if sources.decoded <= READ_AHEAD:  # the next picture is decoded meanwhile
         held, updating = held + decoding, updating + decoding
     painting = _painting_bytes(sources.painting, settings) + (_HELD[kind] + remembered) * pixels / 4
     return round(_PROCESS + _WORKSPACE + max(held, updating, matching, decoding, painting))
@@ -97,7 +105,7 @@ def _attention_values(settings: Settings) -> float:
 
 
 def _painting_bytes(size: Size, settings: Settings) -> float:
-    """While Gram matrices of a painting are computed."""
+    """Returns the bytes that it takes to compute the Gram matrices of a painting."""
     side = side_for(size, PAINTING_TILE)
     pixels = size[0] * size[1]
     seen = pixels if side is None else _largest_patch(size, side, settings)
@@ -118,19 +126,21 @@ def plan_memory(
     tiling: str | int = "auto",
     sources: Sources = Sources(),  # noqa: B008  # immutable
 ) -> MemoryPlan:
-    """The fastest way that stays below `limit` bytes.
+    """Returns the fastest plan that stays below `limit` bytes.
 
-    That is whole, else in the largest tiles that fit, with a shorter history if that helps, else
-    with Adam, which remembers no steps. Of several pictures at once only the first: each by itself
-    is faster than all in tiles.
+    That is to compute the picture whole, else in the largest tiles that fit, with a shorter history
+    if that helps, else with Adam, which remembers no steps. Several pictures at once are only
+    computed whole: one by one is faster than all of them in tiles.
 
     Args:
-      limit: of the process.
-      tiling: `auto`, `off` or a tile's side in px.
+      size: of each picture.
+      batch: number of pictures at once.
+      limit: peak memory of the process in bytes.
+      tiling: `auto`, `off` or the side of tiles in px.
       sources: what has to be read.
 
     Raises:
-      InputError: of the code `memory`: nothing fits; the message says what would help.
+      InputError: of code `memory`: no plan fits; the message says what would help.
     """
     wanted = {"auto": (None, *_TILES), "off": (None,)}.get(str(tiling), (tiling,))
     tiles = list(dict.fromkeys(side_for(size, tile) for tile in wanted))
@@ -156,7 +166,7 @@ def plan_memory(
 
 
 def _ways(tiles: Sequence[int | None], optimizer: str) -> Iterator[MemoryPlan]:
-    """From the fastest to the least."""
+    """Yields plans from the fastest to the one that takes the least memory."""
     # A history of 5 was measured to be as good as one of 10; smaller tiles cost time.
     histories = (HISTORY, 5) if optimizer == "lbfgs" else (0,)
     for tile in tiles:
@@ -169,7 +179,9 @@ def _ways(tiles: Sequence[int | None], optimizer: str) -> Iterator[MemoryPlan]:
 
 
 def number_bytes(precision: str) -> int:
-    """Of an activation; for `auto` as TensorFlow will decide, without starting it."""
+    """Returns the bytes of one activation. For `auto`, it predicts what TensorFlow will find,
+    without starting it.
+    """
     if precision == "auto":
         return 2 if cuda_is_installed() or cpu_multiplies_bfloat16() else 4
     return 4 if precision == "float32" else 2

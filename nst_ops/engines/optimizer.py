@@ -1,4 +1,4 @@
-"""The optimizer: the best picture for its time, from the coarsest scale to the finest."""
+"""The engine `optimizer`: it optimizes pictures from the coarsest scale to the finest."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ from nst_ops.vgg.weights import LAYERS, layer_weights, load_weights
 
 _WEIGHTS = ("embedded", "imagenet")
 _LOSSES = dict.fromkeys(LOSSES, float)
-ADAM = "adam"  # the variant that is made where memory is short for L-BFGS
+ADAM = "adam"  # the variant that is made if memory is too short for L-BFGS
 
 
 class OptimizerSettings(Settings):
-    """As a user gives them: the network is VGG19, files are files of this machine."""
+    """Checks settings as users write them: layers must be VGG19's, and paths may begin with `~`."""
 
     @pydantic.field_validator("init", "weights")
     @classmethod
@@ -69,13 +69,13 @@ class OptimizerEngine:
         "loss_attention": float,
         "loss_curve": [{"scale": int, "step": int, **_LOSSES}],
         "tile": int,  # side in px; null if computed whole
-        "optimizer": str,  # adam, too, where L-BFGS would not have fitted
+        "optimizer": str,  # also adam if L-BFGS was asked for but did not fit into memory
         "history": int,  # steps that L-BFGS remembered; null for adam
         "seconds_optimize": float,
     }
 
     def assets(self) -> Mapping[str, str]:
-        """The network's weights."""
+        """Returns the SHA-256 of the network's weights."""
         weights = load_weights(self.settings.weights)
         for layer in layers_in_use(self.settings):
             layer_weights(weights, layer)  # raises for a layer that is not there
@@ -83,50 +83,52 @@ class OptimizerEngine:
 
     @property
     def asset_files(self) -> Sequence[str]:
-        """The weights', unless they come with the package or from Keras."""
+        """Returns the weights' path, unless they come with the package or from Keras."""
         return () if self.settings.weights in _WEIGHTS else (self.settings.weights,)
 
     @property
     def initial_file(self) -> str | None:
-        """What `init` names, if it is none of its words."""
+        """Returns the path in `init`; None if that is one of its words."""
         return self.settings.init_file
 
     @property
     def long_side(self) -> int:
-        """Of a result, in px, at most."""
+        """Returns the long side of a result in px, at most."""
         return self.settings.final_size
 
     @property
     def seed(self) -> int:
-        """Of noise and the like."""
+        """Returns the seed of the noise that pictures may start from."""
         return self.settings.seed
 
     def named_style(self, name: str) -> str | None:
-        """None: styles are paintings."""
+        """Returns None, since this engine has no named styles: all are paintings."""
         return None
 
     def output_size(self, photo: Size) -> Size:
-        """Fitted to `size`."""
+        """Returns the size of the result, whose long side is at most that of the settings."""
         return output_size(photo, self.settings)
 
     def style_side(self, painting: Size, picture: Size) -> int:
-        """As the finest scale sees it."""
+        """Returns the largest long side in px at which a painting is seen at any scale."""
         return largest_style_side(painting, picture, self.settings)
 
     def recipes(self, picture: Size) -> Mapping[str, Mapping[str, Any]]:
-        """With the optimizer that is asked for, and with Adam."""
+        """Returns the recipes with the optimizer that is asked for, and with Adam."""
         with_adam = self.settings.model_copy(update={"optimizer": "adam"})
         return {"": recipe(self.settings, picture), ADAM: recipe(with_adam, picture)}
 
     def batch_size(self, picture: Size, *, accelerator: bool) -> int:
-        """On a CPU, batches of pictures over 256 px gain nothing (measured: 379 GFLOP/s for one,
-        while at 128 px four together take 326 to 397); a GPU is filled by about 4 million pixels.
+        """Returns how many pictures are best made together, at most 16.
+
+        On a CPU, batches of pictures over 256 px gain nothing (measured: 379 GFLOP/s for one,
+        while at 128 px four together raise 326 to 397); a GPU is filled by about 4 million pixels.
         """
         room = 4_000_000 if accelerator else 131_072
         return max(1, min(16, room // (picture[0] * picture[1])))
 
     def cost(self, picture: Size) -> int:
-        """In pixels x steps."""
+        """Returns what one picture costs at most, in pixels x steps."""
         return pixel_steps(picture, self.settings)
 
     def plan(
@@ -138,7 +140,9 @@ class OptimizerEngine:
         tiling: str | int = "auto",
         sources: Sources = Sources(),  # noqa: B008  # immutable
     ) -> MemoryPlan:
-        """Whole; one picture by itself also in tiles, with less history, with Adam."""
+        """Returns the fastest plan that fits: whole; for a single picture also in tiles, with less
+        history or with Adam.
+        """
         return plan_memory(
             picture, self.settings, batch=batch, limit=limit, tiling=tiling, sources=sources
         )
@@ -146,7 +150,9 @@ class OptimizerEngine:
     def resume_problem(
         self, before: Mapping[str, Any], now: MemoryPlan, *, tiling: str | int
     ) -> str:
-        """Adam's state is none of L-BFGS's, and tiles that were asked for are."""
+        """Returns why the batch cannot go on: L-BFGS cannot go on from a state of Adam, and tiles
+        that the user asked for must be the same.
+        """
         if before["variant"] and not now.variant:
             return f"it was begun with {before['optimizer']}, for want of memory"
         if tiling != "auto" and before["tile"] != now.tile:
@@ -154,11 +160,11 @@ class OptimizerEngine:
         return ""
 
     def restore_plan(self, values: Mapping[str, Any]) -> MemoryPlan:
-        """From `MemoryPlan._asdict`."""
+        """Returns the plan of which `MemoryPlan._asdict` gave these values."""
         return MemoryPlan(**values)
 
     def open(self, resources: Resources) -> Session:
-        """TensorFlow starts with this import."""
+        """Opens a session; TensorFlow starts with the import here."""
         from nst_ops.engines.optimizer_session import OptimizerSession
 
         return OptimizerSession(self.settings, resources)

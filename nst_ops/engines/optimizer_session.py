@@ -1,4 +1,4 @@
-"""The optimizer at work: `stylize` on batches, in the memory there is, with its figures."""
+"""A session of the optimizer: runs `stylize` on batches, and gathers figures for the metadata."""
 
 import os
 import time
@@ -22,9 +22,9 @@ from nst_ops.losses.targets import TargetCache
 from nst_ops.settings import Scale, Settings
 from nst_ops.vgg.precision import device_name, resolve_precision
 
-_SMALL_TILE = 256  # px, when memory was short after all
+_SMALL_TILE = 256  # px, for a second try if memory was short
 _TRIAL_SIDE, _TRIAL_STEPS = 256, 4
-_SMALL_STEPS = 0.005  # learning rate of a second try, where the loss was no number
+_SMALL_STEPS = 0.005  # learning rate of a second try, if the loss was not finite
 
 
 class OptimizerSession:
@@ -44,7 +44,9 @@ class OptimizerSession:
         *,
         resume: Callable[[], checkpoints.Checkpoint] | None = None,
     ) -> Iterator[Step]:
-        """All scales; and once more, alone and carefully, what had no finite loss."""
+        """Optimizes the batch through all scales. A picture whose loss was not finite is then made
+        again by itself, with small steps of Adam.
+        """
         settings = self._settings.model_copy(update={"optimizer": plan.optimizer})
         careful = settings.model_copy(update={"optimizer": "adam", "learning_rate": _SMALL_STEPS})
         pictures: list[Painted | Exception] = []
@@ -57,18 +59,20 @@ class OptimizerSession:
                 else:
                     pictures.append(_painted(result, row, settings, plan))
         except tf.errors.ResourceExhaustedError as error:
-            raise MemoryError(error.message) from None  # whose frames hold what was in memory
+            raise MemoryError(error.message) from None  # its frames would keep tensors in memory
         yield Step("", 0.0, 1.0, pictures=pictures)
 
     def retry(self, batch: Batch, plan: MemoryPlan, error: Exception) -> MemoryPlan | None:
-        """In small tiles, if memory was short."""
+        """Returns a plan with small tiles if memory was short; None after other errors, or if tiles
+        were that small already.
+        """
         if not isinstance(error, MemoryError):
             return None
         side = min(plan.tile or max(batch.size), max(batch.size))
         return plan._replace(tile=_SMALL_TILE) if side > _SMALL_TILE else None
 
     def measure_speed(self) -> float:
-        """In pixels x steps, on noise."""
+        """Measures how many pixels x steps are done in a second, on a small picture of noise."""
         trial = self._settings.model_copy(
             update={
                 "scales": [Scale(size=_TRIAL_SIDE, steps=_TRIAL_STEPS)],
@@ -83,7 +87,7 @@ class OptimizerSession:
         return pixel_steps(photo.shape[:2], trial) / (time.perf_counter() - started)
 
     def load_checkpoint(self, file: BinaryIO) -> tuple[checkpoints.Checkpoint, dict[str, Any]]:
-        """From `Checkpoint.save`."""
+        """Reads the checkpoint that `Checkpoint.save` wrote, and the values saved with it."""
         return checkpoints.load_checkpoint(file)
 
     def _optimize(
@@ -117,7 +121,7 @@ class OptimizerSession:
 
 
 def _step(iterate: Iterate, scales: Sequence[ScalePlan]) -> Step:
-    """What an iterate tells, for people and schedulers that do not know of scales."""
+    """Turns an iterate into a step, for people and for schedulers that know nothing of scales."""
     costs = [scale.size[0] * scale.size[1] * scale.steps for scale in scales]
     done = sum(costs[: iterate.scale])
     done += costs[iterate.scale] * (1.0 if iterate.finished else iterate.step / iterate.steps)
@@ -181,12 +185,14 @@ def _without_size(scale: ScaleReport) -> dict[str, Any]:
 
 
 def _stack(images: Sequence[np.ndarray]) -> np.ndarray:
-    """[B, H, W, 3]; of one image, which may be large, no copy."""
+    """Returns images as [B, H, W, 3]; a single one, which may be large, is not copied."""
     return images[0][None] if len(images) == 1 else np.stack(images)
 
 
 def _initial(batch: Batch) -> np.ndarray | None:
-    """[B, H, W, 3]: a first picture from a file takes the photo's size, whatever its aspect."""
+    """Returns the first pictures [B, H, W, 3], each the batch's `initial` stretched to the photo's
+    size, whatever its aspect; None if there is none.
+    """
     if batch.initial is None:
         return None
     stretched = resize(tf.constant(batch.initial)[None], batch.size)[0].numpy()

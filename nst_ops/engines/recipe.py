@@ -1,7 +1,7 @@
-"""What made a picture, beside its photo and paintings: all that takes effect, and only that.
+"""Recipes: all settings that have an effect on a picture, and only those.
 
-Finished pictures are recognised by a hash of it, so a collection is made anew exactly where
-something that shows has changed.
+Finished pictures are recognised by a hash of their recipe, photo and paintings, so of a collection
+exactly those pictures are made anew for which something that shows has changed.
 """
 
 from typing import Any
@@ -10,12 +10,12 @@ from nst_ops.coarse_to_fine.schedule import schedule
 from nst_ops.images.size import Size
 from nst_ops.settings import Settings
 
-# Raise it when the method changes pictures: everything is then made anew on the next run.
+# Raise it when a change of the method changes pictures: all are then made anew on the next run.
 METHOD = 3
 
-# What holds where a recipe does not name a setting. Never change an entry, whatever becomes of a
-# setting's default: finished pictures were made by these. A new setting gets the value at which it
-# leaves pictures as they were before it came.
+# A setting with this value is left out of the recipe. Never change an entry, even if the setting's
+# default changes: the hashes of finished pictures depend on it. A new setting gets the value at
+# which pictures are as they were before there was the setting.
 _UNNAMED: dict[str, Any] = {
     "octaves": [1.0, 1.0, 1.0],
     "style_scales": [{"ratio": 1.0, "size": None, "weight": 1.0}],
@@ -38,12 +38,12 @@ _UNNAMED: dict[str, Any] = {
     "seed": 0,
     "precision": "auto",
 }
-# These show in the schedule of scales; and weights are known by their bytes, not their name.
+# These are in the schedule of scales, but for weights, which are hashed by their bytes.
 _ELSEWHERE = {"size", "enlarge", "scales", "steps", "weights"}
 
 
 def recipe(settings: Settings, size: Size) -> dict[str, Any]:
-    """As plain values.
+    """Returns the recipe of a picture as plain values, which JSON can hold.
 
     Args:
       size: of the result.
@@ -51,7 +51,7 @@ def recipe(settings: Settings, size: Size) -> dict[str, Any]:
     named = Settings.model_fields.keys() - _ELSEWHERE - _without_effect(settings)
     values = settings.model_dump(mode="json", include=named)
     if settings.init_file:
-        values["init"] = "file"  # whose bytes are hashed beside this
+        values["init"] = "file"  # its bytes are hashed apart from the recipe
     return {
         "engine": "optimizer",
         "method": METHOD,
@@ -61,7 +61,7 @@ def recipe(settings: Settings, size: Size) -> dict[str, Any]:
 
 
 def _without_effect(settings: Settings) -> set[str]:
-    """Settings that other settings leave without any."""
+    """Returns the names of settings that have no effect beside the other settings."""
     found = set()
     if settings.optimizer != "adam":
         found.add("learning_rate")

@@ -1,4 +1,4 @@
-"""Image files: bytes in, pixels out, and back, with colour management and provenance.
+"""Image files: from bytes to pixels and back, with colour management and provenance.
 
 THE image convention: float32 [H, W, 3] (batches [B, H, W, 3]), sRGB, in [0, 1]. Everything a file
 may hold beside that (profiles, orientation, alpha, palettes, 16 bits, inks) is dealt with here, in
@@ -22,7 +22,7 @@ from nst_ops.errors import InputError
 from nst_ops.images.samples import read_samples
 from nst_ops.images.size import Size, fit
 
-# What files of a format are called; the first is the name that we give.
+# Extensions of each format; the first is the one that we write.
 _NAMES = {
     "png": (".png",),
     "jpeg": (".jpg", ".jpeg"),
@@ -32,11 +32,12 @@ _NAMES = {
 FORMATS = {format: names[0] for format, names in _NAMES.items()}
 EXTENSIONS = {name: format for format, names in _NAMES.items() for name in names}
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
-# px; what the others can hold does not fit into any memory.
+# px; the other formats can hold more than any memory.
 LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
 MAX_PIXELS = 200_000_000
 SOFTWARE = f"nst {__version__}"
-# What sets a picture upright, by its EXIF orientation; from 5 on it lies on its side.
+# The transposition that sets a picture upright, by its EXIF orientation; from 5 on, height and
+# width are swapped.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -49,7 +50,7 @@ _UPRIGHT = {
 
 
 class Picture(NamedTuple):
-    """A decoded picture.
+    """Holds a decoded picture.
 
     Attributes:
       pixels: [H, W, 3] float32, sRGB in [0, 1], not multiplied by alpha. Where alpha is 0 they are
@@ -61,22 +62,23 @@ class Picture(NamedTuple):
     alpha: np.ndarray | None = None
 
     def on_white(self) -> np.ndarray:
-        """The picture as it looks on a white page, [H, W, 3] float32, sRGB in [0, 1]."""
+        """Returns the picture as it looks on white, [H, W, 3] float32, sRGB in [0, 1]."""
         if self.alpha is None:
             return self.pixels
         return _blend_with_white(self.pixels, self.alpha[..., None])
 
 
 class Header(NamedTuple):
-    """What a file says of itself before its pixels are read."""
+    """Holds what a file's header says, before pixels are read."""
 
     size: Size  # after EXIF orientation
     format: str  # Pillow's name
-    provenance: Mapping[str, Any] | None  # ours, if we wrote the file
+    provenance: Mapping[str, Any] | None  # as `encode` embedded it; None in others' files
 
     def decoded_pixels(self, long_side: int) -> int:
-        """How many are decoded for a picture of this long side: all, but of a JPEG a half, quarter
-        or eighth of each side, as long as that is twice what is wanted.
+        """Returns how many px `decode` decodes for a picture of this long side: all of them; but of
+        a JPEG only a half, a quarter or an eighth of each side if that still is at least twice what
+        is wanted.
         """
         height, width = self.size
         if self.format not in ("JPEG", "MPO"):
@@ -88,10 +90,10 @@ class Header(NamedTuple):
 
 
 def probe(data: bytes, *, path: str = "<bytes>", max_pixels: int = MAX_PIXELS) -> Header:
-    """Reads a file's header only.
+    """Reads only the header of a file.
 
     Raises:
-      InputError: not an image of a readable format, or more than `max_pixels`.
+      InputError: it is no image of a readable format, or has more than `max_pixels`.
     """
     with _opened(data, path, max_pixels) as image:
         tags = _tags(image, data)
@@ -117,8 +119,9 @@ def decode(
       data: the file's bytes.
       path: its name, for errors.
       max_pixels: how many px the file may have; checked on the header, before anything is decoded.
-      long_side: in px, as for `shrink`, but in a fraction of the memory: colour by colour, and of a
-        JPEG no more is decoded than twice what is wanted. None: the picture as it is.
+      long_side: of the result, in px, at most, as for `shrink`. It takes a fraction of the memory,
+        since colours are resized one by one, and a JPEG is decoded at a reduced size of at least
+        twice the result's. None: the picture keeps its size.
       enlarge: as for `shrink`.
 
     Returns:
@@ -133,7 +136,7 @@ def decode(
             own = _upright_size(image, orientation)
             size = own if long_side is None else fit(own, long_side, enlarge=enlarge)
             height, width = size if orientation < 5 else size[::-1]
-            image.draft(None, (2 * width, 2 * height))  # of a JPEG, by halves
+            image.draft(None, (2 * width, 2 * height))  # a JPEG is halved until near this size
             samples = read_samples(image, _UPRIGHT.get(orientation), path)
             alpha = samples.alpha
             if alpha is not None and alpha.min() == 1.0:
@@ -163,19 +166,19 @@ def encode(
     """Encodes a picture as an sRGB-tagged file; the same picture gives the same bytes.
 
     Args:
-      pixels: [H, W, 3], sRGB in [0, 1]; what is beyond is clipped. Rounded to 8 bits, once.
+      pixels: [H, W, 3], sRGB in [0, 1]; values outside are clipped. They are rounded to 8 bits.
       format: `png`, `jpeg`, `webp` or `tiff`.
       quality: 1 to 100, of `jpeg` and `webp`; 100 makes WebP lossless.
-      alpha: [H, W] in [0, 1], of which the pixels are independent, as in `Picture`; JPEG, which has
-        none, shows the picture on white.
-      provenance: JSON-able, embedded as EXIF ImageDescription and read back by `probe`; EXIF
-        Software is ours.
+      alpha: [H, W] in [0, 1], not multiplied into the pixels, as in `Picture`. JPEG has no alpha
+        and gets the picture on white.
+      provenance: values that JSON can hold, embedded as EXIF ImageDescription and read back by
+        `probe`. EXIF Software names this package in any case.
 
     Returns:
       The file's bytes.
 
     Raises:
-      InputError: an unknown format, or a picture larger than the format can hold.
+      InputError: the format is unknown, or cannot hold a picture of this size.
     """
     if format not in FORMATS:
         raise InputError(f"format: {format!r} is unknown; use {', '.join(FORMATS)}")
@@ -214,7 +217,7 @@ def encode(
 
 
 def check_format(size: Size, format: str) -> None:
-    """Whether the format can hold a picture of this size.
+    """Checks that the format can hold a picture of this size.
 
     Raises:
       InputError: it cannot.
@@ -229,15 +232,15 @@ def check_format(size: Size, format: str) -> None:
 
 
 def shrink(picture: Picture, long_side: int, *, enlarge: bool = False) -> Picture:
-    """Makes a picture smaller, its aspect kept; Lanczos, antialiased.
+    """Makes a picture smaller and keeps its aspect, with an antialiased Lanczos filter.
 
     Args:
       picture: as `decode` gives it.
       long_side: of the result, in px, at most.
-      enlarge: whether a smaller picture is made as large as that.
+      enlarge: whether a smaller picture is enlarged to that.
 
     Returns:
-      A picture of that size; the very same, if nothing was to be done.
+      A picture of that size; the same object if it has that size already.
     """
     size = fit(picture.pixels.shape[:2], long_side, enlarge=enlarge)
     if size == picture.pixels.shape[:2]:
@@ -246,10 +249,10 @@ def shrink(picture: Picture, long_side: int, *, enlarge: bool = False) -> Pictur
 
 
 def _resized(planes: Iterator[np.ndarray], alpha: np.ndarray | None, size: Size) -> Picture:
-    """A picture of its planes, red, green and blue or a grey one, as they are needed.
+    """Resizes a picture plane by plane: red, green and blue, or one grey plane.
 
-    What is transparent must not bleed into its neighbours, so colours are resized as they look on
-    white, which weighs them by alpha, and made independent of it again.
+    Colours of transparent pixels must not bleed into their neighbours. So colours are blended with
+    white, which weighs them by alpha, then resized and unblended.
     """
     resized_alpha = None if alpha is None else _resize_plane(alpha, size)
     resized = []
@@ -280,17 +283,17 @@ def _blend_with_white(colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def _unblend_from_white(blended: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    # What rounds to an alpha of 0 has no colour that could be told.
+    # Where alpha rounds to 0 in 8 bits, no colour can be recovered.
     visible = alpha > 0.5 / 255.0
     darkness = np.where(visible, (1.0 - blended) / np.where(visible, alpha, 1.0), 0.0)
     return np.clip(1.0 - darkness, 0.0, 1.0).astype(np.float32)
 
 
 class _LiftedLimit:
-    """Lets Pillow read images of any number of pixels while somebody of this module does.
+    """Lifts Pillow's limit on pixels while any thread reads an image through this module.
 
-    Its own limit is a global, below what a user may allow; who else uses Pillow in this process
-    finds it as it was.
+    That limit is a global of Pillow, lower than what a user may allow here. It is put back
+    afterwards, for others that use Pillow in this process.
     """
 
     def __init__(self) -> None:
@@ -313,9 +316,14 @@ _lifted_limit = _LiftedLimit()
 
 
 def open_image(data: bytes, *formats: str) -> Any:
-    """As `PIL.Image.open`, of readable formats or the given ones, but of any number of pixels."""
+    """Opens an image like `PIL.Image.open`, but with any number of pixels.
+
+    Args:
+      data: the file's bytes.
+      formats: Pillow's names of the formats to try; all of `READABLE` if there are none.
+    """
     with warnings.catch_warnings(), _lifted_limit:
-        warnings.simplefilter("ignore")  # of odd metadata; pixels decide
+        warnings.simplefilter("ignore")  # about odd metadata: only pixels matter
         return Image.open(io.BytesIO(data), formats=formats or READABLE)
 
 
@@ -336,7 +344,7 @@ def _opened(data: bytes, path: str, max_pixels: int) -> Iterator[Image.Image]:
         raise InputError(
             f"damaged header ({type(error).__name__}: {error}); export it again", path=path
         ) from error
-    with _lifted_limit, image:  # Pillow looks again when it decodes a TIFF
+    with _lifted_limit, image:  # Pillow checks its limit again when it decodes a TIFF
         width, height = image.size
         if not width * height:
             raise InputError("has no pixels; export it again", path=path)
@@ -351,13 +359,13 @@ def _opened(data: bytes, path: str, max_pixels: int) -> Iterator[Image.Image]:
 
 
 def _tags(image: Image.Image, data: bytes) -> dict[int, Any]:
-    """EXIF's orientation, software and description, as far as they can be read: damaged EXIF does
-    not keep the pixels from being seen. No pixels are decoded.
+    """Returns EXIF's orientation, software and description as far as they can be read, without
+    decoding pixels. Damaged EXIF is ignored, since the pixels may be fine.
     """
     try:
         if image.format == "PNG" and (late := _png_chunk(data, b"eXIf")):
             image.info.setdefault("exif", b"Exif\0\0" + late)
-        # Not PNG's own method, which decodes the picture to see whether EXIF comes behind it.
+        # The PNG plugin's own `getexif` would decode the picture to look for EXIF behind it.
         exif = Image.Image.getexif(image)
         names = (ExifTags.Base.Orientation, ExifTags.Base.Software, ExifTags.Base.ImageDescription)
         return {name: exif[name] for name in names if name in exif}
@@ -392,7 +400,7 @@ def _srgb_profile() -> bytes:
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     profile[24:36] = np.array(
         [2000, 1, 1, 0, 0, 0], ">u2"
-    ).tobytes()  # its date of creation: now, but for this
+    ).tobytes()  # its date of creation would be now, and the same picture would give other bytes
     return bytes(profile)
 
 

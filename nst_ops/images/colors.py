@@ -14,10 +14,11 @@ _FROM_YIQ = np.linalg.inv(_TO_YIQ).astype(np.float32)
 
 
 def match_colors(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """A linear map of colours that gives `image` the mean and covariance of `reference`.
+    """Maps the colours of `image` linearly, so that they have the mean and covariance of
+    `reference`.
 
-    The symmetric form (section 5.3 of the paper, "image analogies" colour transfer): of all such
-    maps it is the one that moves colours least.
+    This is the symmetric form (section 5.3 of the paper, "image analogies" colour transfer), which
+    of all such maps moves colours least.
 
     Args:
       image: [H, W, 3].
@@ -36,13 +37,13 @@ def match_colors(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def luminance(image: np.ndarray) -> np.ndarray:
-    """The grey version of an image, as three equal channels, [..., H, W, 3]."""
+    """Returns the grey version of an image, as three equal channels, [..., H, W, 3]."""
     return np.repeat((image @ _TO_YIQ[0])[..., None], 3, axis=-1)
 
 
 def match_luminance(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """The grey version of `image`, with mean and spread of `reference`'s luma: [H, W, 3] in [0,
-    1].
+    """Returns the grey version of `image` with the mean and the standard deviation of the luma of
+    `reference`, [H, W, 3] in [0, 1].
     """
     grey, goal = luminance(image), luminance(reference)
     spread = goal.std() / max(float(grey.std()), 1e-5)
@@ -50,13 +51,13 @@ def match_luminance(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def keep_colors(picture: np.ndarray, photo: np.ndarray) -> np.ndarray:
-    """The luma of `picture` with the colour differences of `photo`: [..., H, W, 3] in [0, 1]."""
+    """Combines the luma of `picture` with the colours of `photo`: [..., H, W, 3] in [0, 1]."""
     yiq = photo @ _TO_YIQ.T
     yiq[..., 0] = picture @ _TO_YIQ[0]
     return np.clip(yiq @ _FROM_YIQ.T, 0.0, 1.0).astype(np.float32)
 
 
 def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
-    """Of a symmetric positive matrix."""
+    """Raises a symmetric positive matrix to a power."""
     values, vectors = np.linalg.eigh(matrix)
     return (vectors * np.maximum(values, 1e-12) ** exponent) @ vectors.T

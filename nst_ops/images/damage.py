@@ -1,4 +1,4 @@
-"""Whether image files that we wrote are still whole."""
+"""Checks that image files that we wrote are still whole."""
 
 import warnings
 import zlib
@@ -9,13 +9,13 @@ from nst_ops.images.codec import open_image
 
 
 def is_whole(data: bytes) -> bool:
-    """Whether a file that `encode` wrote can be decoded to its end.
+    """Tells whether a file that `encode` wrote can be decoded to its end.
 
     A changed byte is always found in a PNG, which has checksums of all that it holds, and in a
-    TIFF's pixels. JPEG and WebP have none: they are decoded, which finds what is cut and what makes
-    no sense to the decoder, such as a JPEG with a hole. Most changes of a single byte, and a hole
-    in a WebP, only change what is seen, and those are not found; neither are changes of a profile
-    or of EXIF in any format but PNG.
+    TIFF's pixels. JPEG and WebP have no checksums. They are decoded, which finds a file that is cut
+    short or that the decoder cannot read, such as a JPEG with a hole. Most changes of one byte, and
+    a hole in a WebP, only change the picture and are not found; nor are changes of a profile or
+    of EXIF in any format but PNG.
     """
     try:
         if data[:4] == b"\x89PNG":
@@ -26,14 +26,14 @@ def is_whole(data: bytes) -> bool:
             whole = len(data) == 8 + int.from_bytes(data[4:8], "little")
             return whole and _can_be_decoded(data)
         return _is_whole_tiff(data)
-    except Exception:  # decoders raise of all kinds
+    except Exception:  # decoders raise many kinds
         return False
 
 
 def _can_be_decoded(data: bytes) -> bool:
-    """True; else it raises."""
+    """Returns True if Pillow can decode the file; else Pillow's error is raised."""
     with warnings.catch_warnings(), open_image(data) as image:
-        warnings.simplefilter("ignore")  # of odd metadata; pixels decide
+        warnings.simplefilter("ignore")  # about odd metadata: only pixels matter
         image.load()
     return True
 
@@ -52,9 +52,11 @@ def _is_whole_png(data: bytes) -> bool:
 
 
 def _is_whole_tiff(data: bytes) -> bool:
-    """Strips are unpacked here: libtiff tells standard error of damage, and misses some."""
+    """Tells whether a TIFF is whole. Its strips are inflated here, because libtiff prints damage to
+    standard error and misses some of it.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tags beyond the end: they are missed below
+        warnings.simplefilter("ignore")  # about tags beyond the end, which are missing below
         tags = open_image(data, "TIFF").tag_v2
     if ExifTags.Base.InterColorProfile not in tags:
         return False
@@ -66,10 +68,14 @@ def _is_whole_tiff(data: bytes) -> bool:
 
 
 def _inflated_length(data: bytes) -> int:
-    """Of what zlib packed; raises zlib.error if it is damaged or cut."""
+    """Returns how many bytes zlib data inflates to.
+
+    Raises:
+      zlib.error: it is damaged or cut short.
+    """
     packed, length = zlib.decompressobj(), 0
     while not packed.eof:
-        part = packed.decompress(data, 1 << 20)  # however much it would be
+        part = packed.decompress(data, 1 << 20)  # in parts: damaged data may inflate to any size
         data = packed.unconsumed_tail
         if not part:
             raise zlib.error("cut")

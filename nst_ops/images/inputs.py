@@ -1,4 +1,4 @@
-"""What callers of `stylize` hand over, checked and brought into one form."""
+"""The arguments of `stylize`, checked and brought into one form."""
 
 import functools
 import hashlib
@@ -12,15 +12,15 @@ import numpy as np
 from nst_ops.errors import InputError, short
 from nst_ops.settings import LEAST_SHARE, MOST_SHARE
 
-_ROUNDING = 1e-3  # beyond [0, 1], as resampling and half precision leave it: clipped, not refused
+_ROUNDING = 1e-3  # outside [0, 1], left by resampling or half precision: clipped, not refused
 
 
 @dataclass(frozen=True, eq=False)
 class Style:
-    """One painting of a blend.
+    """Holds one painting of a blend.
 
     Attributes:
-      image: [h, w, 3] float32, sRGB in [0, 1], of any size. It must not change any more.
+      image: [h, w, 3] float32, sRGB in [0, 1], of any size. It must not be changed later.
       weight: its share beside the blend's other paintings, 1e-6 to 1e6.
     """
 
@@ -29,14 +29,14 @@ class Style:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the pixels and their shape, in hex, taken once."""
+        """Returns the SHA-256 of the pixels and their shape, in hex, computed only once."""
         pixels = np.ascontiguousarray(self.image)
         found = hashlib.sha256(str(pixels.shape).encode())
         found.update(pixels)
         return found.hexdigest()
 
     def weighing(self, weight: float) -> "Style":
-        """The same painting with another weight."""
+        """Returns the same painting with another weight."""
         if weight == self.weight:
             return self
         other = Style(self.image, weight)
@@ -55,15 +55,15 @@ itself will do."""
 
 
 def image_batch(images: Any, name: str, count: int | None = None) -> np.ndarray:
-    """Images as [B, H, W, 3] float32 in [0, 1]; of such an array, no copy.
+    """Returns images as [B, H, W, 3] float32 in [0, 1]; an array that already is one is not copied.
 
     Args:
       images: [B, H, W, 3], or one, [H, W, 3].
-      name: for errors.
-      count: how many there should be.
+      name: what errors call them.
+      count: how many there must be; None: any number.
 
     Raises:
-      InputError: they are not.
+      InputError: they are no such images, or not as many.
     """
     try:
         batch = np.asarray(images, np.float32)
@@ -86,14 +86,14 @@ def image_batch(images: Any, name: str, count: int | None = None) -> np.ndarray:
 
 
 def style_blends(styles: Styles, count: int) -> list[list[Style]]:
-    """A blend of paintings for each of `count` photos.
+    """Returns a blend of paintings for each of `count` photos.
 
     Args:
-      styles: see `Styles`; anything else is an error that says so.
+      styles: see `Styles`.
       count: how many photos there are.
 
     Raises:
-      InputError: something else, images that are none, or weights that are not above 0.
+      InputError: it is something else, an image is none, or a weight is out of range.
     """
     given: Any = [styles] if isinstance(styles, Style) or _is_image(styles) else styles
     if not _is_sequence(given):
@@ -108,10 +108,10 @@ def style_blends(styles: Styles, count: int) -> list[list[Style]]:
 
 
 def photo_seeds(seeds: Sequence[int] | np.ndarray | None, count: int, default: int) -> list[int]:
-    """One per photo; the default for each if there are none.
+    """Returns one seed per photo: the given ones, or else the default for each.
 
     Raises:
-      InputError: not as many as photos, or not whole numbers of at least 0.
+      InputError: they are not as many as photos, or not whole numbers of at least 0.
     """
     if seeds is None:
         return [default] * count
@@ -149,7 +149,7 @@ def _style(entry: Any) -> Style:
         shape = getattr(style.image, "shape", short(style.image))
         raise InputError(f"a style has shape {shape}; expected [h, w, 3]")
     image = image_batch(style.image, "a style", count=1)[0]
-    # The very same, which may know its digest, only if nobody can have changed it since.
+    # The given object may know its digest already; it is kept only if nobody can change its pixels.
     same = isinstance(style.image, np.ndarray) and np.may_share_memory(image, style.image)
     frozen = same and not style.image.flags.writeable
     return style if frozen else Style(image, float(style.weight))

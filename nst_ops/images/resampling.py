@@ -9,13 +9,13 @@ _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
 
 def resize(images: tf.Tensor, size: Size) -> tf.Tensor:
-    """Bicubic (Catmull-Rom) resampling, antialiased where it shrinks.
+    """Resizes images with a bicubic (Catmull-Rom) filter, antialiased where it shrinks.
 
     Args:
-      images: [B, H, W, C] float32, any range; the result may overshoot it by a little.
+      images: [B, H, W, C] float32, any range; the result may overshoot it a little.
 
     Returns:
-      [B, *size, C] float32; `images` themselves where they have that size.
+      [B, *size, C] float32; `images` themselves if they have that size.
     """
     if tuple(images.shape[1:3]) == tuple(size):
         return images
@@ -24,9 +24,10 @@ def resize(images: tf.Tensor, size: Size) -> tf.Tensor:
 
 
 def octaves(images: tf.Tensor, count: int) -> list[tf.Tensor]:
-    """A Gaussian pyramid (Burt & Adelson 1983): each octave is the one before, blurred and halved.
+    """Returns a Gaussian pyramid (Burt & Adelson 1983): each octave is the one before, blurred and
+    halved.
 
-    Differentiable, and made of convolutions only, so that it costs nothing beside the network.
+    It is differentiable, and made of convolutions only, so that it costs little beside the network.
 
     Args:
       images: [B, H, W, C] float32.

@@ -1,4 +1,4 @@
-"""The samples of an opened image file as sRGB planes and alpha: palettes, inks, profiles, depths,
+"""The samples of an opened image file as sRGB planes and alpha. Palettes, inks, profiles, depths,
 gamma and colour keys are dealt with here.
 
 A plane is [H, W] float32 in [0, 1].
@@ -15,22 +15,22 @@ from PIL import ExifTags, Image, ImageCms
 from nst_ops.errors import InputError
 
 _DISPLAY_GAMMA = 1 / 2.2  # the gAMA of a PNG that is shown as it is
-_GAMMA_THRESHOLD = 0.05  # libpng's: smaller corrections are left out
+_GAMMA_THRESHOLD = 0.05  # libpng's: smaller corrections are not made
 _WHITE_IS_ZERO = 0  # TIFF's PhotometricInterpretation
 
 
 class Samples(NamedTuple):
-    """What an image file holds, upright: an `L`, `RGB` or 16-bit grey image, and how to see it."""
+    """Holds an upright `L`, `RGB` or 16-bit grey image, and how its values become sRGB."""
 
     image: Image.Image
     alpha: np.ndarray | None  # a plane
-    white: float = 255.0  # the value that stands for 1
-    exponent: float = 1.0  # that brings the image's values to sRGB's
+    white: float = 255.0  # the value that becomes 1
+    exponent: float = 1.0  # the power that turns the values into sRGB's
     inverted: bool = False  # whether 0 is white
 
     def planes(self) -> Iterator[np.ndarray]:
-        """Red, green and blue, one after the other, so that a large picture need not be held whole
-        in float32. A grey picture gives one plane only.
+        """Yields red, green and blue one by one, so that a large picture is never whole in float32;
+        a grey picture yields one plane only.
         """
         if self.image.mode not in ("L", "RGB"):
             yield self._corrected(np.asarray(self.image, np.float32))
@@ -46,15 +46,16 @@ class Samples(NamedTuple):
 
 
 def read_samples(image: Image.Image, transpose: Image.Transpose | None, path: str) -> Samples:
-    """The samples of an image that is opened but not yet loaded.
+    """Returns the samples of an image that is opened but not yet loaded.
 
     Args:
-      transpose: what sets it upright.
-      path: for errors.
+      image: as Pillow opened it.
+      transpose: what sets it upright; None: it is upright.
+      path: the file's name, for errors.
 
     Raises:
-      InputError: 32-bit samples, which have no agreed white.
-      OSError, SyntaxError, ...: what Pillow raises for damaged files.
+      InputError: it has 32-bit or signed samples, for which nothing says which value is white.
+      OSError, SyntaxError, ...: Pillow finds that the file is damaged.
     """
     depth = _depth(image)
     if image.mode in ("I", "F"):
@@ -77,23 +78,26 @@ def read_samples(image: Image.Image, transpose: Image.Transpose | None, path: st
         image, alpha = _split_alpha(image)
     else:
         alpha = np.asarray(key_alpha, np.float32) / 255.0
-    # 12 bits, as scanners write them, are not stretched to 16.
+    # Pillow does not stretch 12 bits, as scanners write them, to 16.
     white = 255.0 if not _is_deep_grey(image) else float(2**depth - 1)
     return Samples(_to_srgb(image, profile), alpha, white, exponent, inverted)
 
 
 def _exponent(image: Image.Image) -> float:
-    """Of a PNG that says how bright its values are, and neither by a profile nor as sRGB."""
+    """Returns the power that turns the values into sRGB's. It is not 1 only for a PNG that has a
+    gAMA and neither a profile nor an sRGB chunk.
+    """
     gamma = image.info.get("gamma")
     if image.format != "PNG" or not gamma or {"srgb", "icc_profile"} & image.info.keys():
         return 1.0
     exponent = _DISPLAY_GAMMA / gamma
-    # What nobody can have meant is taken for damage.
+    # A gamma that nobody can have meant is ignored as damage.
     return exponent if _GAMMA_THRESHOLD < abs(exponent - 1.0) and 0.1 < exponent < 10.0 else 1.0
 
 
 def _color_key_alpha(image: Image.Image, depth: int) -> Image.Image | None:
-    """An `L` image, 0 where the file's one transparent colour is, which PNG and GIF may have.
+    """Returns the alpha of a file with one transparent colour, which PNG and GIF may have: an `L`
+    image, 0 where that colour is. None if there is none.
 
     Pillow's own conversion compares the key, of the file's depth, with samples of 8 bits.
 
@@ -116,8 +120,8 @@ def _color_key_alpha(image: Image.Image, depth: int) -> Image.Image | None:
 
 
 def _depth(image: Image.Image) -> int:
-    """Bits of a file's samples, by a TIFF's own word or Pillow's name for how they are packed, such
-    as `L;4`; known until the image is loaded.
+    """Returns the bits of a file's samples, by a TIFF's own tag or Pillow's name for how they are
+    packed, such as `L;4`. Pillow forgets it when the image is loaded.
     """
     bits = _tag(image, ExifTags.Base.BitsPerSample)
     if isinstance(bits, tuple) and isinstance(bits[0], int):
@@ -145,7 +149,7 @@ def _split_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """An `L`, `RGB` or 16-bit grey image."""
+    """Returns an `L`, `RGB` or 16-bit grey image; a profile is applied to the first two."""
     if _is_deep_grey(image):
         return image
     if image.mode == "1":

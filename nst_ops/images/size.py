@@ -4,8 +4,8 @@ Size = tuple[int, int]
 
 
 def fit(size: Size, long_side: int, *, enlarge: bool = False) -> Size:
-    """The size with that long side and the same aspect; never larger than `size` unless
-    `enlarge`.
+    """Returns the size with that long side and the same aspect. It is never larger than `size`,
+    unless `enlarge` is set.
     """
     height, width = size
     longest = max(height, width)

@@ -1,1 +1,1 @@
-"""What a picture is scored by: Gram matrices, loss terms, their targets, whole or in tiles."""
+"""The loss of a picture: Gram matrices, terms and their targets, computed whole or in tiles."""

@@ -1,13 +1,14 @@
-"""What each part of a picture should look like: the part of a painting that resembles it most.
+"""Attention: each part of a picture is to look like the part of a painting that resembles it most.
 
-A Gram matrix knows which strokes a painting has, not where they belong, so that a calm sky gets the
-same small curls as a crowd. Here every position of a feature map asks for the positions of the
-paintings that are most like it, and their features are its target (Kolkin et al. 2022, NNST; Li &
-Wand 2016, CNNMRF; with a temperature, Liu et al. 2021, AdaAttN). The distance from it is a term of
-the loss like content's.
+A Gram matrix says which strokes a painting has, but not where they belong, so that a calm sky gets
+the same small curls as a crowd. Here every position of a feature map is matched with the most
+similar positions of the paintings, whose features become its target (Kolkin et al. 2022, NNST; Li &
+Wand 2016, CNNMRF; with a temperature, Liu et al. 2021, AdaAttN). The distance from the target is a
+term of the loss like content's.
 
-Who asks and who answers are compared without palette and contrast, which photo and painting do not
-share: features are normalised by channel, over all positions, and have unit length.
+In attention's terms, the picture asks questions (queries), and the painting's positions answer by
+their keys. The two are compared without palette and contrast, which photo and painting do not
+share: features are normalised by channel, over all positions, and scaled to unit length.
 """
 
 from collections.abc import Sequence
@@ -15,26 +16,26 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-# A painting's positions that can answer at most; of larger ones, a regular part of them. More
-# were not seen to help, and time grows with their number.
+# A painting answers with at most so many positions; if it has more, with every n-th row and column.
+# More were not seen to help, and time grows with their number.
 MOST_ANSWERS = 2**16
-_PAIRS_AT_ONCE = 2**24  # similarities in memory, 64 MB
+_PAIRS_AT_ONCE = 2**24  # similarities that are in memory at a time, 64 MB
 
 
 class Answers(NamedTuple):
-    """What a painting can answer."""
+    """Holds the positions of a painting that can answer."""
 
-    features: tf.Tensor  # [M, C], any float type: as the network gives them
+    features: tf.Tensor  # [M, C], in the float type that the network gives
     keys: tf.Tensor  # [M, C] float32, of unit length
     weight: float  # of the painting in its blend
 
 
 def answers(features: tf.Tensor, weight: float = 1.0) -> Answers:
-    """Of a painting's features.
+    """Returns the answers that a painting can give.
 
     Args:
-      features: [1, h, w, C].
-      weight: above 0.
+      features: of the painting, [1, h, w, C].
+      weight: of the painting in its blend, above 0.
     """
     keys = _unit_length(instance_normalized(features))
     height, width, channels = (int(side) for side in features.shape[1:])
@@ -49,11 +50,11 @@ def answers(features: tf.Tensor, weight: float = 1.0) -> Answers:
 
 
 def questions(photo: tf.Tensor, picture: tf.Tensor | None) -> tf.Tensor:
-    """What positions ask for: half what the photo shows there, half what the picture has become.
+    """Returns what each position asks for: the mean of what the photo and the picture show there.
 
     Args:
       photo: features [B, h, w, C].
-      picture: the same of the picture so far; None: the photo alone asks.
+      picture: features of the picture so far, of the same shape; None: the photo alone asks.
 
     Returns:
       [B, h, w, C] float32, of unit length.
@@ -65,17 +66,17 @@ def questions(photo: tf.Tensor, picture: tf.Tensor | None) -> tf.Tensor:
 
 
 def attend(asked: tf.Tensor, given: Sequence[Answers], temperature: float) -> tf.Tensor:
-    """What the positions of one picture get for an answer.
+    """Returns the painting's features that each position of one picture gets as an answer.
 
     Args:
       asked: [h, w, C], from `questions`.
-      given: of the blend's paintings. One of twice the weight answers where it is up to twice as
-        far away.
-      temperature: 0: the nearest position answers. Above: all do, weighted by
-        exp(-distance / temperature), where a distance is 1 - cosine.
+      given: the answers of each painting in the blend. A painting's distances are divided by its
+        relative weight: one of twice the weight answers even where it is up to twice as far away.
+      temperature: 0: the nearest position answers. Above 0: all do, weighted by
+        exp(-distance / temperature), where the distance is 1 - cosine.
 
     Returns:
-      [h, w, C] in the type of the answers: the painting's own features.
+      [h, w, C], in the type of the answers.
     """
     height, width, channels = asked.shape
     flat = tf.reshape(asked, [-1, channels])
@@ -94,7 +95,7 @@ def attend(asked: tf.Tensor, given: Sequence[Answers], temperature: float) -> tf
 
 
 def instance_normalized(features: tf.Tensor) -> tf.Tensor:
-    """[B, h, w, C] with mean 0 and variance 1 over positions, in float32 (Ulyanov et al. 2016)."""
+    """Scales [B, h, w, C] to mean 0, variance 1 over positions, float32 (Ulyanov et al. 2016)."""
     features = tf.cast(features, tf.float32)
     mean, variance = tf.nn.moments(features, axes=[1, 2], keepdims=True)
     return (features - mean) * tf.math.rsqrt(variance + 1e-6)

@@ -1,6 +1,4 @@
-"""Style statistics: the Gram matrix of a feature map, and the one place that decides its
-normalisation.
-"""
+"""Style statistics: the Gram matrix of a feature map. Its normalisation is decided here alone."""
 
 from collections.abc import Callable
 
@@ -8,10 +6,10 @@ import tensorflow as tf
 
 
 def gram_matrix(features: tf.Tensor) -> tf.Tensor:
-    """Channel correlations of a feature map, averaged over positions.
+    """Returns the channel correlations of a feature map, averaged over positions.
 
-    Gatys et al. 2016, eq. 3, but divided by H*W so that the value does not depend on the size of
-    the image.
+    This is eq. 3 of Gatys et al. 2016, but divided by H*W so that the value does not depend on the
+    size of the image.
 
     Args:
       features: [B, H, W, C], any float type; accumulated in float32, since a sum over 1e5 positions
@@ -25,7 +23,7 @@ def gram_matrix(features: tf.Tensor) -> tf.Tensor:
 
 
 def gram_sum(features: tf.Tensor) -> tf.Tensor:
-    """`gram_matrix` before the mean: sums over tiles add up to that of the whole feature map."""
+    """Returns `gram_matrix` before the mean is taken: the sums of tiles add up to the whole's."""
     shape = tf.shape(features)
     channels = features.shape[-1]
     flat = tf.reshape(tf.cast(features, tf.float32), [shape[0], shape[1] * shape[2], channels])
@@ -34,7 +32,7 @@ def gram_sum(features: tf.Tensor) -> tf.Tensor:
 
 @tf.custom_gradient
 def _self_product(flat: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """F^T F of [B, N, C]; its gradient is one product, F (U + U^T), where autodiff takes two."""
+    """Returns F^T F for F [B, N, C]. Its gradient is one product, F (U + U^T); autodiff has two."""
 
     def gradient(upstream: tf.Tensor) -> tf.Tensor:
         return tf.matmul(flat, upstream + tf.linalg.matrix_transpose(upstream))

@@ -1,4 +1,4 @@
-"""What a picture is scored by: loss and gradient of a batch of images, in one graph."""
+"""The objective of the optimization: loss and gradient of a batch of images, in one graph."""
 
 import threading
 import weakref
@@ -31,20 +31,20 @@ Evaluation = tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]  # total [B], ter
 
 @dataclass(frozen=True)
 class Objective:
-    """A network and how its features are weighted, with all that is compiled of them.
+    """Holds a network, the weights of its layers, and all functions that were compiled from them.
 
-    Compiled functions hold the network, so they live here and nowhere else: with the objective,
-    they go.
+    Compiled functions keep the network in memory. They are held only here, so that they are freed
+    together with the objective.
     """
 
     model: keras.Model
     content_layers: tuple[tuple[str, float], ...]
     style_layers: tuple[tuple[str, float], ...]
-    attention_layers: tuple[tuple[str, float], ...]  # none where the term is not in use
+    attention_layers: tuple[tuple[str, float], ...]  # empty if the term is not in use
     geometry: tuple[tuple[str, LayerGeometry], ...]  # of the layers in use
     precision: str
     eager: bool = False
-    network: str = ""  # names the model between processes; "" if nothing does
+    network: str = ""  # identifies the model in any process; "" if it has no such name
     _functions: dict[Hashable, Callable] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -56,16 +56,17 @@ class Objective:
         eager: bool = False,
         network: str = "",
     ) -> "Objective":
-        """As the settings say.
+        """Returns the objective for these settings. An equal one that was used recently is used
+        again, with all that was compiled for it.
 
         Raises:
-          InputError: the model does not give a layer in use, or gives something else for it.
+          InputError: the model lacks a layer in use, or its output is no feature map.
         """
         output = getattr(model, "output", None)  # which only functional models have
         given = set(output) if isinstance(output, dict) else set()
         attention_layers = settings.attention_layers_in_use
         if "attention_layers" not in settings.model_fields_set and not given >= {*attention_layers}:
-            attention_layers = {}  # the default ones are VGG19's, and this is another network
+            attention_layers = {}  # the defaults are layers of VGG19, and this is another network
         layers = {*settings.content_layers, *settings.style_layers, *attention_layers}
         if not layers <= given:
             raise InputError(
@@ -87,43 +88,47 @@ class Objective:
 
     @property
     def identity(self) -> Hashable:
-        """What its features depend on; without the model itself, which a key must not keep."""
+        """Returns a key of all that features of a painting depend on beside it. It refers to the
+        model only weakly, since a cache's key must not keep it in memory.
+        """
         return self.network or weakref.ref(self.model), self.style_layers, self.precision
 
     @property
     def gradient_gain(self) -> float:
-        """float16 loses gradients below 6e-8 on their way back; they travel multiplied by this."""
+        """Returns the factor by which the loss is multiplied before backpropagation. float16 loses
+        gradients below 6e-8; the result is divided by the factor again.
+        """
         return 2.0**16 if self.precision == "float16" else 1.0
 
     def compile(self, function: Callable) -> Callable:
-        """The function itself for eager runs."""
+        """Compiles a function; in eager runs, returns it as it is."""
         return function if self.eager else Compiled(function)
 
     def compiled(self, key: Hashable, make: Callable[[], Callable]) -> Callable:
-        """What `make` gives, made once for each key."""
+        """Returns what `make` gives, which is called only once for each key."""
         if key not in self._functions:
             self._functions[key] = make()
         return self._functions[key]
 
     @property
     def least_side(self) -> int:
-        """Shortest side in px of an image that the network finds a texture in."""
+        """Returns the shortest side in px at which the network can see a texture in an image."""
         return least_side(geometry for _, geometry in self.geometry)
 
     @property
     def tileable(self) -> bool:
-        """Whether parts of an image give the features of the whole."""
+        """Tells whether parts of an image give the same features as the whole."""
         return all(geometry.reach is not None for _, geometry in self.geometry)
 
     def stride(self, layer: str) -> int:
-        """Pixels of the image, along each side, for one position of the layer."""
+        """Returns how many px of the image, along each side, one position of the layer covers."""
         return dict(self.geometry)[layer].stride
 
     def tiles(self, size: Size, side: int) -> Iterator[Tile]:
         """Cuts an image into tiles of about `side` px, with the margin that this network needs.
 
         Raises:
-          InputError: it cannot be computed in tiles.
+          InputError: this network cannot be computed in tiles.
         """
         layers = [geometry for _, geometry in self.geometry]
         step = alignment(layers)
@@ -131,7 +136,7 @@ class Objective:
 
 
 class _Recent:
-    """The objectives that were used last, so that another call finds what was compiled for it."""
+    """Keeps the objectives that were used last, with their compiled functions, for later calls."""
 
     def __init__(self, most: int):
         self._most = most
@@ -139,7 +144,7 @@ class _Recent:
         self._lock = threading.Lock()
 
     def setdefault(self, objective: Objective) -> Objective:
-        """The one that equals it, if there is one; else itself, from now on."""
+        """Returns the kept objective that equals this one; else keeps this one and returns it."""
         with self._lock:
             found = self._objectives.setdefault(objective, objective)
             self._objectives.move_to_end(found)
@@ -154,7 +159,7 @@ _recent = _Recent(4)
 def extractor(
     objective: Objective, layers: tuple[str, ...]
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """The network alone, compiled, no further than these layers: images -> {layer: features}."""
+    """Returns the network alone, compiled up to these layers: images -> {layer: features}."""
 
     def extract(images: tf.Tensor) -> dict[str, tf.Tensor]:
         features = objective.model(images)
@@ -170,15 +175,15 @@ def evaluate(
     targets: Targets,
     weights: LossWeights,
 ) -> Evaluation:
-    """Loss and gradient of whole images.
+    """Returns loss and gradient of whole images.
 
     Args:
-      octaves: those that `targets.style` is of, by number; 0 is full size. Of others, the network
-        sees nothing.
+      octaves: the numbers of the octaves that `targets.style` has; 0 is full size. Other octaves
+        are not given to the network.
       images: [B, H, W, 3].
 
     Returns:
-      The total [B], NaN where the gradient is not finite; {"content", "style", "tv",
+      The total [B], NaN for images whose gradient is not finite; {"content", "style", "tv",
       "attention"}: [B] each, which add up to it; and the total's gradient [B, H, W, 3].
     """
     style_layers, content_layers = dict(objective.style_layers), dict(objective.content_layers)

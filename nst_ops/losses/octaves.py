@@ -1,5 +1,6 @@
-"""At which octaves and sizes the losses look at pictures and paintings: plain arithmetic, without
-TensorFlow."""
+"""The octaves and sizes at which the losses look at pictures and paintings: plain arithmetic,
+without TensorFlow.
+"""
 
 import math
 from collections.abc import Sequence
@@ -12,8 +13,8 @@ from nst_ops.vgg.weights import LAYERS
 
 
 def octave_sizes(size: Size, count: int, least: int) -> list[Size]:
-    """Sizes of up to `count` octaves of a picture, full size first, as long as sides have at least
-    `least` px; the first is there in any case.
+    """Returns the sizes of up to `count` octaves of a picture, full size first. They end before a
+    side would be under `least` px, but the first is there in any case.
     """
     sizes = [size]
     while len(sizes) < count:
@@ -26,7 +27,9 @@ def octave_sizes(size: Size, count: int, least: int) -> list[Size]:
 
 
 def octaves_in_use(size: Size, weights: Sequence[float], least: int) -> tuple[int, ...]:
-    """Which octaves count and are large enough; none, if the picture itself is not."""
+    """Returns the numbers of the octaves that have a weight and are large enough for the network;
+    none if the picture itself is too small.
+    """
     if min(size) < least:
         return ()
     sizes = octave_sizes(size, len(weights), least)
@@ -34,27 +37,28 @@ def octaves_in_use(size: Size, weights: Sequence[float], least: int) -> tuple[in
 
 
 def first_octave(weights: Sequence[float]) -> int:
-    """The finest octave that counts."""
+    """Returns the number of the finest octave that has a weight."""
     return next(octave for octave, weight in enumerate(weights) if weight > 0.0)
 
 
 def style_size(
     own: Size, scale: StyleScale, picture: Size, final: Size, first: int, least: int
 ) -> Size:
-    """The size at which a painting is seen at one scale of a picture. Its aspect is kept.
+    """Returns the size at which a painting is seen at one scale of a picture. Its aspect is kept.
 
-    Never larger than the painting: beyond its own pixels it has no strokes, only blur. A narrow
-    painting is seen larger than asked for where else not even the first octave would fit.
+    It is never larger than the painting, which enlarged would show blur, not strokes. A narrow
+    painting is seen larger than asked for if it would be too small for even the first octave.
 
     Args:
-      own: the painting's.
-      picture: the picture's at this scale.
-      final: the picture's in the end, to which a `StyleScale.size` refers.
-      first: the finest octave that counts.
+      own: size of the painting.
+      scale: the resolution that is asked for.
+      picture: size of the picture at this scale.
+      final: size of the result, which a `StyleScale.size` refers to.
+      first: the finest octave that has a weight.
       least: shortest side in px that the network takes.
 
     Raises:
-      InputError: the painting is too small for that.
+      InputError: the painting itself is too small for the first octave.
     """
     ratio = scale.ratio if scale.ratio is not None else (scale.size or 0) / max(final)
     size = fit(own, max(1, round(max(picture) * ratio)))
@@ -71,17 +75,19 @@ def style_size(
 
 
 def least_side(settings: Settings) -> int:
-    """Shortest side in px that leaves VGG19's deepest layer in use two positions."""
+    """Returns the shortest side in px that leaves VGG19's deepest layer in use two positions."""
     return geometry.least_side(map(geometry.vgg19_geometry, layers_in_use(settings)))
 
 
 def least_before_halving(least: int, halvings: int) -> int:
-    """Shortest side in px that still has `least` when it was halved, and rounded up, so often."""
+    """Returns the shortest side in px that still has `least` after so many halvings, each rounded
+    up.
+    """
     return (least - 1) * 2**halvings + 1
 
 
 def layers_in_use(settings: Settings) -> list[str]:
-    """Of all terms of the loss; some may stand twice."""
+    """Returns the layers of all terms of the loss. A layer of two terms is listed twice."""
     return [
         *settings.content_layers,
         *settings.style_layers,
@@ -90,7 +96,9 @@ def layers_in_use(settings: Settings) -> list[str]:
 
 
 def deepest_layer(settings: Settings) -> str:
-    """Of VGG19's layers in use; of another network's, all."""
+    """Returns the deepest of VGG19's layers in use; for another network, whose order is not known,
+    all of them, joined by commas.
+    """
     layers = layers_in_use(settings)
     known = set(layers) <= set(LAYERS)
     return max(layers, key=LAYERS.index) if known else ", ".join(dict.fromkeys(layers))

@@ -1,5 +1,5 @@
-"""What pictures are optimized towards, computed once: features of photos, and Gram matrices of
-paintings, cached.
+"""What pictures are optimized towards: features of photos, and Gram matrices and features of
+paintings, which are cached.
 """
 
 import functools
@@ -32,13 +32,13 @@ from nst_ops.settings import Settings
 
 Grams = dict[str, tf.Tensor]  # {layer: [1, C, C]}
 
-# Of what is in the files; raise it when the same painting gives other Gram matrices.
+# Of the files; raise it when the same painting would give other Gram matrices.
 _FORMAT = 2
 
 
 class StyleTarget(NamedTuple):
-    """Of one picture at one octave: mean Gram matrices, and what the octave counts for; 0 where no
-    painting is large enough for it.
+    """Holds the target of one picture at one octave: mean Gram matrices, and the octave's weight,
+    which is 0 if no painting is large enough for it.
     """
 
     grams: Grams
@@ -46,15 +46,16 @@ class StyleTarget(NamedTuple):
 
 
 class TargetCache:
-    """Gram matrices of paintings, in memory and, if wanted, on disk.
+    """Caches Gram matrices of paintings, in memory and, if wanted, on disk; and, in memory only,
+    their features for attention.
 
-    Safe between threads, and between processes and users that share the folder: files are named by
-    all that their content depends on, appear whole, and carry a checksum.
+    Threads may share it, and processes and users may share the folder: files are named by all that
+    their content depends on, appear whole, and carry a checksum.
 
     Args:
-      max_bytes: of all tensors kept in memory, least recently used out first. One painting at one
-        resolution takes 2.4 MB an octave with default layers.
-      folder: where to keep them too; None: in memory only.
+      max_bytes: of all tensors kept in memory; the least recently used go first. The Gram
+        matrices of one painting at one resolution take 2.4 MB an octave with default layers.
+      folder: where Gram matrices are kept on disk as well; None: in memory only.
     """
 
     def __init__(self, max_bytes: int = 512 * 2**20, folder: str | None = None):
@@ -67,17 +68,18 @@ class TargetCache:
     def get(
         self, key: Hashable, compute: Callable[[], tuple[Grams, ...]], name: str | None = None
     ) -> tuple[Grams, ...]:
-        """The entry, computed if it is not there.
+        """Returns the entry of this key, and computes it if it is not cached.
 
         Args:
-          key: in memory.
-          name: of its file; None: it is not kept on disk.
+          key: identifies the entry in memory.
+          compute: computes the entry, a dict for each octave.
+          name: of its file, without the extension; None: it is not kept on disk.
         """
         with self._lock:
             if key in self._entries:
                 self._entries.move_to_end(key)
                 return self._entries[key]
-        # Outside the lock: it takes seconds, and doing it twice does no harm.
+        # Outside the lock: this takes seconds, and does no harm if two threads do it.
         path = os.path.join(self.folder, f"{name}.npz") if self.folder and name else None
         octaves = _load(path) if path else None
         if octaves is None:
@@ -134,8 +136,8 @@ def _bytes(octaves: tuple[Grams, ...]) -> int:
 def content_targets(
     photos: tf.Tensor, objective: Objective, side: int | None = None
 ) -> dict[str, tf.Tensor]:
-    """Content features of photos [B, H, W, 3]: {layer: [B, h, w, C]}, in tiles of `side` px if
-    given.
+    """Returns the content features of photos [B, H, W, 3] as {layer: [B, h, w, C]}. They are
+    computed in tiles of `side` px; None: whole.
     """
     return _features(photos, objective, [layer for layer, _ in objective.content_layers], side)
 
@@ -159,16 +161,17 @@ def attention_targets(
     cache: TargetCache,
     side: int | None = None,
 ) -> dict[str, tf.Tensor]:
-    """What the positions of each picture get from its paintings for an answer.
+    """Returns the features of paintings that each position of the pictures should take after.
 
     Args:
       photos: [B, H, W, 3], at the size of the scale.
-      pictures: the same, as far as they have come; None: the photos alone ask.
+      pictures: the pictures so far, of the same shape; None: the photos alone are matched.
+      blends: the paintings of each picture.
       final: size of the result, which `style_scales` in px refer to.
-      side: of tiles, in px.
+      side: of tiles, in px; None: photos and pictures are computed whole.
 
     Returns:
-      {layer: [B, h, w, C]}; nothing where the term is not in use.
+      {layer: [B, h, w, C]}; empty if the attention term is not in use.
     """
     layers = [layer for layer, _ in objective.attention_layers]
     if not layers:
@@ -197,7 +200,7 @@ def _paintings_features(
     objective: Objective,
     cache: TargetCache,
 ) -> list[tuple[Grams, float]]:
-    """Features of a blend's paintings at the resolutions at which they are seen, and weights."""
+    """Returns features of a blend's paintings at each of the `style_scales`, and their weights."""
     layers = sorted(layer for layer, _ in objective.attention_layers)
     least, first = objective.least_side, first_octave(settings.octaves)
     found = []
@@ -222,20 +225,21 @@ def style_targets(
     objective: Objective,
     cache: TargetCache,
 ) -> tuple[StyleTarget, ...]:
-    """The mean Gram matrices of a blend of paintings at several resolutions, per octave of the
-    picture.
+    """Returns the mean Gram matrices of a blend of paintings at several resolutions, for each
+    octave of the picture.
 
     A Gram loss is quadratic, so the weighted sum of losses against several targets is the loss
     against their weighted mean plus a constant, which is left out. At an octave, only paintings
     whose own octave is large enough for the network count.
 
     Args:
+      styles: the blend.
       picture: size of the picture at this scale.
       final: size of the result, which `style_scales` in px refer to.
       objective: the network; part of the cache's key.
 
     Returns:
-      One for each of `octaves_in_use` at this size, finest first.
+      A target for each of `octaves_in_use` at this size, finest first.
 
     Raises:
       InputError: a painting is too small for the network.
@@ -255,7 +259,8 @@ def style_targets(
             totals[octave] += share
             for layer, gram in grams.items():
                 sums[octave][layer] = sums[octave].get(layer, 0.0) + share * gram
-    # Every painting has the first octave; its matrices show the shapes of those that none has.
+    # Octaves for which no painting is large enough get zeros, in the shapes of the first octave,
+    # which every painting has.
     blank = {layer: tf.zeros_like(gram) for layer, gram in sums[octaves[0]].items()}
     return tuple(
         StyleTarget(
@@ -269,13 +274,13 @@ def style_targets(
 def _grams(
     image: np.ndarray, size: Size, octaves: Sequence[int], objective: Objective
 ) -> tuple[Grams, ...]:
-    """Of a painting resized to `size`, per octave."""
+    """Returns the Gram matrices of a painting that is resized to `size`, for each octave."""
     levels = resampling.octaves(_resized(image, size), max(octaves) + 1)
     return tuple(_level_grams(objective, levels[octave]) for octave in octaves)
 
 
 def _resized(image: np.ndarray, size: Size) -> tf.Tensor:
-    """A painting [1, *size, 3], in [0, 1]."""
+    """Resizes a painting, and returns it as [1, *size, 3] in [0, 1]."""
     images = tf.convert_to_tensor(image)[None]
     return tf.clip_by_value(resampling.resize(images, size), 0.0, 1.0)
 
@@ -290,7 +295,9 @@ def _level_grams(objective: Objective, images: tf.Tensor) -> Grams:
 
 
 def _file_name(objective: Objective, digest: str, size: Size, octaves: Sequence[int]) -> str | None:
-    """Of all that Gram matrices depend on; None for a network that is not known by name."""
+    """Returns the name of a cache file, a hash of all that its Gram matrices depend on; None for a
+    network that has no name, and so cannot be told from others in another process.
+    """
     if not objective.network:
         return None
     layers = sorted(layer for layer, _ in objective.style_layers)

@@ -9,9 +9,9 @@ the magnitude of a layer's activations:
   ones: measured, a relative content term counts for something between .015 (free) and 1.5 (the
   photo hardly touched) times the style term, and content_weight / style_weight goes from 1e3 / 1e-1
   to 1e4 / 1e-2.
-* attention: as content, but towards what each position's answer from the painting is
-  (`losses.attention`), times style_weight: at attention_weight 1 it counts as much as all Gram
-  matrices together.
+* attention: as content, but the target of each position is the part of the painting that it matches
+  (`losses.attention`). It is also multiplied by style_weight: at attention_weight 1 it counts as
+  much as all Gram matrices together.
 * total variation: mean over pixels of the length of the colour gradient (per px, 0 to about 1),
   times `TV_UNIT`, measured so that 10 to 100 is the useful range beside a style_weight of 1e-2 to
   1e-1.
@@ -25,39 +25,40 @@ import tensorflow as tf
 CONTENT_UNIT = 1.5e-6
 TV_UNIT = 3e-4
 _TV_SOFTNESS = (
-    0.02  # gradients below about this length count quadratically: grain of the paint is no edge
+    0.02  # gradients below about this length count quadratically: paint's grain is not an edge
 )
 
 Features = Mapping[str, tf.Tensor]
 
 
 class LossWeights(NamedTuple):
-    """What multiplies each term: scalars, or [B] for a batch whose images differ."""
+    """Holds the factor of each term: scalars, or [B] for a batch whose images differ."""
 
     content: tf.Tensor
     style: tf.Tensor
     tv: tf.Tensor
-    attention: tf.Tensor  # with style's in it
+    attention: tf.Tensor  # already multiplied by the style weight
 
 
 class Targets(NamedTuple):
-    """What a batch is optimized towards, at one scale."""
+    """Holds what a batch is optimized towards at one scale."""
 
     content: dict[str, tf.Tensor]  # {layer: [B, h, w, C]}
     style: tuple[dict[str, tf.Tensor], ...]  # per octave in use, finest first: {layer: [B, C, C]}
-    octave_weights: tuple[tf.Tensor, ...]  # per octave in use: [B], 0 where a painting has none
-    attention: dict[str, tf.Tensor]  # {layer: [B, h, w, C]}; empty where the term is not in use
+    octave_weights: tuple[tf.Tensor, ...]  # per octave in use: [B], 0 for images without target
+    attention: dict[str, tf.Tensor]  # {layer: [B, h, w, C]}; empty if the term is not in use
 
 
 def feature_loss(features: Features, targets: Features, layers: Mapping[str, float]) -> tf.Tensor:
-    """Weighted mean over layers of the squared distance relative to the target features.
+    """Returns the weighted mean over layers of the squared distance relative to the target
+    features.
 
-    Gatys et al. 2016, eq. 1, made relative: content, where the targets are the photo's features,
-    and attention, where they are the painting's.
+    This is eq. 1 of Gatys et al. 2016, made relative. It is the content loss if the targets are
+    features of the photo, and the attention loss if they are the painting's.
 
     Args:
       features: {layer: [B, h, w, C]} of the picture.
-      targets: the same, to compare with.
+      targets: features of the same shapes.
       layers: {layer: weight}; the weights' sum does not matter.
 
     Returns:
@@ -82,13 +83,14 @@ def style_loss(
     layers: Mapping[str, float],
     octave_weights: Sequence[tf.Tensor],
 ) -> tf.Tensor:
-    """Weighted mean over octaves and layers of the squared Gram distance relative to the target.
+    """Returns the weighted mean over octaves and layers of the squared distance between Gram
+    matrices, relative to the target.
 
-    Gatys et al. 2016, eq. 4-5, made relative; over octaves of the picture: Snelgrove 2017.
+    This is eq. 4-5 of Gatys et al. 2016, made relative; several octaves are from Snelgrove 2017.
 
     Args:
-      grams: per octave of the picture {layer: [B, C, C]}, Gram matrices.
-      targets: the same of the painting.
+      grams: Gram matrices per octave of the picture, {layer: [B, C, C]} each.
+      targets: the same of the paintings.
       layers: {layer: weight}; the weights' sum does not matter.
       octave_weights: one per octave, a scalar or [B]; their sum does not matter, but is not 0.
 
@@ -105,10 +107,10 @@ def style_loss(
 
 
 def total_variation(images: tf.Tensor) -> tf.Tensor:
-    """Mean length of the gradient over space and colour (Rudin, Osher & Fatemi 1992; Blomgren &
-    Chan 1998).
+    """Returns the mean length of the gradient over space and colour (Rudin, Osher & Fatemi 1992;
+    Blomgren & Chan 1998).
 
-    Per pixel, not per picture: grain of one amplitude costs the same at every resolution.
+    It is a mean over pixels, so that grain of one amplitude costs the same at every resolution.
 
     Args:
       images: [B, H, W, 3] in [0, 1].
@@ -121,10 +123,10 @@ def total_variation(images: tf.Tensor) -> tf.Tensor:
 
 
 def variation_sum(images: tf.Tensor) -> tf.Tensor:
-    """`total_variation` before the mean, for images that are tiles of one: [B] float32.
+    """Returns `total_variation` before the mean is taken, for tiles of an image: [B] float32.
 
-    A pixel counts with its neighbours below and to the right, so the last row and column only
-    serve as neighbours.
+    A pixel is compared with its neighbours below and to the right, so the last row and column serve
+    only as neighbours.
     """
     down = images[:, 1:, :-1] - images[:, :-1, :-1]
     right = images[:, :-1, 1:] - images[:, :-1, :-1]
@@ -141,11 +143,11 @@ def weighted_total(
     tv: tf.Tensor,
     attention: tf.Tensor,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """The weighted multi-scale loss from its four terms, [B] each.
+    """Returns the weighted loss from its four terms, [B] each.
 
     Returns:
-      The total [B], and {"content", "style", "tv", "attention"}: [B] each, in the total's units:
-      they add up to it.
+      The total [B], and {"content", "style", "tv", "attention"}: [B] each, with their weights, so
+      that they add up to the total.
     """
     terms = {
         "content": CONTENT_UNIT * weights.content * content,

@@ -1,4 +1,4 @@
-"""How a picture is cut into tiles: plain arithmetic, shared by planners that must not start
+"""How a picture is cut into tiles: plain arithmetic, also for planners that must not start
 TensorFlow.
 """
 
@@ -7,20 +7,22 @@ from typing import NamedTuple
 
 from nst_ops.images.size import Size
 
-# px. A painting that is larger is computed in tiles of this side whatever memory there is: how it
-# is cut changes the last digits, and a picture must not depend on who filled the cache.
+# px. A larger painting is computed in tiles of this side, however much memory there is: how it is
+# cut changes the last digits, and a picture must not depend on which run filled the cache.
 PAINTING_TILE = 512
 
 
 class Tile(NamedTuple):
-    """A part of an image: where its patch is cut, and which part of the patch counts."""
+    """Describes a part of an image: where its patch is cut, and which part of the patch counts."""
 
     rows: slice  # of the image, margins included
     columns: slice
     inner: tuple[int, int, int, int]  # top, bottom, left, right in the patch, px
 
     def positions(self, stride: int) -> tuple[slice, slice]:
-        """Where the inner part lies in a whole feature map with a position for so many px."""
+        """Returns where the inner part lies in the feature map of the whole image, which has a
+        position for every `stride` px.
+        """
         top, bottom, left, right = self.inner
         y, x = self.rows.start, self.columns.start
         return slice((y + top) // stride, (y + bottom) // stride), slice(
@@ -32,8 +34,10 @@ def tiles(size: Size, side: int, margin: int, alignment: int = 16) -> Iterator[T
     """Cuts an image into tiles of at most `side` px, margins not counted.
 
     Args:
-      margin: a multiple of `alignment`.
-      alignment: tiles begin at its multiples; the side must be one, too.
+      size: of the image.
+      side: in px, a multiple of `alignment`.
+      margin: px added around each tile, a multiple of `alignment`.
+      alignment: tiles begin at multiples of this many px.
     """
     if side < alignment or side % alignment:
         raise ValueError(f"tile side {side} must be a multiple of {alignment}")
@@ -48,12 +52,12 @@ def tiles(size: Size, side: int, margin: int, alignment: int = 16) -> Iterator[T
 
 
 def side_for(size: Size, tile: int | None) -> int | None:
-    """The tile's side; None for an image that is no larger, which is computed whole."""
+    """Returns the side of tiles; None for an image that is no larger, which is computed whole."""
     return tile if tile is not None and max(size) > tile else None
 
 
 def largest_patch(size: Size, side: int, margin: int) -> int:
-    """Pixels of the largest tile, margins included."""
+    """Returns how many px the largest tile has, margins included."""
     patches = (
         (t.rows.stop - t.rows.start) * (t.columns.stop - t.columns.start)
         for t in tiles(size, side, margin)
@@ -62,7 +66,7 @@ def largest_patch(size: Size, side: int, margin: int) -> int:
 
 
 def _spans(length: int, side: int, alignment: int) -> list[tuple[int, int]]:
-    """As few spans of at most `side` as there can be, about equally long."""
+    """Cuts a length into as few spans of at most `side` as possible, about equally long."""
     count = -(-length // side)
     step = -(-length // (count * alignment)) * alignment
     starts = range(0, length, step)

@@ -1,9 +1,9 @@
 """Exact tiling: loss and gradient of pictures whose activations do not fit into memory.
 
-A Gram loss sees the whole picture, so tiles cannot be optimized one by one. Two passes can (Galerne
-et al. 2024): the first sums the tiles' Gram matrices up, which gives the loss and its gradient with
-respect to the Gram matrices; the second pushes that gradient back through each tile. Picture,
-optimizer and content features are held whole, activations only for one tile.
+A Gram loss sees the whole picture, so tiles cannot be optimized one by one. Two passes solve that
+(Galerne et al. 2024): the first adds up the tiles' Gram matrices, which gives the loss and its
+gradient with respect to the Gram matrices; the second propagates that gradient back through each
+tile. Picture, optimizer and content features are held whole, activations for one tile only.
 
 A tile is computed with a margin as wide as the network sees and begins at a multiple of its
 strides, so its inner features are exactly those of the whole picture; only they are counted, and
@@ -41,10 +41,11 @@ def evaluate_tiled(
     weights: LossWeights,
     side: int,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor], np.ndarray]:
-    """`objective.evaluate`, to float tolerance, in the memory of a tile of `side` px.
+    """Returns what `objective.evaluate` returns, to float tolerance, with activations in memory for
+    only one tile of `side` px.
 
-    The gradient is NumPy's, which can be added to in place: at this point a large picture has the
-    most in memory.
+    The gradient is a NumPy array, which can be added to in place: this is where a large picture
+    takes the most memory.
     """
     levels = [images, *_coarser_octaves(objective, max(octaves) + 1)(images)]
     grams = tuple(tiled_grams(objective, levels[octave], side) for octave in octaves)
@@ -86,13 +87,13 @@ def evaluate_tiled(
     total, terms = weighted_total(
         weights, style=style, **{term: tf.constant(value) for term, value in sums.items()}
     )
-    # Without a mask, which would be a quarter as large as the gradient.
+    # A sum, since a mask of all values would take a quarter of the gradient's memory.
     finite = np.isfinite(gradients[0].sum(axis=(1, 2, 3), dtype=np.float64))
     return tf.where(finite, total, float("nan")), terms, gradients[0]
 
 
 def tiled_grams(objective: Objective, images: tf.Tensor, side: int) -> Features:
-    """Gram matrices {layer: [B, C, C]} of the style layers of whole images."""
+    """Returns the Gram matrices of the style layers of whole images, {layer: [B, C, C]}."""
     sums: dict[str, tf.Tensor] = {}
     for tile in objective.tiles(_size(images), side):
         patch = _tile_grams(objective)(_cut(tile, images), tf.constant(tile.inner))
@@ -103,7 +104,7 @@ def tiled_grams(objective: Objective, images: tf.Tensor, side: int) -> Features:
 def tiled_features(
     objective: Objective, layers: tuple[str, ...], images: tf.Tensor, side: int
 ) -> Features:
-    """Features {layer: [B, h, w, C]} of these layers of whole images."""
+    """Returns the features of these layers for whole images, {layer: [B, h, w, C]}."""
     whole: dict[str, np.ndarray] = {}
     for tile in objective.tiles(_size(images), side):
         features = extractor(objective, layers)(_cut(tile, images))
@@ -145,13 +146,13 @@ def _cut_goals(objective: Objective, tile: Tile, goals: Features) -> dict[str, t
 
 
 def _shares(layers: Sequence[tuple[str, float]], targets: Features) -> dict[str, tf.Tensor]:
-    """What a squared difference at one position of a layer adds to a `feature_loss`, [B]."""
+    """Returns by layer what a squared difference of 1 in a feature adds to `feature_loss`, [B]."""
     if not targets:
         return {}
     total = sum(weight for _, weight in layers)
     shares = {}
     for layer, weight in layers:
-        rows = range(0, targets[layer].shape[1], 64)  # not all in float32 at once
+        rows = range(0, targets[layer].shape[1], 64)  # strips: all in float32 would be large
         parts = [tf.cast(targets[layer][:, row : row + 64], tf.float32) for row in rows]
         norm = tf.add_n([tf.reduce_sum(tf.square(part), axis=[1, 2, 3]) for part in parts])
         shares[layer] = tf.math.divide_no_nan(weight / total, norm)
@@ -170,7 +171,9 @@ def _tile_grams(objective: Objective) -> Callable:
 
 
 def _style_gradient(objective: Objective) -> Callable:
-    """Style loss [B] of Gram matrices, and the gradient of its weighted value to them."""
+    """Returns a function from Gram matrices to the style loss [B], and to the gradient of the
+    weighted loss with respect to them.
+    """
 
     def style_gradient(
         grams: tuple[Features, ...],
@@ -188,9 +191,8 @@ def _style_gradient(objective: Objective) -> Callable:
 
 
 def _tile_gradient(objective: Objective, full: bool) -> Callable:
-    """A patch's share of the gradient, and of all terms of the loss but style's.
-
-    Only the picture itself (`full`) has these terms, its other octaves do not.
+    """Returns a function from a patch to its share of the gradient, and of all terms of the loss
+    but style's. Only the picture itself (`full`) has these terms; its coarser octaves do not.
     """
 
     def tile_gradient(patch, inner, gram_gradients, goals, shares, weights, per_pixel):
@@ -209,7 +211,7 @@ def _tile_gradient(objective: Objective, full: bool) -> Callable:
                     distance = tf.square(tf.cast(found, tf.float32) - tf.cast(goal, tf.float32))
                     terms[term] += shares[term][layer] * tf.reduce_sum(distance, axis=[1, 2, 3])
             if full:
-                # One more row and column, if there are any, to be neighbours.
+                # With one more row and column, if there are any, as neighbours.
                 top, bottom, left, right = tf.unstack(inner, num=4)
                 whole = patch[:, top : bottom + 1, left : right + 1]
                 terms["tv"] = per_pixel * variation_sum(whole)
@@ -223,14 +225,14 @@ def _tile_gradient(objective: Objective, full: bool) -> Callable:
 
 
 def _flow_back(objective: Objective, coarser: np.ndarray, finer: np.ndarray) -> None:
-    """Adds an octave's gradient, as one of the octave it was made of, to that one's: in place, a
-    strip at a time.
+    """Propagates an octave's gradient back to the next finer octave, and adds it to that one's
+    gradient in place, a strip of rows at a time.
     """
     height, width = finer.shape[1:3]
     for top in range(0, coarser.shape[1], _STRIP):
         bottom = min(top + _STRIP, coarser.shape[1])
-        # Row i of an octave is made of the rows 2i - 2 to 2i + 2 of the finer one. What the strip's
-        # outer ones also make of the rows above and below counts with those: zero here.
+        # Row i of an octave is made of the rows 2i - 2 to 2i + 2 of the finer one. Rows of `flow`
+        # beyond the strip are zero: they count with their own strips.
         rows = slice(max(0, 2 * top - 2), min(height, 2 * bottom + 1))
         above = top - rows.start // 2
         below = (rows.stop - rows.start + 1) // 2 - above - (bottom - top)
@@ -240,7 +242,7 @@ def _flow_back(objective: Objective, coarser: np.ndarray, finer: np.ndarray) -> 
 
 
 def _coarser_octaves(objective: Objective, count: int) -> Callable:
-    """All of `count` octaves but the images themselves."""
+    """Returns a function from images to their octaves 1 to `count` - 1."""
 
     def coarser_octaves(images: tf.Tensor) -> list[tf.Tensor]:
         return resampling.octaves(images, count)[1:]
@@ -250,7 +252,9 @@ def _coarser_octaves(objective: Objective, count: int) -> Callable:
 
 
 def _halving_gradient(objective: Objective) -> Callable:
-    """The gradient of images, of any values, from that of their next octave."""
+    """Returns a function that propagates a gradient from the next octave back to images. Halving is
+    linear, so the values of the images do not matter.
+    """
 
     def halving_gradient(images: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:

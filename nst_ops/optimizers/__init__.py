@@ -1,1 +1,1 @@
-"""What moves a batch of pictures towards a lower loss: L-BFGS and Adam."""
+"""The optimizers, L-BFGS and Adam, which move a batch of pictures towards a lower loss."""

@@ -11,28 +11,31 @@ from nst_ops.images.resampling import resize
 from nst_ops.images.size import Size
 from nst_ops.optimizers.rows import per_image, select_rows
 
-_STRIP = 512  # rows
+_STRIP = 512  # rows that are updated at a time
 
 
 class AdamState(NamedTuple):
-    """Of a batch of B images."""
+    """Holds the state of Adam for a batch of B images."""
 
-    trial: tf.Tensor  # [B, H, W, 3]
-    image: tf.Tensor  # [B, H, W, 3]
-    loss: tf.Tensor  # [B]
+    trial: tf.Tensor  # [B, H, W, 3], the picture to evaluate next
+    image: tf.Tensor  # [B, H, W, 3], the best so far
+    loss: tf.Tensor  # [B], of `image`; infinite before the first evaluation
     rejections: tf.Tensor  # [B] int32, always 0: Adam takes every step
     first: tf.Tensor  # [B, H, W, 3], mean gradient
     second: tf.Tensor  # [B, H, W, 3], mean squared gradient
-    steps: tf.Tensor  # [B]
+    steps: tf.Tensor  # [B], updates with a finite loss so far
 
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma & Ba 2015) on pixels, which are clipped to [0, 1] after every step.
+    """Implements Adam (Kingma & Ba 2015) on pixels, which are clipped to [0, 1] after every step.
 
     Args:
-      learning_rate: per step, a pixel's range being 1.
-      storage: of the moments between steps: `float32`, or `bfloat16`, which halves them.
+      learning_rate: size of a step, where a pixel's range is 1.
+      storage: type of the moments between steps: `float32`, or `bfloat16` for half the memory.
+      beta1: decay of the mean gradient.
+      beta2: decay of the mean squared gradient.
+      epsilon: added to the root of the mean squared gradient.
     """
 
     learning_rate: float
@@ -42,7 +45,7 @@ class Adam:
     epsilon: float = 1e-8
 
     def start(self, image: tf.Tensor) -> AdamState:
-        """The state whose first trial is `image`, [B, H, W, 3] in [0, 1]."""
+        """Returns the state whose first trial is `image`, [B, H, W, 3] in [0, 1]."""
         zeros = tf.zeros_like(image[:, 0, 0, 0])
         moment = tf.zeros_like(image, self.storage)
         return AdamState(
@@ -56,12 +59,12 @@ class Adam:
         )
 
     def update(self, state: AdamState, loss: tf.Tensor, gradient: tf.Tensor) -> AdamState:
-        """Takes in loss [B] and gradient [B, H, W, 3] at `state.trial`.
+        """Returns the next state, given loss [B] and gradient [B, H, W, 3] at `state.trial`.
 
-        Where the loss is not finite it goes on from the best picture.
+        Images whose loss is not finite go on from their best picture.
         """
         better = loss < state.loss
-        taken = tf.math.is_finite(loss)  # else the moments would be lost for good
+        taken = tf.math.is_finite(loss)  # NaN would never leave the moments again
         steps = state.steps + 1.0
         first, second = tf.cast(state.first, tf.float32), tf.cast(state.second, tf.float32)
         first = self.beta1 * first + (1.0 - self.beta1) * gradient
@@ -82,11 +85,13 @@ class Adam:
         )
 
     def fits(self, state: object) -> bool:
-        """Whether the state could be this optimizer's."""
+        """Tells whether the state could be one of this optimizer's."""
         return isinstance(state, AdamState) and state.first.dtype == self.storage
 
     def resize(self, state: AdamState, size: Size) -> AdamState:
-        """The state for the next scale: moments carried over, the picture to be evaluated anew."""
+        """Returns the state for the next scale. It keeps the moments, resized; the picture has to
+        be evaluated anew.
+        """
         shrink = (state.image.shape[1] * state.image.shape[2]) / (size[0] * size[1])
         image = tf.clip_by_value(resize(state.image, size), 0.0, 1.0)
         first = resize(state.first, size) * shrink
@@ -101,9 +106,15 @@ class Adam:
 def update_in_strips(
     update: Callable, state: AdamState, loss: tf.Tensor, gradient: np.ndarray
 ) -> AdamState:
-    """Adam's `update`, which looks at every pixel by itself, a strip of rows at a time.
+    """Runs Adam's `update` on one strip of rows after the other, since every pixel is independent.
 
-    What it computes on the way is then as large as a strip, not as the picture.
+    Its intermediate values then take the memory of a strip, not of the picture.
+
+    Args:
+      update: `Adam.update`, perhaps compiled.
+      state: of the whole images.
+      loss: [B], at `state.trial`.
+      gradient: [B, H, W, 3], at `state.trial`.
     """
     parts: dict[str, list[tf.Tensor]] = {"trial": [], "first": [], "second": []}
     new = state
@@ -115,7 +126,7 @@ def update_in_strips(
             part.append(getattr(new, name))
     better = new.loss != state.loss
     if tf.reduce_all(better):
-        image = state.trial  # itself: a copy would be as large as the picture
+        image = state.trial  # not a copy, which would be as large as the picture
     else:
         image = select_rows(better, state.trial, state.image)
     whole = {name: tf.concat(parts.pop(name), axis=1) for name in list(parts)}

@@ -10,5 +10,12 @@ State = LBFGSState | AdamState
 def make_optimizer(
     name: str, learning_rate: float, history: int = HISTORY, storage: str = "float32"
 ) -> LBFGS | Adam:
-    """The optimizer a config names: `lbfgs` or `adam`."""
+    """Makes the optimizer of this name: `lbfgs` or `adam`.
+
+    Args:
+      name: as in `Settings.optimizer`.
+      learning_rate: of Adam.
+      history: steps that L-BFGS remembers.
+      storage: type in which history or moments are kept, `float32` or `bfloat16`.
+    """
     return LBFGS(history, storage) if name == "lbfgs" else Adam(learning_rate, storage)

@@ -1,4 +1,4 @@
-"""The images of a batch as rows of tensors [B, ...]: taken apart, chosen from, joined."""
+"""The images of a batch as rows of tensors [B, ...], which can be taken, selected and joined."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,20 +8,20 @@ import tensorflow as tf
 
 
 def take_rows(tensors: Any, rows: Sequence[int]) -> Any:
-    """Of a state, or any nest of tensors [B, ...], the images of these rows."""
+    """Returns these rows of a state, or of any nest of tensors [B, ...]."""
     return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), tensors)
 
 
 def select_rows(rows: tf.Tensor, yes: tf.Tensor, no: tf.Tensor) -> tf.Tensor:
-    """Of two tensors [B, ...], the first's images where `rows` [B] says so, else the second's."""
+    """Returns the images of `yes` where `rows` [B] is true, else of `no`; both are [B, ...]."""
     return tf.where(tf.reshape(rows, [-1] + [1] * (yes.shape.rank - 1)), yes, no)
 
 
 def join_rows(parts: Sequence[tuple[Sequence[int], Any]]) -> Any:
-    """What was taken apart, whole again.
+    """Joins parts of a batch, in the order of its rows.
 
     Args:
-      parts: (rows, nest of tensors) that together have each row once.
+      parts: pairs (rows, nest of tensors) that together have each row once.
     """
     if len(parts) == 1:
         return parts[0][1]

@@ -1,4 +1,4 @@
-"""The state of a batch, of which only the images that still run are computed."""
+"""The state of a batch of which some images have stopped; only the others are computed."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,14 +14,14 @@ Part = tuple[Sequence[int] | np.ndarray, State]  # rows of the batch, and their 
 
 
 class RunningRows:
-    """Advances a batch of B images at one scale.
+    """Advances the images of a batch that still run, at one scale.
 
-    On a GPU, where a smaller batch would be compiled anew, all of them are computed, and those that
-    have stopped are put back.
+    On a GPU a smaller batch would have to be compiled, so there all images are computed, and those
+    that have stopped are put back to where they were.
 
     Args:
-      state: of all images.
-      targets: of all images.
+      state: the optimizer's, of all B images.
+      targets: of all B images.
     """
 
     def __init__(self, state: State, targets: Targets):
@@ -30,21 +30,21 @@ class RunningRows:
 
     def _begin(self, state: State) -> None:
         self._state, self._targets = state, self._all_targets
-        self._rows = np.arange(state.loss.shape[0])  # which are computed
+        self._rows = np.arange(state.loss.shape[0])  # of the images that are computed
         self._aside: list[Part] = []
-        self._put_back: np.ndarray | None = None  # [B] bool, of those that are computed in vain
+        self._put_back: np.ndarray | None = None  # [B] bool: computed in vain
 
     @property
     def parts(self) -> list[Part]:
-        """All of the state, as it is kept."""
+        """Returns the state of all images in the parts in which it is kept."""
         return [(self._rows, self._state), *self._aside]
 
     def whole(self) -> State:
-        """All of the state, by row."""
+        """Returns the state of all images, joined."""
         return join_rows(self.parts)
 
     def set_aside(self, stopped: np.ndarray) -> None:
-        """Computes these images [B bool] no more; others may not come back."""
+        """Stops computing these images, [B] bool; they must include all that had stopped before."""
         if uses_xla():
             self._put_back = stopped if stopped.any() else None
             return
@@ -58,8 +58,12 @@ class RunningRows:
         self._targets = take_rows(self._all_targets, self._rows)
 
     def begin_anew(self, stopped: np.ndarray) -> None:
-        """Takes all images back, for weights under which their losses do not compare: the next
-        trial is taken whatever it costs; of those that have stopped it is the picture itself.
+        """Runs all images again, under weights or targets whose losses cannot be compared with
+        those so far. The next trial is accepted whatever its loss; for images that had stopped, it
+        is their best picture.
+
+        Args:
+          stopped: [B] bool, the images that had stopped.
         """
         state = self.whole()
         self._begin(
@@ -71,20 +75,21 @@ class RunningRows:
         )
 
     def aim_at(self, targets: Targets) -> None:
-        """Goes on towards other targets, once `begin_anew` is called."""
+        """Sets other targets, which count from the next `begin_anew` on."""
         self._all_targets = targets
 
     def advance(
         self, step: Callable, weights: LossWeights
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """One step of the images that still run.
+        """Makes one step of the images that still run.
 
         Args:
           step: (state, targets, weights) -> (state, losses).
+          weights: of the terms of the loss.
 
         Returns:
-          The trial's losses, [B] each, and rejections in a row, [B]; NaN and 0 for images that were
-          set aside.
+          The losses of the trial, [B] each, NaN for images that were set aside; and how many trials
+          in a row were rejected, [B], 0 for those images.
         """
         if self._put_back is None:
             self._state, found = step(self._state, self._targets, weights)

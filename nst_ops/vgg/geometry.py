@@ -1,5 +1,6 @@
-"""How the positions of feature maps lie on the image: what tiles, octaves and least sizes follow
-from. VGG19's is known by arithmetic, without TensorFlow; any other model is asked.
+"""How the positions of a feature map lie on the image. Tiles, octaves and smallest sizes follow
+from it. For VGG19 it is arithmetic, without TensorFlow; for any other model it is read from the
+layers.
 """
 
 import functools
@@ -17,19 +18,19 @@ _TILE_ALIGNMENT = 16  # px, at least
 
 
 class LayerGeometry(NamedTuple):
-    """Of one layer's feature map, which has a position for every cell of `stride` x `stride` px."""
+    """Describes a layer's feature map, with a position for each cell of `stride` x `stride` px."""
 
     stride: int
-    # Pixels that a position sees beyond its own cell, to each side; None where a part of the image
-    # would not give the same features as the whole, so that there can be no tiles.
+    # Pixels that a position sees beyond its own cell, to each side. None: a part of the image does
+    # not give the same features as the whole, so that the layer cannot be computed in tiles.
     reach: int | None
-    cut: int = 0  # px that convolutions without padding take off, of both borders together
+    cut: int = 0  # px lost to convolutions without padding, at both borders together
 
 
 @functools.cache
 def vgg19_geometry(layer: str) -> LayerGeometry:
-    """Of a layer such as `block4_conv2`: each block but the first begins with a pooling of 2 x 2,
-    and convolutions are of 3 x 3.
+    """Returns the geometry of a VGG19 layer, such as `block4_conv2`. All convolutions are 3 x 3,
+    and each block but the first begins with 2 x 2 pooling.
     """
     reach = sum(_vgg19_stride(name) for name in LAYERS[: LAYERS.index(layer) + 1])
     return LayerGeometry(_vgg19_stride(layer), reach)
@@ -40,14 +41,14 @@ def _vgg19_stride(layer: str) -> int:
 
 
 def least_side(layers: Iterable[LayerGeometry]) -> int:
-    """Shortest side in px that leaves the coarsest layer two positions, the least that has a
-    texture.
+    """Returns the shortest side in px that leaves the coarsest layer two positions, the fewest that
+    can show a texture.
     """
     return max(2 * layer.stride + layer.cut for layer in layers)
 
 
 def margin(layers: Iterable[LayerGeometry]) -> int:
-    """Pixels around a tile, a multiple of what tiles are aligned to.
+    """Returns how many px around a tile must be computed with it, a multiple of `alignment`.
 
     Raises:
       InputError: a layer cannot be computed in tiles.
@@ -61,26 +62,28 @@ def margin(layers: Iterable[LayerGeometry]) -> int:
             "`same` padding, do"
         )
     step = alignment(layers)
-    return -(-max(1, *reaches) // step) * step  # total variation sees the next pixel
+    return -(-max(1, *reaches) // step) * step  # at least 1: total variation sees the next pixel
 
 
 def alignment(layers: Iterable[LayerGeometry]) -> int:
-    """Tiles begin at multiples of this many px, so that their positions are those of the whole."""
+    """Returns the number of px at whose multiples tiles must begin, so that their positions
+    coincide with those of the whole.
+    """
     return math.lcm(_TILE_ALIGNMENT, *(layer.stride for layer in layers))
 
 
 def model_geometry(model: "keras.Model", layers: Iterable[str]) -> dict[str, LayerGeometry]:
-    """Of a Keras model's outputs, from its layers' own configuration.
+    """Returns the geometry of these outputs of a Keras model, from its layers' configuration.
 
     Raises:
       InputError: an output is no feature map.
     """
     known = _traced(model)
     found = {}
-    side = 20_160  # px: of many divisors, so that nothing is left over
+    side = 20_160  # px; has many divisors, so that strides divide it without remainder
     try:
         shapes = model.compute_output_shape((1, side, side, 3))
-    except Exception as error:  # Keras raises of all kinds
+    except Exception as error:  # Keras raises many kinds
         raise InputError(
             f"the model takes no images [B, H, W, 3] of any size ({error}); use one of shape "
             "(None, None, 3)"
@@ -99,7 +102,9 @@ def model_geometry(model: "keras.Model", layers: Iterable[str]) -> dict[str, Lay
 
 
 def _traced(model: "keras.Model") -> dict[int, LayerGeometry]:
-    """By the identity of a symbolic tensor; what is not there could not be followed."""
+    """Returns geometries by the `id` of the model's symbolic tensors. Those behind layers that do
+    not allow tiles are left out.
+    """
     import keras
 
     known = {id(tensor): LayerGeometry(1, 0) for tensor in keras.tree.flatten(model.inputs)}
@@ -107,7 +112,7 @@ def _traced(model: "keras.Model") -> dict[int, LayerGeometry]:
         try:
             inputs = keras.tree.flatten(layer.input)
             outputs = keras.tree.flatten(layer.output)
-        except (AttributeError, ValueError):  # used twice, or never
+        except (AttributeError, ValueError):  # the layer is used twice, or never
             continue
         before = [known.get(id(tensor)) for tensor in inputs]
         geometries = [geometry for geometry in before if geometry is not None]
@@ -121,7 +126,9 @@ def _traced(model: "keras.Model") -> dict[int, LayerGeometry]:
 
 
 def _after(layer: Any, stride: int, reach: int) -> LayerGeometry | None:
-    """Behind a layer whose inputs have this geometry; None if tiles end there."""
+    """Returns the geometry of a layer's output from that of its inputs; None if the layer does not
+    allow tiles.
+    """
     from keras import layers
 
     if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.SeparableConv2D):

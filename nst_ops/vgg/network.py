@@ -25,23 +25,22 @@ def vgg19(
     pooling: str = "max",
     precision: str = "float32",
 ) -> keras.Model:
-    """VGG19 (Simonyan & Zisserman 2014) up to the deepest of `layers`; the same model for the same
-    arguments, as long as somebody holds it.
+    """Returns VGG19 (Simonyan & Zisserman 2014) up to the deepest of `layers`. The same arguments
+    give the same model, as long as a caller still holds it.
 
     Args:
       layers: Keras's layer names, `block1_conv1` ... `block5_conv4`; features are taken after the
         ReLU.
       weights: see `nst_ops.vgg.weights.load_weights`.
       pooling: `max` as trained, or `average` (Gatys et al. 2016: smoother gradients).
-      precision: `float32`, `bfloat16` or `float16`: what convolutions compute and features are
-        given in.
+      precision: `float32`, `bfloat16` or `float16`, of the convolutions and of the features.
 
     Returns:
       A frozen `keras.Model`: float32 `[B, H, W, 3]` images, sRGB in [0, 1], any size of at least 16
       px, to `{layer: [B, h, w, C]}` in `precision`.
 
     Raises:
-      InputError: an unknown layer or pooling, or weights that do not have a layer.
+      InputError: a layer or the pooling is unknown, or the weights lack a layer.
     """
     key = tuple(sorted(set(layers))), weights, pooling, precision
     model = _models.get(key)

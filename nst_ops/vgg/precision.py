@@ -1,4 +1,6 @@
-"""Which precision convolutions run in here. TensorFlow is imported only where it is asked."""
+"""Which precision convolutions should have on this machine. TensorFlow is imported only by the
+functions that ask it.
+"""
 
 import contextlib
 import ctypes.util
@@ -10,8 +12,8 @@ from pathlib import Path
 
 @functools.lru_cache(maxsize=1)
 def fast_bfloat16() -> bool:
-    """Whether this process's device multiplies bfloat16 in hardware (GPU of compute capability 8,
-    AVX512_BF16, AMX).
+    """Tells whether this process's device multiplies bfloat16 in hardware: a GPU of compute
+    capability 8 or more, or a CPU with AVX512_BF16 or AMX.
     """
     import tensorflow as tf
 
@@ -26,7 +28,7 @@ def fast_bfloat16() -> bool:
 
 @functools.lru_cache(maxsize=1)
 def cpu_multiplies_bfloat16() -> bool:
-    """Whether this machine's processor has instructions for it."""
+    """Tells whether this machine's processor has instructions that multiply bfloat16."""
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:  # not Linux
@@ -35,14 +37,14 @@ def cpu_multiplies_bfloat16() -> bool:
 
 
 def resolve_precision(precision: str) -> str:
-    """`auto` becomes bfloat16 where it is fast, else float32; other names stay."""
+    """Replaces `auto` by bfloat16 where that is fast, else by float32; keeps other names."""
     if precision == "auto":
         return "bfloat16" if fast_bfloat16() else "float32"
     return precision
 
 
 def device_name() -> str:
-    """The device that convolutions run on, for people and metadata."""
+    """Returns the name of the device that convolutions run on, for people and metadata."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
@@ -60,12 +62,12 @@ def device_name() -> str:
     return f"CPU: {model}"
 
 
-@functools.cache  # the system's linker is asked, by processes of its own
+@functools.cache  # `find_library` starts processes, such as the linker
 def cuda_is_installed() -> bool:
-    """Whether TensorFlow could use an NVIDIA GPU: a driver alone, as on any workstation, is not
-    enough.
+    """Tells whether cuDNN is installed, without which TensorFlow cannot use an NVIDIA GPU. A driver
+    alone, as on many workstations, is not enough.
     """
-    with contextlib.suppress(ModuleNotFoundError):  # none of NVIDIA's packages
+    with contextlib.suppress(ModuleNotFoundError):  # none of NVIDIA's Python packages is installed
         if importlib.util.find_spec("nvidia.cudnn"):
             return True
     return ctypes.util.find_library("cudnn") is not None

@@ -34,7 +34,7 @@ Layer = tuple[np.ndarray, np.ndarray]
 
 
 class Weights(NamedTuple):
-    """`layers` as the module describes, and the SHA-256 of the file they came from."""
+    """Holds `layers` in the form that the module describes, and the SHA-256 of their file."""
 
     layers: Mapping[str, Layer]
     sha256: str
@@ -42,7 +42,7 @@ class Weights(NamedTuple):
 
 @functools.lru_cache(maxsize=2)
 def load_weights(source: str = "embedded") -> Weights:
-    """Loads weights once per process.
+    """Loads weights; a process keeps the last two sources that it has loaded.
 
     Args:
       source: `embedded` (block1_conv1 to block5_conv1, part of this package), `imagenet` (all
@@ -50,7 +50,7 @@ def load_weights(source: str = "embedded") -> Weights:
         `.npz` such as the embedded one.
 
     Raises:
-      InputError: the file is missing, damaged, not VGG19's, or Keras cannot download.
+      InputError: the file is missing, damaged or not VGG19's, or Keras cannot download it.
     """
     if source == "imagenet":
         path = _download()
@@ -84,7 +84,11 @@ def load_weights(source: str = "embedded") -> Weights:
 
 
 def layer_weights(weights: Weights, layer: str) -> Layer:
-    """Kernel and bias of one layer; a clear error where these weights stop short of it."""
+    """Returns kernel and bias of one layer.
+
+    Raises:
+      InputError: VGG19 has no such layer, or these weights lack it.
+    """
     if layer not in CHANNELS:
         raise InputError(f"no layer {layer!r} in VGG19; its layers are {', '.join(LAYERS)}")
     if layer not in weights.layers:
@@ -144,7 +148,7 @@ def _read_h5(data: bytes) -> dict[str, Layer]:
     arrays: dict[str, list[np.ndarray]] = {}
 
     def visit(path: str, node: Any) -> None:
-        # An optimizer's moments have the names and shapes of what they are moments of.
+        # An optimizer's moments are named and shaped like the weights that they belong to.
         if not isinstance(node, h5py.Dataset) or path.startswith("optimizer"):
             return
         for part in path.split("/"):
