@@ -100,7 +100,7 @@ def _carry_out(
 
 def sweep(options: argparse.Namespace, rest: list[str], console: Console) -> int:
     """`nst sweep`: one pair under many settings, on one sheet."""
-    from pipeline.cli.sweep import variants, write_manifest, write_sheets
+    from pipeline.cli.sweep import row_length, variants, write_manifest, write_sheets
     from pipeline.runs.preparation import prepare_run
     from pipeline.store.metadata import read_metadata
 
@@ -117,15 +117,10 @@ def sweep(options: argparse.Namespace, rest: list[str], console: Console) -> int
     )
     rows = {found[row["manifest_line"] - 1].name: row for row in table.to_pylist()}
     painting = styles[0][0] if os.path.isfile(styles[0][0]) else None
-    columns = options.columns or _last_axis(options.vary, len(found))
-    for path in write_sheets(folder, options.content, painting, found, rows, columns):
-        console.print(printable(str(path)))
+    columns = options.columns or row_length(found)
+    sheets = write_sheets(folder, options.content, painting, found, rows, columns)
+    show.note(f"{count_words(summary)}; {' and '.join(map(str, sheets))}")
     return code
-
-
-def _last_axis(vary: list[str], pictures: int) -> int:
-    """Returns how many values the setting has that varies fastest: a row of the sheet is its."""
-    return max(1, min(8, pictures, vary[-1].count(",") + 1)) if vary else 1
 
 
 def _explain(command: str, summary: dict, complain: Callable[..., None]) -> int:

@@ -184,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE,...",
         action="append",
         default=[],
-        help="values of a setting, such as content_weight=1e3,1e4; may be repeated: all combinations",
+        help="values of a setting, such as content_weight=1e3,1e4; if repeated, all combinations",
     )
     sub.add_argument("--columns", type=int, metavar="N", help="pictures beside each other")
     sub.add_argument(

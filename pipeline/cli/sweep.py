@@ -1,7 +1,7 @@
 """`nst sweep`: one pair under many settings, on one sheet.
 
-The pictures are rows of a manifest that is written beside them, and an ordinary run makes them: so a
-sweep that was stopped goes on, and one that is widened makes only what is new.
+The pictures are rows of a manifest that is written beside them, and an ordinary run makes them: so
+a sweep that was stopped goes on, and one that is widened makes only what is new.
 """
 
 import itertools
@@ -57,12 +57,17 @@ def variants(vary: Sequence[str], config: RunConfig) -> list[Variant]:
             axes[key] = parse_yaml(f"[{values}]")
         except yaml.YAMLError as error:
             raise ConfigError(f"--vary {text}: {yaml_problem(error)}") from error
-    combinations = [
-        dict(zip(axes, each, strict=True)) for each in itertools.product(*axes.values())
-    ]
+    products = itertools.product(*axes.values())
+    combinations = [dict(zip(axes, values, strict=True)) for values in products]
     if len(combinations) > _MOST_PICTURES:
         raise ConfigError(f"--vary: {len(combinations)} pictures; at most {_MOST_PICTURES}")
     return [Variant(_file_name(each), each) for each in combinations]
+
+
+def row_length(found: Sequence[Variant]) -> int:
+    """Returns how many values the setting has that varies fastest: they make a row of the sheet."""
+    last = [list(each.settings.values())[-1:] for each in found]
+    return min(8, len({json.dumps(value) for value in last}))
 
 
 def _file_name(settings: Mapping[str, Any]) -> str:
@@ -91,7 +96,7 @@ def write_manifest(
 
 
 def _absolute(name: str) -> str:
-    """Returns the path of a painting; what is no file may be a style that the engine has by name."""
+    """Returns the path of a painting; what is no file may be a name that the engine knows."""
     return files.absolute(name) if files.is_url(name) or os.path.exists(name) else name
 
 
