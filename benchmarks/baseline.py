@@ -17,8 +17,8 @@ import tensorflow as tf
 
 import nst_ops
 from benchmarks import pairs
-from benchmarks.quality import measure
 from benchmarks.table import Table
+from nst_ops.quality import measure
 from nst_ops.vgg.network import vgg19
 
 SIZE = 256
@@ -84,7 +84,7 @@ def main() -> Table:
             "`cpu`: processor seconds, and `ratio` theirs over ours: blurred less than `seconds` by"
             " other work on the machine. Both methods were traced before the clock started.",
             "`reached`: which of our swd and cin this picture is at or below.",
-            "The figures are those of `benchmarks.quality`; lower is better.",
+            "The figures are those of `nst_ops.quality`; lower is better.",
         ),
     )
 

@@ -2,9 +2,9 @@
 
 import nst_ops
 from benchmarks import pairs
-from benchmarks.quality import measure
 from benchmarks.table import Table
 from nst_ops.images.codec import decode
+from nst_ops.quality import measure
 
 SIZES = (256, 512)
 

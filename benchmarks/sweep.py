@@ -1,31 +1,21 @@
 """What the three weights do: a contact sheet, `docs/weights.jpg`, and its pictures' figures."""
 
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 import nst_ops
 from benchmarks import pairs
-from benchmarks.quality import measure
 from benchmarks.table import Table
+from nst_ops.quality import measure
+from pipeline.report.contact_sheet import Cell, contact_sheet
 
 SIZE = 192
 SHEET = Path(__file__).parents[1] / "docs" / "weights.jpg"
 CONTENT_WEIGHTS = (1e3, 3e3, 1e4)
 STYLE_WEIGHTS = (1e-2, 3e-2, 1e-1)
 TV_WEIGHTS = (10.0, 30.0, 100.0)
-_MARGIN, _CAPTION = 6, 20  # px
-
-
-class Cell(NamedTuple):
-    """A picture [H, W, 3] in [0, 1] and what is written under it."""
-
-    picture: np.ndarray
-    caption: str
 
 
 def main() -> Table:
@@ -50,7 +40,8 @@ def main() -> Table:
             }
         )
         short = {"content_weight": "content", "style_weight": "style", "tv_weight": "tv"}
-        cells.append(Cell(picture, "  ".join(f"{short[k]} {v:g}" for k, v in change.items())))
+        caption = "  ".join(f"{short[k]} {v:g}" for k, v in change.items())
+        cells.append(Cell(picture, [caption]))
         print(*rows[-1].values(), flush=True)
     SHEET.parent.mkdir(exist_ok=True)
     contact_sheet(cells, columns=3).save(SHEET, quality=90)
@@ -62,23 +53,6 @@ def main() -> Table:
             "`tv`: mean absolute difference of neighbouring pixels, in levels of 255.",
         ),
     )
-
-
-def contact_sheet(cells: Sequence[Cell], columns: int) -> Image.Image:
-    """Pictures of one size in rows, captions below."""
-    height, width = cells[0].picture.shape[:2]
-    across, down = width + _MARGIN, height + _CAPTION + _MARGIN
-    rows = -(-len(cells) // columns)
-    sheet = Image.new("RGB", (across * columns + _MARGIN, down * rows + _MARGIN), "white")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=13)
-    for number, cell in enumerate(cells):
-        left = _MARGIN + across * (number % columns)
-        top = _MARGIN + down * (number // columns)
-        levels = np.round(np.clip(cell.picture, 0.0, 1.0) * 255.0).astype(np.uint8)
-        sheet.paste(Image.fromarray(levels), (left, top))
-        draw.text((left + 2, top + height + 2), cell.caption, fill="black", font=font)
-    return sheet
 
 
 def _roughness(picture: np.ndarray) -> float:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from benchmarks.quality import measure
 from benchmarks.table import Table
 from nst_ops.images.codec import decode
+from nst_ops.quality import measure
 from pipeline.cli.main import main as nst
 
 ROOT = Path(__file__).parents[1]

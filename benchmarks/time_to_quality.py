@@ -16,10 +16,10 @@ import numpy as np
 
 import nst_ops
 from benchmarks import pairs
-from benchmarks.quality import measure
 from benchmarks.spent import Spent, call
 from benchmarks.table import Table
 from nst_ops.images.codec import decode, encode
+from nst_ops.quality import measure
 
 CACHE = Path(__file__).parent / "cache"
 # Photo and painting, long side in px.

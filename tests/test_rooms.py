@@ -10,8 +10,8 @@ ROOT = Path(__file__).parent.parent
 # A room imports those before it, and its own modules; modules on their own are rooms of one.
 ORDER = (
     *("nst_ops.errors", "nst_ops.atomic", "nst_ops.archives", "nst_ops.compiled"),
-    *("nst_ops.settings", "nst_ops.images", "nst_ops.vgg", "nst_ops.losses", "nst_ops.optimizers"),
-    *("nst_ops.coarse_to_fine", "nst_ops.engines"),
+    *("nst_ops.settings", "nst_ops.images", "nst_ops.vgg", "nst_ops.losses", "nst_ops.quality"),
+    *("nst_ops.optimizers", "nst_ops.coarse_to_fine", "nst_ops.engines"),
     *("pipeline.errors", "pipeline.jobs", "pipeline.store", "pipeline.config", "pipeline.machine"),
     *("pipeline.manifest", "pipeline.planning", "pipeline.workers", "pipeline.report"),
     *("pipeline.runs", "pipeline.cli"),

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -28,6 +29,9 @@ from pipeline.store import files
 from pipeline.store.stop_requests import request_stop
 from pipeline.workers.limits import parse_deadline
 
+if TYPE_CHECKING:
+    from pipeline.runs.preparation import PreparedRun
+
 OK, RUN_FAILED, BAD_INPUT, ROWS_FAILED, DEFERRED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
@@ -36,8 +40,6 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
     config = load_config(options.config, options.overrides)
     shard = Shard.parse(options.shard)
     deadline = parse_deadline(options.deadline, options.max_hours)
-    from pipeline.machine.signals import stopping
-    from pipeline.runs.launcher import execute
     from pipeline.runs.preparation import prepare_run
 
     prepared = prepare_run(
@@ -51,18 +53,41 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
         retry_failed=options.retry_failed,
         check_full=options.check == "full",
     )
+    summary, show = _carry_out(prepared, console, as_json=options.log_format == "json")
+    code = _explain(options.command, summary, show.complain)
+    if summary["deferred"]:
+        show.note("run the same command again to make the deferred pictures")
+    record = os.path.join(options.output, "runs", prepared.spec.run_id, "report.html")
+    show.note(
+        f"{count_words(summary)} in {summary['seconds']:.0f} s; pictures in "
+        f"{os.path.join(options.output, 'images')}, report in {record}",
+        "end",
+        **summary,
+    )
+    return code
+
+
+def _carry_out(
+    prepared: "PreparedRun", console: Console, *, as_json: bool = False
+) -> tuple[dict[str, Any], RunDisplay]:
+    """Runs what was prepared, to its end or until it is stopped; returns its summary, and the
+    display to say more on.
+    """
+    from pipeline.machine.signals import stopping
+    from pipeline.runs.launcher import execute
+
     spec, parts = prepared.spec, prepared.parts
-    with RunDisplay(console, spec.share, as_json=options.log_format == "json") as show:
+    with RunDisplay(console, spec.share, as_json=as_json) as show:
         text = f"run {spec.run_id}: {parts.rows} rows"
         text += f", {parts.unreadable} of them of no use" if parts.unreadable else ""
-        text += f"; shard {shard} of them" if shard.count > 1 else ""
+        text += f"; shard {spec.shard} of them" if spec.shard.count > 1 else ""
         show.note(
             text,
             "begin",
             run_id=spec.run_id,
             rows=parts.rows,
             unreadable=parts.unreadable,
-            shard=str(shard),
+            shard=str(spec.shard),
         )
 
         def stop(signal: str) -> None:
@@ -70,17 +95,31 @@ def run(options: argparse.Namespace, beam_arguments: list[str], console: Console
             request_stop(spec.folder, spec.run_id, "signal", f"stopped by {signal}")
 
         with stopping(stop):
-            summary = execute(prepared, show.show, lambda text: show.note(f"warning: {text}"))
+            return execute(prepared, show.show, lambda text: show.note(f"warning: {text}")), show
+
+
+def sweep(options: argparse.Namespace, rest: list[str], console: Console) -> int:
+    """`nst sweep`: one pair under many settings, on one sheet."""
+    from pipeline.cli.sweep import row_length, variants, write_manifest, write_sheets
+    from pipeline.runs.preparation import prepare_run
+    from pipeline.store.metadata import read_metadata
+
+    config = load_config(options.config, options.overrides)
+    found = variants(options.vary, config)
+    styles = [_weighted(style) for style in options.styles]
+    folder = Path(os.path.abspath(options.output))
+    manifest = write_manifest(folder, options.content, styles, found)
+    prepared = prepare_run(manifest, str(folder), config, config_file=options.config)
+    summary, show = _carry_out(prepared, console)
     code = _explain(options.command, summary, show.complain)
-    if summary["deferred"]:
-        show.note("run the same command again to make the deferred pictures")
-    record = os.path.join(options.output, "runs", spec.run_id, "report.html")
-    show.note(
-        f"{count_words(summary)} in {summary['seconds']:.0f} s; pictures in "
-        f"{os.path.join(options.output, 'images')}, report in {record}",
-        "end",
-        **summary,
+    table = read_metadata(
+        str(folder), prepared.spec.run_id, ["manifest_line", "status", "output", "spec_hash"]
     )
+    rows = {found[row["manifest_line"] - 1].name: row for row in table.to_pylist()}
+    painting = styles[0][0] if os.path.isfile(styles[0][0]) else None
+    columns = options.columns or row_length(found)
+    sheets = write_sheets(folder, options.content, painting, found, rows, columns)
+    show.note(f"{count_words(summary)}; {' and '.join(map(str, sheets))}")
     return code
 
 

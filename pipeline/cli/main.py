@@ -176,6 +176,21 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", required=True, metavar="FILE", help=".png, .jpg, .webp or .tif"
     )
 
+    sub = add("sweep", "stylize one pair under many settings, on one sheet", config=True)
+    sub.add_argument("content", metavar="CONTENT", help="the photo")
+    sub.add_argument("styles", metavar="STYLE", nargs="+", help="as for nst stylize")
+    sub.add_argument(
+        "--vary",
+        metavar="KEY=VALUE,...",
+        action="append",
+        default=[],
+        help="values of a setting, such as content_weight=1e3,1e4; if repeated, all combinations",
+    )
+    sub.add_argument("--columns", type=int, metavar="N", help="pictures beside each other")
+    sub.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="sheet.png, sheet.html, the pictures"
+    )
+
     sub = add("manifest", "make a manifest from files", config=False)
     sub.add_argument(
         "--content", required=True, metavar="GLOB", help="photos, quoted: 'photos/**/*.jpg'"
@@ -278,6 +293,7 @@ def _quiet_logs(verbose: bool) -> None:
 _COMMANDS: dict[str, Callable[[argparse.Namespace, list[str], Console], int]] = {
     "run": commands.run,
     "stylize": commands.stylize,
+    "sweep": commands.sweep,
     "manifest": commands.manifest,
     "validate": commands.validate,
     "report": commands.report,

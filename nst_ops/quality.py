@@ -31,6 +31,7 @@ JUDGES = ("block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3")
 STYLE = tuple(f"block{block}_conv1" for block in range(1, 6))
 CONTENT = "block4_conv2"
 _DIRECTIONS = _QUANTILES = 256
+LEAST_SIDE = 128  # px, of a picture whose quarter size still says something at block4
 
 
 def measure(picture: np.ndarray, photo: np.ndarray, painting: np.ndarray) -> dict[str, float]:
