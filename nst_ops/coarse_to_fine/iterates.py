@@ -11,7 +11,7 @@ from nst_ops.coarse_to_fine.checkpoints import Checkpoint
 from nst_ops.coarse_to_fine.reports import LOSSES, Report, ScaleReport
 from nst_ops.errors import InputError, short
 from nst_ops.images.size import Size
-from nst_ops.settings import MOST_WEIGHT, Settings
+from nst_ops.settings import MOST_WEIGHT
 
 
 @dataclass

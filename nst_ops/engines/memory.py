@@ -33,6 +33,7 @@ _LEAST_HISTORY = 3
 _DECODING = 22  # bytes per px of a file while it is decoded and shrunk, colour by colour
 _MATCHED = 12  # bytes per px of the pictures that attention was matched with
 _SIMILARITIES = 0.2e9  # bytes, of the similarities that attention computes at a time
+_ANSWERS_HELD = 1.2  # features and keys of paintings take a fifth more than their numbers
 _PAINTING = 28  # bytes per px of a painting and its octaves, float32
 _SEEN = 850  # bytes per px of a painting's tile, whose features are not kept for a gradient
 _TILES = (1024, 768, 512, 384, 256)
@@ -92,7 +93,8 @@ def predict_bytes(
         painted = max(sources.paintings, math.prod(sources.painting)) * len(settings.style_scales)
         more = (answers + _MATCHED) * pixels + answers * painted
         held, updating = held + more, updating + more
-        matching += (answers + 4 * _attention_values(settings)) * painted + _SIMILARITIES
+        kept = (answers + 4 * _attention_values(settings)) * painted
+        matching += _ANSWERS_HELD * kept + _SIMILARITIES
     decoding = _DECODING * sources.decoded
     if sources.decoded <= READ_AHEAD:  # the next picture is decoded meanwhile
         held, updating = held + decoding, updating + decoding

@@ -42,11 +42,10 @@ def answers(features: tf.Tensor, weight: float = 1.0) -> Answers:
     step = 1
     while -(-height // step) * -(-width // step) > MOST_ANSWERS:
         step += 1
-    return Answers(
-        tf.reshape(features[:, ::step, ::step], [-1, channels]),
-        tf.reshape(keys[:, ::step, ::step], [-1, channels]),
-        weight,
-    )
+    if step > 1:  # else a slice would be a copy in vain
+        features, keys = features[:, ::step, ::step], keys[:, ::step, ::step]
+    flat = [-1, channels]
+    return Answers(tf.reshape(features, flat), tf.reshape(keys, flat), weight)
 
 
 def questions(photo: tf.Tensor, picture: tf.Tensor | None) -> tf.Tensor:

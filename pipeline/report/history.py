@@ -121,8 +121,9 @@ def loss_curves(table: pyarrow.Table) -> list[dict[str, Any] | None]:
 
     Returns:
       Per row None, or {steps, starts, total, content, style, tv, attention}: the number of steps,
-      those at which a scale starts, and of each loss at most 60 values of round(1000 * log10(loss)), evenly
-      spaced, as differences from the one before: a third of the bytes.
+      those at which a scale starts, and of each loss at most 60 values of
+      round(1000 * log10(loss)), evenly spaced, as differences from the one before: a third of the
+      bytes.
     """
     column = table["loss_curve"].combine_chunks()
     offsets, points = column.offsets.to_numpy(), column.values

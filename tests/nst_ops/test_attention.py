@@ -183,3 +183,27 @@ def test_a_knob_changes_the_term_while_it_runs(pair):
     assert iterate.losses["attention"][0] == 0.0
     with pytest.raises(InputError, match="attention_weight"):
         knobs.attention_weight = -1.0
+
+
+def test_knobs_that_do_not_name_it_leave_it_as_the_settings_have_it(pair):
+    chosen = settings(scales=[{"size": 64, "steps": 3}])
+    knobs = loop.Knobs(chosen.content_weight, chosen.style_weight, chosen.tv_weight)
+    plain, steered = (loop.run(*pair, chosen, knobs=each) for each in (None, knobs))
+    np.testing.assert_array_equal(steered.images, plain.images)
+
+
+def test_pictures_that_have_converged_are_not_matched_with_their_neighbours(load):
+    """Who shares a batch is the scheduler's choice, and must not change a picture."""
+    photos = np.stack([load(name, 96)[:64, :64] for name in ("rocket", "cat")])
+    chosen = settings(
+        scales=[{"size": 64, "steps": 24}], tolerance=0.02, patience=3, attention_every=10
+    )
+    painting = load("cafe_terrace_at_night", 64)
+    together = loop.run(photos, [[painting]] * 2, chosen)
+    steps = []
+    for row, photo in enumerate(photos):
+        alone = loop.run(photo, [painting], chosen)
+        steps.append(alone.reports[0].scales[0].steps)
+        assert together.reports[row].scales[0].steps == steps[-1]
+        np.testing.assert_allclose(together.images[row], alone.images[0], atol=0.02)
+    assert min(steps) < max(steps)  # else nothing was proved

@@ -1,13 +1,16 @@
 """Files that have not changed are not read again, and none is trusted that has."""
 
+import io
 import os
 import random
 import shutil
 
+import numpy as np
 import pyarrow.dataset
 import pytest
+from PIL import ExifTags, Image
 
-from nst_ops.images.codec import decode
+from nst_ops.images.codec import decode, probe
 from pipeline.store import file_index, files
 
 from ..conftest import IMAGES
@@ -94,3 +97,19 @@ def test_metadata_is_read_with_the_partitions_of_hive(run_manifest, manifest, tm
     rows = data.to_table(columns=["run_id", "status", "output"]).to_pylist()
     assert {(row["run_id"], row["status"]) for row in rows} == {(first, "ok"), (second, "cached")}
     assert len(rows) == 4
+
+
+def test_a_photo_is_turned_by_exif_behind_its_pixels(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG", exif=exif)
+    data = file.getvalue()
+    begin = data.index(b"eXIf") - 4
+    end = begin + 12 + int.from_bytes(data[begin : begin + 4])
+    last = data.index(b"IEND") - 4
+    path = tmp_path / "late.png"
+    path.write_bytes(data[:begin] + data[end:last] + data[begin:end] + data[last:])
+    assert len(data) > 2**18 and probe(path.read_bytes()).size == (400, 300)
+    assert file_index.FileIndex().header(str(path)).size == (400, 300)

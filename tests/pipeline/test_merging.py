@@ -1,7 +1,12 @@
+import hashlib
+import json
+
 import pytest
 
 from nst_ops.errors import InputError
+from pipeline.jobs.job import Job, StyleSource
 from pipeline.jobs.shard import Shard
+from pipeline.manifest.parts import JobParts
 from pipeline.runs.merge import merge_shards
 
 from .conftest import settings, write_manifest
@@ -28,3 +33,12 @@ def test_shards_of_a_manifest_that_was_rewritten_are_not_mixed(run_manifest, man
     run_manifest(manifest, shard=Shard(2, 2))
     with pytest.raises(InputError, match="of one that was changed in between"):
         merge_shards(str(tmp_path / "out"))
+
+
+def test_shards_of_before_styles_could_be_names_are_of_the_same_manifest():
+    job = Job(2, "a", "/a.jpg", (StyleSource("/s.jpg", 2.0),), "a.png")
+    recorded = vars(job) | {"styles": [["/s.jpg", 2.0]]}
+    digest = hashlib.sha256(json.dumps([True, recorded]).encode()).hexdigest()
+    assert JobParts([job]).sha256 == digest
+    named = Job(2, "a", "/a.jpg", (StyleSource("/s.jpg", 2.0, is_file=False),), "a.png")
+    assert JobParts([named]).sha256 != digest

@@ -20,6 +20,7 @@ from nst_ops.images.codec import probe
 from pipeline.store import files
 
 from ..conftest import IMAGES
+from .conftest import settings, write_manifest
 from .test_cli import SMALL
 
 boto3 = pytest.importorskip("boto3", reason="needs the dev extras")
@@ -226,3 +227,14 @@ def test_a_failed_put_leaves_the_old_object(here, store, monkeypatch):
     assert body(store, "kept") == b"old"
     with pytest.raises(OSError, match="NoSuchBucket"):
         files.write("s3://nowhere/x", b"x")
+
+
+def test_a_store_that_does_not_answer_at_planning_costs_no_row(tmp_path, run_manifest, monkeypatch):
+    def exists(path, real=files.exists):
+        if "/images/" in path:
+            raise InputError("cannot be looked up (503 Slow Down)", path=path)
+        return real(path)
+
+    monkeypatch.setattr(files, "exists", exists)
+    manifest = write_manifest(tmp_path / "m.csv", ["rocket"])
+    assert run_manifest(manifest, settings(size=48, steps=1))["ok"] == 1

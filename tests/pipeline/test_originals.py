@@ -48,6 +48,18 @@ def refused(capsys, *arguments):
     return message
 
 
+def test_a_run_does_not_replace_a_picture_that_a_row_starts_from(folder, capsys):
+    (folder / "m.csv").write_text(
+        "content,style,output,init\n"
+        "images/cat.jpg,painting.jpg,new.jpg,content\n"
+        "images/cat.jpg,painting.jpg,rocket.jpg,images/rocket.jpg\n"
+    )
+    before = checksums(folder)
+    arguments = "run", "--manifest", "m.csv", "--output", ".", "--set", "format=jpeg"
+    message = refused(capsys, *arguments)
+    assert "images/rocket.jpg" in message and checksums(folder) == before
+
+
 @pytest.mark.parametrize("link", ["none", "symbolic", "hard", "folder"])
 def test_a_run_does_not_replace_its_photos(folder, capsys, link):
     before = checksums(folder)
