@@ -137,7 +137,7 @@ def write_sheets(
         }
         judged = {name: f"{figures[name]:.3f}" for name in _JUDGES if name in figures}
         caption = [f"{name} {text}" for name, text in words.items()]
-        caption += ["  ".join(f"{name} {text}" for name, text in judged.items())] if judged else []
+        caption += ["  ".join(f"{name}\N{NO-BREAK SPACE}{text}" for name, text in judged.items())]
         cells.append(Cell(picture, caption))
         source = "images/" + urllib.parse.quote(row["output"])
         entries.append({"source": source, "settings": words, "figures": judged})
