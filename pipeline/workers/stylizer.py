@@ -198,7 +198,9 @@ class Stylizer:
         data, facts = self._index.read(
             path, max_bytes=config.max_file_bytes, max_pixels=config.max_pixels
         )
-        if config.engine.output_size(facts.size) != planned.size:
+        # A larger photo of the same shape would take more memory than was planned.
+        larger = facts.header.decoded_pixels(max(planned.size)) > planned.sources.decoded
+        if larger or config.engine.output_size(facts.size) != planned.size:
             raise _changed(path)
         return self._identities.identify(planned, config, facts.sha256), data
 

@@ -60,10 +60,10 @@ def count_rows(path, config, originals=None):
 _planned = []  # jobs, and with which settings
 
 
-def plans(manifest, config):
-    """What a run would hand to its Stylizers."""
+def plans(manifest, config, **options):
+    """What a run would hand to its Stylizers. Options are those of `Planner.plan`."""
     planner = Planner(config, config.engine.assets())
-    planned = [planner.plan(job) for job in read_manifest(str(manifest), config)]
+    planned = [planner.plan(job, **options) for job in read_manifest(str(manifest), config)]
     _planned.extend((each, config) for each in planned)
     return planned
 

@@ -297,3 +297,15 @@ def test_photo_that_changes_after_planning_is_not_stylized(tmp_path):
     Image.new("RGB", (80, 60), "blue").save(photo)
     (row,), _ = stylize(tmp_path, one)
     assert row["status"] == "failed" and "has changed since the run began" in row["error_message"]
+
+
+def test_a_photo_that_grows_after_planning_takes_no_memory_that_was_not_planned(tmp_path):
+    photo = tmp_path / "photo.png"
+    manifest = write_manifest(tmp_path / "one.csv", [photo])
+    from PIL import Image
+
+    Image.new("RGB", (80, 60), "red").save(photo)
+    one = plans(manifest, settings(), identify=False)
+    Image.new("RGB", (800, 600), "red").save(photo)
+    (row,), _ = stylize(tmp_path, one)
+    assert row["status"] == "failed" and "has changed since the run began" in row["error_message"]
