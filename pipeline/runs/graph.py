@@ -117,8 +117,8 @@ class PlanPart(beam.DoFn):
     def _plan(self, element: Job | BadRow) -> PlannedJob | Row:
         run_id = self.spec.run_id
         if isinstance(element, BadRow):
-            message = {"error_type": "InputError", "error_message": element.message}
-            return row(run_id, element.as_job(), "failed", **message)
+            unusable = error_columns(InputError(element.message))
+            return row(run_id, element.as_job(), "failed", **unusable)
         try:
             # Where no picture is there, its hash is not needed yet: the worker reads the photo.
             identify = not self.spec.retry_failed or self.finished.is_there(element.output)

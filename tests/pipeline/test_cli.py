@@ -79,7 +79,7 @@ def test_run_again_and_change(collection, tmp_path):
     assert [row["status"] for row in rows] == ["ok", "ok"] + ["failed"] * 6
     reasons = ["gone.jpg", "broken.jpg", "page.jpg", "thin.png", "gone.jpg", "color: 'purple'"]
     for row, reason in zip(rows[2:], reasons, strict=True):
-        assert reason in row["error_message"] and row["error_type"]
+        assert reason in row["error_message"] and row["error_type"] and row["error_code"]
         said = f"failed: line {row['manifest_line']}: {printable(row['error_message'])}"
         assert said in first.stderr.splitlines()
     whole = pyarrow.parquet.read_table(tmp_path / "metadata")  # of all runs, as pandas reads it
