@@ -31,6 +31,7 @@ from nst_ops.losses.tiled import tiled_features, tiled_grams
 from nst_ops.settings import Settings
 
 Grams = dict[str, tf.Tensor]  # {layer: [1, C, C]}
+Features = dict[str, tf.Tensor]  # {layer: [1, h, w, C]}
 
 # Of the files; raise it when the same painting would give other Gram matrices.
 _FORMAT = 2
@@ -62,7 +63,7 @@ class TargetCache:
         self.max_bytes = max_bytes
         self.folder = folder
         self.bytes = 0
-        self._entries: OrderedDict[Hashable, tuple[Grams, ...]] = OrderedDict()
+        self._entries: OrderedDict[Hashable, tuple[Grams | Features, ...]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(
@@ -199,7 +200,7 @@ def _paintings_features(
     settings: Settings,
     objective: Objective,
     cache: TargetCache,
-) -> list[tuple[Grams, float]]:
+) -> list[tuple[Features, float]]:
     """Returns features of a blend's paintings at each of the `style_scales`, and their weights."""
     layers = sorted(layer for layer, _ in objective.attention_layers)
     least, first = objective.least_side, first_octave(settings.octaves)
@@ -207,7 +208,7 @@ def _paintings_features(
     for style, scale in itertools.product(blend, settings.style_scales):
         size = style_size(style.image.shape[:2], scale, picture, final, first, least)
 
-        def compute(image: np.ndarray = style.image, size: Size = size) -> tuple[Grams, ...]:
+        def compute(image: np.ndarray = style.image, size: Size = size) -> tuple[Features, ...]:
             side = side_for(size, PAINTING_TILE) if objective.tileable else None
             return (_features(_resized(image, size), objective, layers, side),)
 
