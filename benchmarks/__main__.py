@@ -11,6 +11,7 @@ NAMES = (
     "baseline",
     "examples",
     "sweep",
+    "attention",
     "symptoms",
     "step_share",
     "step",
