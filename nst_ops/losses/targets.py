@@ -10,7 +10,7 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -203,10 +203,8 @@ def _paintings_features(
 ) -> list[tuple[Features, float]]:
     """Returns features of a blend's paintings at each of the `style_scales`, and their weights."""
     layers = sorted(layer for layer, _ in objective.attention_layers)
-    least, first = objective.least_side, first_octave(settings.octaves)
     found = []
-    for style, scale in itertools.product(blend, settings.style_scales):
-        size = style_size(style.image.shape[:2], scale, picture, final, first, least)
+    for style, size, share in _seen(blend, picture, final, settings, objective):
 
         def compute(image: np.ndarray = style.image, size: Size = size) -> tuple[Features, ...]:
             side = side_for(size, PAINTING_TILE) if objective.tileable else None
@@ -214,8 +212,18 @@ def _paintings_features(
 
         key = ("attention", objective.identity, tuple(layers), style.digest, size)
         (features,) = cache.get(key, compute)
-        found.append((features, style.weight * scale.weight))
+        found.append((features, share))
     return found
+
+
+def _seen(
+    blend: Sequence[Style], picture: Size, final: Size, settings: Settings, objective: Objective
+) -> Iterator[tuple[Style, Size, float]]:
+    """Yields a blend's paintings at each of the `style_scales`: the size there, and the weight."""
+    least, first = objective.least_side, first_octave(settings.octaves)
+    for style, scale in itertools.product(blend, settings.style_scales):
+        size = style_size(style.image.shape[:2], scale, picture, final, first, least)
+        yield style, size, style.weight * scale.weight
 
 
 def style_targets(
@@ -245,16 +253,14 @@ def style_targets(
     Raises:
       InputError: a painting is too small for the network.
     """
-    least, first = objective.least_side, first_octave(settings.octaves)
+    least = objective.least_side
     octaves = octaves_in_use(picture, settings.octaves, least)
     sums: dict[int, Grams] = {octave: {} for octave in octaves}
     totals = dict.fromkeys(octaves, 0.0)
-    for style, scale in itertools.product(styles, settings.style_scales):
-        size = style_size(style.image.shape[:2], scale, picture, final, first, least)
+    for style, size, share in _seen(styles, picture, final, settings, objective):
         own = octaves_in_use(size, settings.octaves[: max(octaves) + 1], least)
         compute = functools.partial(_grams, style.image, size, own, objective)
         key = (objective.identity, style.digest, size, own)
-        share = style.weight * scale.weight
         name = _file_name(objective, style.digest, size, own)
         for octave, grams in zip(own, cache.get(key, compute, name), strict=True):
             totals[octave] += share

@@ -18,7 +18,8 @@ from nst_ops.images.codec import EXTENSIONS
 from nst_ops.settings import LEAST_SHARE, MOST_SHARE
 from pipeline.cli.display import PairDisplay, RunDisplay, count_words
 from pipeline.config.loading import load_config
-from pipeline.jobs.job import Job
+from pipeline.config.run_config import RunConfig
+from pipeline.jobs.job import Job, StyleSource
 from pipeline.jobs.row import STATUSES
 from pipeline.jobs.shard import Shard
 from pipeline.machine.messages import printable
@@ -100,15 +101,16 @@ def _carry_out(
 
 def sweep(options: argparse.Namespace, rest: list[str], console: Console) -> int:
     """`nst sweep`: one pair under many settings, on one sheet."""
-    from pipeline.cli.sweep import row_length, variants, write_manifest, write_sheets
+    from pipeline.cli.sweep import manifest_rows, row_length, variants, write_sheets
     from pipeline.runs.preparation import prepare_run
     from pipeline.store.metadata import read_metadata
 
     config = load_config(options.config, options.overrides)
     found = variants(options.vary, config)
-    styles = [_weighted(style) for style in options.styles]
+    styles = _style_sources(options, config)
     folder = Path(os.path.abspath(options.output))
-    manifest = write_manifest(folder, options.content, styles, found)
+    manifest = str(folder / "sweep.jsonl")
+    write_manifest(manifest_rows(options.content, styles, found), manifest)
     prepared = prepare_run(manifest, str(folder), config, config_file=options.config)
     summary, show = _carry_out(prepared, console)
     code = _explain(options.command, summary, show.complain)
@@ -116,7 +118,7 @@ def sweep(options: argparse.Namespace, rest: list[str], console: Console) -> int
         str(folder), prepared.spec.run_id, ["manifest_line", "status", "output", "spec_hash"]
     )
     rows = {found[row["manifest_line"] - 1].name: row for row in table.to_pylist()}
-    painting = styles[0][0] if os.path.isfile(styles[0][0]) else None
+    painting = styles[0].name if os.path.isfile(styles[0].name) else None
     columns = options.columns or row_length(found)
     sheets = write_sheets(folder, options.content, painting, found, rows, columns)
     show.note(f"{count_words(summary)}; {' and '.join(map(str, sheets))}")
@@ -166,9 +168,7 @@ def stylize(options: argparse.Namespace, rest: list[str], console: Console) -> i
     folder, name = os.path.split(os.path.abspath(options.output))
     if os.path.isdir(folder) and not os.access(folder, os.W_OK):
         raise InputError("is not writable; give another place to -o", path=folder)
-    styles = tuple(
-        style_source(name, weight, "", config) for name, weight in map(_weighted, options.styles)
-    )
+    styles = _style_sources(options, config)
     job = Job(1, Path(name).stem, options.content, styles, name)
     originals = Originals(folder)
     originals.writes(name)
@@ -195,6 +195,11 @@ def stylize(options: argparse.Namespace, rest: list[str], console: Console) -> i
         f"{row['device']} in {row['precision']}"
     )
     return OK
+
+
+def _style_sources(options: argparse.Namespace, config: RunConfig) -> tuple[StyleSource, ...]:
+    weighted = map(_weighted, options.styles)
+    return tuple(style_source(name, weight, "", config) for name, weight in weighted)
 
 
 def _weighted(style: str) -> tuple[str, float]:

@@ -7,7 +7,7 @@ import datetime
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -28,7 +28,25 @@ _LINE_SECONDS = 10.0  # between two lines of a log
 _PAIR_LINE_SECONDS = 60.0  # the same for one picture, which may take hours
 
 
-class RunDisplay:
+class _Display:
+    """Shows progress on a console while it is open; `bar` and `task` are None without a bar."""
+
+    def __init__(self, console: Console, bar: Progress | None, doing: str, total: float):
+        self.console, self.bar = console, bar
+        self.task = bar.add_task(doing, total=total) if bar else None
+        self.started = self.printed = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+
+class RunDisplay(_Display):
     """Shows the progress of a run.
 
     Args:
@@ -38,21 +56,9 @@ class RunDisplay:
     """
 
     def __init__(self, console: Console, rows: int, *, as_json: bool = False):
-        self.console, self.rows, self.as_json = console, rows, as_json
-        self.bar = (
-            _bar(console, MofNCompleteColumn()) if console.is_terminal and not as_json else None
-        )
-        self.task = self.bar.add_task("planning", total=rows) if self.bar else None
-        self.started = self.printed = time.monotonic()
-
-    def __enter__(self) -> "RunDisplay":
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
+        self.rows, self.as_json = rows, as_json
+        bar = None if as_json else _bar(console, MofNCompleteColumn())
+        super().__init__(console, bar, "planning", rows)
 
     def note(self, text: str, event: str = "note", **values: Any) -> None:
         """Prints something that happened once.
@@ -119,23 +125,11 @@ def _speed_words(speed: dict[str, float]) -> str:
     return f"; {speed['pictures_per_hour']:.0f} an hour, {left} left"
 
 
-class PairDisplay:
+class PairDisplay(_Display):
     """Shows the progress of one pair: a bar on a terminal, else a line per stage and per minute."""
 
     def __init__(self, console: Console):
-        self.console = console
-        self.bar = _bar(console, TaskProgressColumn()) if console.is_terminal else None
-        self.task = self.bar.add_task("reading", total=1.0) if self.bar else None
-        self.started = self.printed = time.monotonic()
-
-    def __enter__(self) -> "PairDisplay":
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
+        super().__init__(console, _bar(console, TaskProgressColumn()), "reading", 1.0)
 
     def show(self, step: Step) -> None:
         """Shows one step."""
@@ -154,7 +148,10 @@ class PairDisplay:
             self.console.print(printable(text))
 
 
-def _bar(console: Console, count: ProgressColumn) -> Progress:
+def _bar(console: Console, count: ProgressColumn) -> Progress | None:
+    """Returns a bar that counts in this way; None where no terminal could show it."""
+    if not console.is_terminal:
+        return None
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -15,9 +15,13 @@ from typing import Any, NamedTuple
 import yaml
 
 from nst_ops.errors import InputError
+from nst_ops.images.codec import decode
 from pipeline.config.plain_yaml import parse_yaml, yaml_problem
 from pipeline.config.run_config import RunConfig, row_settings
 from pipeline.errors import ConfigError
+from pipeline.jobs.job import StyleSource
+from pipeline.machine.tensorflow_setup import start_tensorflow
+from pipeline.report.contact_sheet import Cell, contact_sheet, write_page
 from pipeline.store import files
 
 _MOST_PICTURES = 1000
@@ -80,24 +84,21 @@ def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else json.dumps(value).strip('"')
 
 
-def write_manifest(
-    folder: Path, content: str, styles: Sequence[tuple[str, float]], found: Sequence[Variant]
-) -> str:
-    """Writes the sweep's manifest into its folder, and returns its path."""
-    blend = [{"path": _absolute(name), "weight": weight} for name, weight in styles]
-    rows = [
+def manifest_rows(
+    content: str, styles: Sequence[StyleSource], found: Sequence[Variant]
+) -> list[dict[str, Any]]:
+    """Returns the rows of the sweep's manifest, which may lie in any folder."""
+    blend = [
+        {
+            "path": files.absolute(style.name) if style.is_file else style.name,
+            "weight": style.weight,
+        }
+        for style in styles
+    ]
+    return [
         {"content": files.absolute(content), "style": blend, "output": each.name, **each.settings}
         for each in found
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "sweep.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def _absolute(name: str) -> str:
-    """Returns the path of a painting; what is no file may be a name that the engine knows."""
-    return files.absolute(name) if files.is_url(name) or os.path.exists(name) else name
 
 
 def write_sheets(
@@ -119,8 +120,6 @@ def write_sheets(
     Raises:
       InputError: there is not one picture.
     """
-    from pipeline.report.contact_sheet import Cell, contact_sheet, write_page
-
     known = _read_figures(folder)
     cells, entries = [], []
     photo, painting = (_pixels(path) if path else None for path in (content, style))
@@ -161,15 +160,11 @@ def _read_figures(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _pixels(path: str) -> Any:
-    from nst_ops.images.codec import decode
-
     return decode(files.read(path), path=path).on_white()
 
 
 def _measure(picture: Any, photo: Any, painting: Any) -> dict[str, float]:
     """Returns the figures of a picture; none if it is too small for the judges."""
-    from pipeline.machine.tensorflow_setup import start_tensorflow
-
     start_tensorflow()
     from nst_ops.quality import LEAST_SIDE, measure
 

@@ -12,8 +12,9 @@ import os
 import re
 import string
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from nst_ops.errors import InputError
 from pipeline.store import files
@@ -101,7 +102,7 @@ def make_manifest(
     return rows
 
 
-def write_manifest(rows: list[dict[str, str]], path: str) -> None:
+def write_manifest(rows: Sequence[Mapping[str, Any]], path: str) -> None:
     """Writes rows as CSV or, by the extension .jsonl, as JSON Lines."""
     if not path.endswith((".csv", ".tsv", ".jsonl", ".ndjson")):
         raise InputError("a manifest's name must end in .csv, .tsv or .jsonl", path=path)

@@ -53,8 +53,8 @@ class JobParts:
         for row in rows:
             self.rows += 1
             self.unreadable += isinstance(row, BadRow)
-            text = json.dumps([isinstance(row, Job), vars(row)])
-            self._digest.update(_digested(row).encode())
+            text = _encoded(row)
+            self._digest.update(text.encode())
             if self._shard.has(row.line):
                 yield text
 
@@ -64,14 +64,6 @@ class JobParts:
             data = Path(self._folder.name, str(number)).read_bytes()
             files.write(_path(folder, run_id, number), data)
         self._folder.cleanup()
-
-
-def _digested(row: Job | BadRow) -> str:
-    """Returns what tells rows apart: as before styles could be names, so that old shards merge."""
-    values = dict(vars(row))
-    if isinstance(row, Job):
-        values["styles"] = [style if not style.is_file else style[:2] for style in row.styles]
-    return json.dumps([isinstance(row, Job), values])
 
 
 def read_part(folder: str, run_id: str, number: int) -> list[Job | BadRow]:
@@ -100,6 +92,14 @@ def _part_size(number: int) -> int:
 
 def _path(folder: str, run_id: str, number: int) -> str:
     return files.join(record_folder(folder, run_id), "jobs", f"{number:05}.jsonl.gz")
+
+
+def _encoded(row: Job | BadRow) -> str:
+    if isinstance(row, BadRow):
+        return json.dumps([False, vars(row)])
+    # A file's style is (path, weight), as before styles could be names, so that old shards merge.
+    styles = [style[:2] if style.is_file else style for style in row.styles]
+    return json.dumps([True, {**vars(row), "styles": styles}])
 
 
 def _decode(pair: list) -> Job | BadRow:

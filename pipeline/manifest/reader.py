@@ -23,7 +23,11 @@ def read_manifest(path: str, config: RunConfig) -> Iterator[Job | BadRow]:
     Raises:
       ManifestError: the file cannot be read, or its header lacks a column or has an unknown one.
     """
-    folder, configs = files.parent(path), JobConfigs(config)
+    return _read(path, JobConfigs(config))
+
+
+def _read(path: str, configs: JobConfigs) -> Iterator[Job | BadRow]:
+    folder, config = files.parent(path), configs.run
     for line, row in read_rows(path, columns(config)):
         if isinstance(row, str):
             yield BadRow(line, row)
@@ -56,7 +60,7 @@ def checked_rows(
     folders: dict[str, int] = {}  # which line needs a folder first
     configs = JobConfigs(config)
     row = None
-    for row in read_manifest(path, config):
+    for row in _read(path, configs):
         if isinstance(row, Job):
             if clash := _clash(row, outputs, folders):
                 yield BadRow(row.line, clash, row.content)
@@ -64,7 +68,7 @@ def checked_rows(
             if originals:
                 originals.writes(row.output)
                 initial = configs.of(row).engine.initial_file
-                originals.reads([row.content, *row.style_files, *([initial] if initial else [])])
+                originals.reads(filter(None, [row.content, *row.style_files, initial]))
         yield row
     if row is None:
         raise ManifestError(f"{path}: no rows; add one with content and style")

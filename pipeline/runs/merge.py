@@ -99,10 +99,10 @@ def _last_of_each(folder: str) -> list[dict[str, Any]]:
 
 def _check_settings(folder: str, parts: list[dict[str, Any]]) -> None:
     """Raises an InputError if shards differ in a setting that changes pictures."""
-    first: dict[str, str] = {}
+    # What a record lacks, since it is older, was as it is by default.
+    defaults, first = as_json(RunConfig().model_dump()), {}
     for part in parts:
-        # What a record lacks, since it is older, was as it is by default.
-        found = as_json(RunConfig().model_dump()) | read_settings(folder, part["run_id"])
+        found = defaults | read_settings(folder, part["run_id"])
         first = first or found
         for name in found.keys() - _OF_MACHINES:
             if first.get(name) != found.get(name):

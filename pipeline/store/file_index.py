@@ -117,15 +117,13 @@ class FileIndex:
             return known.header
         self._before_reading()
         start = files.read(path, max_bytes, first=_HEADER_BYTES)
-        try:
+        if len(start) < _HEADER_BYTES:
+            return probe(start, path=path, max_pixels=max_pixels)
+        with contextlib.suppress(InputError):  # the header is long, or lies behind the pixels
             found = probe(start, path=path, max_pixels=max_pixels)
             # Some programs put a PNG's EXIF, which may turn it, behind the pixels.
-            if len(start) < _HEADER_BYTES or found.format != "PNG" or b"eXIf" in start:
+            if found.format != "PNG" or b"eXIf" in start:
                 return found
-        except InputError:
-            if len(start) < _HEADER_BYTES:
-                raise
-        # The header is unusually long, or may lie behind the pixels.
         return probe(files.read(path, max_bytes), path=path, max_pixels=max_pixels)
 
     def read(

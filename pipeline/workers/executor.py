@@ -199,7 +199,9 @@ def _check_assets(planned: PlannedJob, config: RunConfig) -> None:
     found, files = config.engine.assets(), config.engine.asset_files
     for name, sha256 in planned.assets:
         if found.get(name) != sha256:
-            path = ", ".join(files) or f"the engine's {name}"
-            raise InputError(
-                "has changed since the run began; run again", path=path, code="changed"
-            )
+            raise changed(", ".join(files) or f"the engine's {name}")
+
+
+def changed(path: str) -> InputError:
+    """Returns the error of a file that is not what it was when the run began."""
+    return InputError("has changed since the run began; run again", path=path, code="changed")

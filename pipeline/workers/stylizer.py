@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nst_ops.engines.base import READ_AHEAD, NamedStyle, Plan, Step
-from nst_ops.errors import InputError
 from nst_ops.images.codec import SOFTWARE, decode, encode
 from nst_ops.images.inputs import Style
 from pipeline.config.job_configs import JobConfigs
@@ -37,7 +36,7 @@ from pipeline.store.layout import images_folder, now
 from pipeline.store.metadata import error_columns, row
 from pipeline.store.progress import Progress
 from pipeline.workers.batch_checkpoint import remove_checkpoints
-from pipeline.workers.executor import DecodedJob, Executor, Outcome
+from pipeline.workers.executor import DecodedJob, Executor, Outcome, changed
 from pipeline.workers.limits import Stopped, Supervisor
 
 # Larger batches are not read ahead: they take minutes to make, beside which reading does not count,
@@ -201,7 +200,7 @@ class Stylizer:
         # A larger photo of the same shape would take more memory than was planned.
         larger = facts.header.decoded_pixels(max(planned.size)) > planned.sources.decoded
         if larger or config.engine.output_size(facts.size) != planned.size:
-            raise _changed(path)
+            raise changed(path)
         return self._identities.identify(planned, config, facts.sha256), data
 
     def _write(
@@ -293,12 +292,8 @@ def _read_unchanged(path: str, config: RunConfig, sha256: str) -> bytes:
     """Reads a file, and raises an InputError if it has changed since it was planned."""
     data = files.read(path, config.max_file_bytes)
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise _changed(path)
+        raise changed(path)
     return data
-
-
-def _changed(path: str) -> InputError:
-    return InputError("has changed since the run began; run again", path=path, code="changed")
 
 
 def encode_result(

@@ -267,18 +267,16 @@ def test_stopped_in_order_and_taken_up_again(collection, tmp_path):
     assert summaries(tmp_path)[-1]["ok"] == 2
 
 
+def two_slow_workers(collection, folder):
+    """The arguments of a run that needs two workers, and a command that keeps them busy."""
+    arguments = ["run", "--manifest", str(collection / "two.csv"), "--output", str(folder)]
+    slow = "steps=5000", "tolerance=0", "size=64", "parallelism=2"
+    given = [word for setting in slow for word in ("--set", setting)]
+    return arguments, [sys.executable, "-m", "pipeline.cli.main", *arguments, *given]
+
+
 def test_ctrl_c_reaches_all_processes_and_stops_them_in_order(collection, tmp_path):
-    arguments = ["run", "--manifest", str(collection / "two.csv"), "--output", str(tmp_path)]
-    slow = ["--set", "steps=5000", "--set", "tolerance=0", "--set", "size=64"]
-    command = [
-        sys.executable,
-        "-m",
-        "pipeline.cli.main",
-        *arguments,
-        *slow,
-        "--set",
-        "parallelism=2",
-    ]
+    _, command = two_slow_workers(collection, tmp_path)
     with subprocess.Popen(
         [*command, "--log_format", "json"],
         stderr=subprocess.PIPE,
@@ -303,17 +301,7 @@ def test_ctrl_c_reaches_all_processes_and_stops_them_in_order(collection, tmp_pa
 
 def test_a_run_goes_on_without_a_lost_worker(collection, tmp_path):
     """Beam alone would wait for it for ever."""
-    arguments = ["run", "--manifest", str(collection / "two.csv"), "--output", str(tmp_path)]
-    slow = ["--set", "steps=5000", "--set", "tolerance=0", "--set", "size=64"]
-    command = [
-        sys.executable,
-        "-m",
-        "pipeline.cli.main",
-        *arguments,
-        *slow,
-        "--set",
-        "parallelism=2",
-    ]
+    arguments, command = two_slow_workers(collection, tmp_path)
 
     def at_work(but=()):
         while True:
