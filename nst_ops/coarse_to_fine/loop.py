@@ -1,6 +1,7 @@
 """The coarse-to-fine loop: photos and paintings in, a generator of iterates out."""
 
 import copy
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +18,20 @@ from nst_ops.coarse_to_fine.reports import Report, Result
 from nst_ops.coarse_to_fine.schedule import ScalePlan, check_side, schedule
 from nst_ops.errors import InputError
 from nst_ops.images import colors, resampling
-from nst_ops.images.inputs import Style, Styles, image_batch, photo_seeds, style_blends
+from nst_ops.images.inputs import (
+    Style,
+    Styles,
+    check_aspect,
+    image_batch,
+    keep_masks,
+    photo_seeds,
+    style_blends,
+)
 from nst_ops.images.size import Size
 from nst_ops.losses.objective import Objective, evaluate
-from nst_ops.losses.octaves import layers_in_use, octaves_in_use
-from nst_ops.losses.targets import TargetCache, attention_targets, content_targets, style_targets
+from nst_ops.losses.octaves import layers_in_use
+from nst_ops.losses.regions import regions_of, resized
+from nst_ops.losses.targets import TargetCache, attention_targets, content_targets, style_views
 from nst_ops.losses.terms import LossWeights, Targets
 from nst_ops.losses.tile_grid import side_for
 from nst_ops.losses.tiled import evaluate_tiled
@@ -45,6 +55,7 @@ def run(
     *,
     progress: Callable[[Iterate], object] = lambda iterate: None,
     knobs: Knobs | None = None,
+    keep: np.ndarray | Sequence[np.ndarray | None] | None = None,
     initial: np.ndarray | None = None,
     seeds: Sequence[int] | None = None,
     model: keras.Model | None = None,
@@ -63,6 +74,7 @@ def run(
       settings: see `Settings`; None: the defaults.
       progress: called with each `Iterate`.
       knobs: as for `stylize`, which describes this and all that follows.
+      keep: masks [h, w] in [0, 1] of what stays as in the photos.
       initial: first pictures, [B, h, w, 3] float32, sRGB in [0, 1].
       seeds: one per photo, whole numbers of at least 0.
       model: a Keras model in place of VGG19.
@@ -84,6 +96,7 @@ def run(
         styles,
         settings,
         knobs=knobs,
+        keep=keep,
         initial=initial,
         seeds=seeds,
         model=model,
@@ -106,6 +119,7 @@ def stylize(
     settings: Settings | None = None,
     *,
     knobs: Knobs | None = None,
+    keep: np.ndarray | Sequence[np.ndarray | None] | None = None,
     initial: np.ndarray | None = None,
     seeds: Sequence[int] | None = None,
     model: keras.Model | None = None,
@@ -124,11 +138,13 @@ def stylize(
       contents: photos of one size, at the result's size: [B, H, W, 3] float32, sRGB in [0, 1]; or
         one, [H, W, 3]. Values up to .001 outside that range, from rounding, are clipped.
       styles: per photo a painting [h, w, 3], sRGB in [0, 1] and of any size, a
-        `Style(image, weight)` or a pair (image, weight); or a list of these to blend. For one
-        photo the painting itself will do. See `Styles`.
+        `Style` or a pair (image, weight); or a list of these to blend. For one photo the painting
+        itself will do. See `Styles`. A `Style` may have masks, which say where its strokes go.
       settings: see `Settings`; None: the defaults. `size` and `enlarge` have no effect here, where
         the size is that of `contents`.
       knobs: weights, in place of the settings', that the caller may change while this runs.
+      keep: a mask [h, w] in [0, 1], of the photo's aspect and any size, or None for each photo:
+        where it is 1, the photo stays as it is. For one photo the mask itself will do.
       initial: first pictures, as many as `contents`, in place of `settings.init`: [B, h, w, 3]
         float32, sRGB in [0, 1], of any size.
       seeds: one per photo, whole numbers of at least 0, in place of `settings.seed`.
@@ -149,7 +165,8 @@ def stylize(
       An `Iterate` per step. The last one's `image()` is the result.
 
     Raises:
-      InputError: shapes, counts or ranges do not fit, or the weights lack a layer.
+      InputError: shapes, counts or ranges do not fit, the weights lack a layer, or a mask leaves a
+        painting no place.
     """
     settings = settings or Settings()
     if tile is not None and (tile < 16 or tile % 16):
@@ -157,18 +174,21 @@ def stylize(
     knobs = knobs or Knobs(settings.content_weight, settings.style_weight, settings.tv_weight)
     contents = image_batch(contents, "contents")
     blends = style_blends(styles, len(contents))
+    keeps = keep_masks(keep, len(contents))
     seeds = photo_seeds(seeds, len(contents), settings.seed)
     photos, blends = _recolored(contents, blends, settings.color)
     objective = _objective(settings, model, eager)
     final: Size = (contents.shape[1], contents.shape[2])
     check_side(final, settings, "contents: ", objective.least_side)
+    _check_aspects(blends, keeps, final)
     # Tiles are used where memory is short. Storing the optimizer's history as bfloat16 then saves
     # half of it, and does not show in the picture.
     storage = "float32" if tile is None else "bfloat16"
     optimizer = make_optimizer(settings.optimizer, settings.learning_rate, history, storage)
     plans = schedule(final, settings, objective.least_side)
     given = None if initial is None else image_batch(initial, "initial", count=len(contents))
-    teller = _Teller(plans, functools.partial(_finished, contents=contents, color=settings.color))
+    finish = functools.partial(_finished, contents=contents, keeps=keeps, color=settings.color)
+    teller = _Teller(plans, finish)
     state: State | None = None
     convergence = Convergence.at_start(len(contents))
     reports = [Report() for _ in contents]
@@ -185,17 +205,22 @@ def stylize(
     for index, plan in list(enumerate(plans))[begin:]:
         side = side_for(plan.size, tile)
         photo = resampling.resize(tf.constant(photos), plan.size)
+        regions = [
+            regions_of(blend, mask, plan.size) for blend, mask in zip(blends, keeps, strict=True)
+        ]
         match = functools.partial(
             attention_targets,
             photo,
-            blends=blends,
+            regions=regions,
             final=final,
             settings=settings,
             objective=objective,
             cache=cache or CACHE,
             side=side,
         )
-        octaves, targets = _targets(photo, blends, final, settings, objective, cache or CACHE, side)
+        octaves, views = style_views(regions, plan.size, final, settings, objective, cache or CACHE)
+        targets = Targets(content_targets(photo, objective, side), views, {})
+        del regions
         if state is None:
             if given is not None:
                 first = resize_initial(given, plan.size)
@@ -300,34 +325,6 @@ class _Rematching:
         pictures = running.whole().image
         self._teller.matched = pictures
         return self._targets._replace(attention=self._match(pictures=pictures))
-
-
-def _targets(
-    photos: tf.Tensor,
-    blends: Sequence[Sequence[Style]],
-    final: Size,
-    settings: Settings,
-    objective: Objective,
-    cache: TargetCache,
-    side: int | None,
-) -> tuple[tuple[int, ...], Targets]:
-    """Returns the numbers of the octaves in use at the size of `photos`, and what the pictures of
-    the batch are optimized towards there; attention's targets are still missing.
-    """
-    height, width = photos.shape.as_list()[1:3]
-    octaves = octaves_in_use((height, width), settings.octaves, objective.least_side)
-    found = [
-        style_targets(blend, (height, width), final, settings, objective, cache) for blend in blends
-    ]
-    used, style, weights = [], [], []
-    for octave, each in zip(octaves, zip(*found, strict=True), strict=True):
-        if any(target.weight for target in each):
-            used.append(octave)
-            layers = each[0].grams
-            style.append({k: tf.concat([target.grams[k] for target in each], 0) for k in layers})
-            weights.append(tf.constant([target.weight for target in each], tf.float32))
-    content = content_targets(photos, objective, side)
-    return tuple(used), Targets(content, tuple(style), tuple(weights), {})
 
 
 def _optimize(
@@ -444,15 +441,40 @@ def _recolored(
     if recolor is None:
         return contents, blends
     blends = [
-        [Style(recolor(style.image, photo), style.weight) for style in blend]
+        [dataclasses.replace(style, image=recolor(style.image, photo)) for style in blend]
         for blend, photo in zip(blends, contents, strict=True)
     ]
     return (colors.luminance(contents) if color == "content" else contents), blends
 
 
-def _finished(pictures: tf.Tensor, contents: np.ndarray, color: str) -> np.ndarray:
-    """Returns the pictures in the colours that the user asked for."""
-    if color != "content":
-        return pictures.numpy()
-    photos = resampling.resize(tf.constant(contents), tuple(pictures.shape[1:3]))
-    return colors.keep_colors(pictures.numpy(), photos.numpy())
+def _check_aspects(
+    blends: Sequence[Sequence[Style]], keeps: Sequence[np.ndarray | None], photo: Size
+) -> None:
+    for blend, keep in zip(blends, keeps, strict=True):
+        for style in blend:
+            if style.photo_mask is not None:
+                check_aspect(style.photo_mask, photo, "a style's photo_mask")
+        if keep is not None:
+            check_aspect(keep, photo, "keep")
+
+
+def _finished(
+    pictures: tf.Tensor, contents: np.ndarray, keeps: Sequence[np.ndarray | None], color: str
+) -> np.ndarray:
+    """Returns the pictures in the colours that the user asked for, with what stays of the photos
+    put back.
+    """
+    found = pictures.numpy()
+    masked = any(keep is not None for keep in keeps)
+    if color != "content" and not masked:
+        return found
+    size: Size = (found.shape[1], found.shape[2])
+    photos = resampling.resize(tf.constant(contents), size).numpy()
+    if color == "content":
+        found = colors.keep_colors(found, photos)
+    if not masked:
+        return found
+    stays = [0.0 if keep is None else resized(keep, size)[0].numpy() for keep in keeps]
+    return np.stack(
+        [s * photo + (1.0 - s) * own for s, photo, own in zip(stays, photos, found, strict=True)]
+    )

@@ -40,12 +40,14 @@ class Sources(NamedTuple):
     decoded: int = 0  # px, of the largest file
     painting: Size = (0, 0)  # the largest size at which a painting is seen
     paintings: int = 0  # px, of all paintings of a blend together
+    regions: int = 0  # parts of the photo that masks tell apart
 
     def join(self, other: "Sources") -> "Sources":
         """Returns the larger of both in each field."""
         larger = max(self.painting, other.painting, key=math.prod)
         paintings = max(self.paintings, other.paintings)
-        return Sources(max(self.decoded, other.decoded), larger, paintings)
+        regions = max(self.regions, other.regions)
+        return Sources(max(self.decoded, other.decoded), larger, paintings, regions)
 
 
 class Resources(NamedTuple):
@@ -89,6 +91,8 @@ class Batch(NamedTuple):
     styles: Sequence[Sequence[Style | NamedStyle]]  # a blend for each picture
     seeds: Sequence[int]  # one for each picture
     initial: np.ndarray | None = None  # [h, w, 3] of any size: the pixels of `initial_file`
+    # For each picture where its photo stays as it is, [h, w] in [0, 1] at any size; None: nowhere.
+    keeps: Sequence[np.ndarray | None] | None = None
 
     @property
     def size(self) -> Size:
@@ -98,7 +102,10 @@ class Batch(NamedTuple):
 
     def take(self, row: int) -> "Batch":
         """Returns the batch of only one of the pictures."""
-        return Batch([self.contents[row]], [self.styles[row]], [self.seeds[row]], self.initial)
+        keeps = self.keeps and [self.keeps[row]]
+        return Batch(
+            [self.contents[row]], [self.styles[row]], [self.seeds[row]], self.initial, keeps
+        )
 
 
 class Checkpoint(Protocol):
@@ -177,6 +184,7 @@ class Engine(Protocol):
     Settings: ClassVar[type[BaseModel]]  # all that changes the picture, including `size`
     run_wide: ClassVar[frozenset[str]]  # settings that a row of a manifest cannot set
     file_settings: ClassVar[Mapping[str, Sequence[str]]]  # they hold a path, or one of these words
+    takes_masks: ClassVar[bool]  # whether paintings may be confined to a part of the photo
     columns: ClassVar[Columns]  # of the metadata, beyond those that every engine fills
 
     def __init__(self, settings: Any): ...

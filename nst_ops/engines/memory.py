@@ -32,6 +32,9 @@ _PAIR = 24  # bytes per px of a step in L-BFGS's history: s and y, 3 float32 eac
 _LEAST_HISTORY = 3
 _DECODING = 22  # bytes per px of a file while it is decoded and shrunk, colour by colour
 _MATCHED = 12  # bytes per px of the pictures that attention was matched with
+# Bytes per px of the picture for each region that masks make: the mask, and how much the positions
+# of each layer count at each octave, 1.78 for a px.
+_REGION = 12
 _SIMILARITIES = 0.2e9  # bytes, of the similarities that attention computes at a time
 _ANSWERS_HELD = 1.2  # features and keys of paintings take a fifth more than their numbers
 _PAINTING = 28  # bytes per px of a painting and its octaves, float32
@@ -87,8 +90,10 @@ def predict_bytes(
     updating = (_UPDATING[kind] + remembered) * pixels + (0.0 if side is None else _RETAINED * seen)
     # Attention holds its targets, the pictures that were matched and, in a cache, the features of
     # paintings; during the matching also those of photo and picture, and the paintings' keys.
+    regions = _REGION * sources.regions * pixels
+    held, updating = held + regions, updating + regions
     answers = _attention_values(settings) * number_bytes(settings.precision)
-    matching = (_HELD[kind] + remembered + 3 * answers) * pixels
+    matching = (_HELD[kind] + remembered + 3 * answers) * pixels + regions
     if answers:
         painted = max(sources.paintings, math.prod(sources.painting)) * len(settings.style_scales)
         more = (answers + _MATCHED) * pixels + answers * painted

@@ -49,6 +49,7 @@ class OptimizerEngine:
     Settings: ClassVar[type[pydantic.BaseModel]] = OptimizerSettings
     run_wide: ClassVar[frozenset[str]] = frozenset({"weights"})
     file_settings: ClassVar[Mapping[str, Sequence[str]]] = {"init": INITS, "weights": _WEIGHTS}
+    takes_masks: ClassVar[bool] = True
     columns: ClassVar[Columns] = {
         "weights_sha256": str,
         "scales": [

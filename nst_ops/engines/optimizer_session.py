@@ -108,6 +108,7 @@ class OptimizerSession:
             settings,
             initial=_initial(batch),
             seeds=batch.seeds,
+            keep=batch.keeps,
             cache=self._targets,
             tile=plan.tile,
             history=plan.history,

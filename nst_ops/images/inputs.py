@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nst_ops.errors import InputError, short
+from nst_ops.images.size import Size, same_aspect
 from nst_ops.settings import LEAST_SHARE, MOST_SHARE
 
 _ROUNDING = 1e-3  # outside [0, 1], left by resampling or half precision: clipped, not refused
@@ -22,31 +23,60 @@ class Style:
     Attributes:
       image: [h, w, 3] float32, sRGB in [0, 1], of any size. It must not be changed later.
       weight: its share beside the blend's other paintings, 1e-6 to 1e6.
+      photo_mask: where in the photo its strokes go, [h, w] float32 in [0, 1], 1: here. It has the
+        photo's aspect, at any size. None: where no other painting's mask is, or everywhere.
+      painting_mask: which part of the painting its strokes come from, likewise with the painting's
+        aspect. None: all of it.
     """
 
     image: np.ndarray
     weight: float = 1.0
+    photo_mask: np.ndarray | None = None
+    painting_mask: np.ndarray | None = None
+
+    @functools.cached_property
+    def pixels_digest(self) -> str:
+        """Returns the SHA-256 of the pixels and their shape, in hex, computed only once."""
+        return _sha256(self.image)
 
     @functools.cached_property
     def digest(self) -> str:
-        """Returns the SHA-256 of the pixels and their shape, in hex, computed only once."""
-        pixels = np.ascontiguousarray(self.image)
-        found = hashlib.sha256(str(pixels.shape).encode())
-        found.update(pixels)
-        return found.hexdigest()
+        """Returns what identifies the strokes that may be taken from it: of its pixels, and of its
+        own mask if it has one.
+        """
+        if self.painting_mask is None:
+            return self.pixels_digest
+        return f"{self.pixels_digest} {_sha256(self.painting_mask)}"
 
-    def weighing(self, weight: float) -> "Style":
-        """Returns the same painting with another weight."""
-        if weight == self.weight:
-            return self
-        other = Style(self.image, weight)
-        other.__dict__["digest"] = self.digest
+    @functools.cached_property
+    def photo_digest(self) -> str:
+        """Returns the SHA-256 of the photo's mask, in hex; "" if there is none."""
+        return "" if self.photo_mask is None else _sha256(self.photo_mask)
+
+    def placed(
+        self,
+        weight: float,
+        photo_mask: np.ndarray | None = None,
+        painting_mask: np.ndarray | None = None,
+    ) -> "Style":
+        """Returns the same painting with another weight and other masks; its pixels are not hashed
+        again.
+        """
+        other = Style(self.image, weight, photo_mask, painting_mask)
+        other.__dict__["pixels_digest"] = self.pixels_digest
         return other
 
 
+def _sha256(values: np.ndarray) -> str:
+    values = np.ascontiguousarray(values)
+    found = hashlib.sha256(str(values.shape).encode())
+    found.update(values)
+    return found.hexdigest()
+
+
 Painting = np.ndarray | Style | tuple[np.ndarray, float]
-"""One painting: its pixels [h, w, 3], sRGB in [0, 1], which count as weight 1; a `Style`; or a pair
-(pixels, weight)."""
+"""One painting: its pixels [h, w, 3], sRGB in [0, 1], which count as weight 1; a pair (pixels,
+weight); or a `Style`, which may also have masks."""
 
 Styles = np.ndarray | Style | Sequence[Painting | Sequence[Painting]]
 """What a batch of B photos is painted after: a list of B entries, each a `Painting` or a list of
@@ -107,6 +137,60 @@ def style_blends(styles: Styles, count: int) -> list[list[Style]]:
     return [_blend(entry) for entry in given]
 
 
+def keep_masks(
+    keep: "np.ndarray | Sequence[np.ndarray | None] | None", count: int
+) -> list[np.ndarray | None]:
+    """Returns for each of `count` photos where it stays as it is, [h, w] in [0, 1]; None: nowhere.
+
+    Args:
+      keep: a mask or None for each photo; for one photo the mask itself will do.
+      count: how many photos there are.
+
+    Raises:
+      InputError: they are no masks, or not as many as photos.
+    """
+    if keep is None:
+        return [None] * count
+    given = [keep] if len(getattr(keep, "shape", ())) == 2 else keep
+    if len(given) != count:
+        raise InputError(f"{count} photos but {len(given)} of keep; give a mask or None per photo")
+    return [None if mask is None else mask_array(mask, "keep") for mask in given]
+
+
+def mask_array(mask: Any, name: str) -> np.ndarray:
+    """Returns a mask as [h, w] float32 in [0, 1].
+
+    Raises:
+      InputError: it is none.
+    """
+    try:
+        values = np.asarray(mask, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: no array of numbers ({error}); expected [h, w]") from error
+    if values.ndim != 2 or not values.size:
+        raise InputError(f"{name} has shape {values.shape}; expected a mask [h, w]")
+    low, high = values.min(), values.max()
+    if not (low >= -_ROUNDING and high <= 1.0 + _ROUNDING):  # also false for NaN
+        raise InputError(
+            f"{name} has values from {low:g} to {high:g}; expected 0 to 1 (divide 8-bit by 255)"
+        )
+    return np.clip(values, 0.0, 1.0)
+
+
+def check_aspect(mask: np.ndarray, image: Size, name: str) -> None:
+    """Checks that a mask shows the same frame as the image that it is for.
+
+    Raises:
+      InputError: its aspect is another.
+    """
+    own: Size = mask.shape[0], mask.shape[1]
+    if not same_aspect(own, image):
+        raise InputError(
+            f"{name} has {own[0]}x{own[1]} px, another aspect than its image's "
+            f"{image[0]}x{image[1]}; cut or draw it on the image itself, at any size"
+        )
+
+
 def photo_seeds(seeds: Sequence[int] | np.ndarray | None, count: int, default: int) -> list[int]:
     """Returns one seed per photo: the given ones, or else the default for each.
 
@@ -149,10 +233,20 @@ def _style(entry: Any) -> Style:
         shape = getattr(style.image, "shape", short(style.image))
         raise InputError(f"a style has shape {shape}; expected [h, w, 3]")
     image = image_batch(style.image, "a style", count=1)[0]
+    photo_mask, painting_mask = style.photo_mask, style.painting_mask
+    if photo_mask is not None:
+        photo_mask = mask_array(photo_mask, "a style's photo_mask")
+    if painting_mask is not None:
+        painting_mask = mask_array(painting_mask, "a style's painting_mask")
+        check_aspect(painting_mask, image.shape[:2], "a style's painting_mask")
+        if not painting_mask.any():
+            raise InputError("a style's painting_mask is black; make white what is to be painted")
     # The given object may know its digest already; it is kept only if nobody can change its pixels.
     same = isinstance(style.image, np.ndarray) and np.may_share_memory(image, style.image)
-    frozen = same and not style.image.flags.writeable
-    return style if frozen else Style(image, float(style.weight))
+    if not same or style.image.flags.writeable:
+        return Style(image, float(weight), photo_mask, painting_mask)
+    unmasked = photo_mask is None and painting_mask is None
+    return style if unmasked else style.placed(weight, photo_mask, painting_mask)
 
 
 def _is_image(value: Any) -> bool:

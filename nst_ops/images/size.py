@@ -2,6 +2,8 @@
 
 Size = tuple[int, int]
 
+_ASPECT_TOLERANCE = 0.02
+
 
 def fit(size: Size, long_side: int, *, enlarge: bool = False) -> Size:
     """Returns the size with that long side and the same aspect. It is never larger than `size`,
@@ -15,3 +17,12 @@ def fit(size: Size, long_side: int, *, enlarge: bool = False) -> Size:
         max(1, round(height * long_side / longest)),
         max(1, round(width * long_side / longest)),
     )
+
+
+def same_aspect(one: Size, other: Size) -> bool:
+    """Tells whether two images show the same frame: height by width differs by at most 2 %, or by
+    what rounding to whole px may make of it.
+    """
+    tolerance = max(_ASPECT_TOLERANCE, 1.0 / min(*one, *other))
+    ratio = (one[0] * other[1]) / (one[1] * other[0])
+    return 1.0 / (1.0 + tolerance) <= ratio <= 1.0 + tolerance

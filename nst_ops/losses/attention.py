@@ -20,6 +20,7 @@ import tensorflow as tf
 # More were not seen to help, and time grows with their number.
 MOST_ANSWERS = 2**16
 _PAIRS_AT_ONCE = 2**24  # similarities that are in memory at a time, 64 MB
+_LEAST_SHARE = 1e-9  # in place of 0, by which nothing can be divided
 
 
 class Answers(NamedTuple):
@@ -27,15 +28,19 @@ class Answers(NamedTuple):
 
     features: tf.Tensor  # [M, C], in the float type that the network gives
     keys: tf.Tensor  # [M, C] float32, of unit length
-    weight: float  # of the painting in its blend
+    weight: float | tf.Tensor  # of the painting in its blend; a number, or one per question
 
 
-def answers(features: tf.Tensor, weight: float = 1.0) -> Answers:
+def answers(
+    features: tf.Tensor, weight: float | tf.Tensor = 1.0, mask: tf.Tensor | None = None
+) -> Answers:
     """Returns the answers that a painting can give.
 
     Args:
       features: of the painting, [1, h, w, C].
-      weight: of the painting in its blend, above 0.
+      weight: of the painting in its blend: a number above 0, or one for each position that asks,
+        [h, w], where 0 gives no answer.
+      mask: [1, h, w, 1]: only positions at least half as white as the whitest answer. None: all.
     """
     keys = _unit_length(instance_normalized(features))
     height, width, channels = (int(side) for side in features.shape[1:])
@@ -45,7 +50,12 @@ def answers(features: tf.Tensor, weight: float = 1.0) -> Answers:
     if step > 1:  # else a slice would be a copy in vain
         features, keys = features[:, ::step, ::step], keys[:, ::step, ::step]
     flat = [-1, channels]
-    return Answers(tf.reshape(features, flat), tf.reshape(keys, flat), weight)
+    features, keys = tf.reshape(features, flat), tf.reshape(keys, flat)
+    if mask is not None:
+        whites = tf.reshape(mask[:, ::step, ::step], [-1])
+        can = whites >= tf.reduce_max(whites) / 2
+        features, keys = tf.boolean_mask(features, can), tf.boolean_mask(keys, can)
+    return Answers(features, keys, weight)
 
 
 def questions(photo: tf.Tensor, picture: tf.Tensor | None) -> tf.Tensor:
@@ -71,6 +81,7 @@ def attend(asked: tf.Tensor, given: Sequence[Answers], temperature: float) -> tf
       asked: [h, w, C], from `questions`.
       given: the answers of each painting in the blend. A painting's distances are divided by its
         relative weight: one of twice the weight answers even where it is up to twice as far away.
+        What a position gets at which no painting has a weight does not matter.
       temperature: 0: the nearest position answers. Above 0: all do, weighted by
         exp(-distance / temperature), where the distance is 1 - cosine.
 
@@ -79,17 +90,16 @@ def attend(asked: tf.Tensor, given: Sequence[Answers], temperature: float) -> tf
     """
     height, width, channels = asked.shape
     flat = tf.reshape(asked, [-1, channels])
-    mean = sum(each.weight for each in given) / len(given)
-    shares = [each.weight / mean for each in given]
+    shares = _shares(given, height * width)
     most = max(each.keys.shape[0] for each in given)
     rows = max(64, _PAIRS_AT_ONCE // most)
     parts = []
     for start in range(0, height * width, rows):
-        part = flat[start : start + rows]
+        part, of_part = flat[start : start + rows], shares[:, start : start + rows]
         if temperature:
-            parts.append(_weighted_mean(part, given, shares, temperature))
+            parts.append(_weighted_mean(part, given, of_part, temperature))
         else:
-            parts.append(_nearest(part, given, shares))
+            parts.append(_nearest(part, given, of_part))
     return tf.reshape(tf.concat(parts, axis=0), [height, width, channels])
 
 
@@ -104,9 +114,18 @@ def _unit_length(features: tf.Tensor) -> tf.Tensor:
     return tf.math.l2_normalize(features, axis=-1, epsilon=1e-12)
 
 
-def _nearest(asked: tf.Tensor, given: Sequence[Answers], shares: Sequence[float]) -> tf.Tensor:
+def _shares(given: Sequence[Answers], count: int) -> tf.Tensor:
+    """Returns each painting's weight over the mean of those that have one, [paintings, count]."""
+    weights = [tf.broadcast_to(tf.reshape(each.weight, [-1]), [count]) for each in given]
+    stacked = tf.cast(tf.stack(weights), tf.float32)
+    active = tf.reduce_sum(tf.cast(stacked > 0.0, tf.float32), axis=0)
+    mean = tf.math.divide_no_nan(tf.reduce_sum(stacked, axis=0), active)
+    return tf.maximum(tf.math.divide_no_nan(stacked, mean), _LEAST_SHARE)
+
+
+def _nearest(asked: tf.Tensor, given: Sequence[Answers], shares: tf.Tensor) -> tf.Tensor:
     found, distances = [], []
-    for each, share in zip(given, shares, strict=True):
+    for each, share in zip(given, tf.unstack(shares), strict=True):
         index, similarity = _most_similar(asked, each.keys)
         found.append(tf.gather(each.features, index))
         distances.append((1.0 - similarity) / share)
@@ -117,11 +136,11 @@ def _nearest(asked: tf.Tensor, given: Sequence[Answers], shares: Sequence[float]
 
 
 def _weighted_mean(
-    asked: tf.Tensor, given: Sequence[Answers], shares: Sequence[float], temperature: float
+    asked: tf.Tensor, given: Sequence[Answers], shares: tf.Tensor, temperature: float
 ) -> tf.Tensor:
     logits = [
-        (tf.matmul(asked, each.keys, transpose_b=True) - 1.0) / (share * temperature)
-        for each, share in zip(given, shares, strict=True)
+        (tf.matmul(asked, each.keys, transpose_b=True) - 1.0) / (share[:, None] * temperature)
+        for each, share in zip(given, tf.unstack(shares), strict=True)
     ]
     weights = tf.nn.softmax(tf.concat(logits, axis=1), axis=1)
     features = tf.concat([tf.cast(each.features, tf.float32) for each in given], axis=0)

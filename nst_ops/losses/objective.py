@@ -122,6 +122,14 @@ class Objective:
         """Returns how many px of the image, along each side, one position of the layer covers."""
         return dict(self.geometry)[layer].stride
 
+    def positions(self, size: Size, layer: str) -> Size:
+        """Returns how many positions (rows, columns) the layer has for an image of this size."""
+        geometry = dict(self.geometry)[layer]
+        if geometry.reach is not None:
+            return size[0] // geometry.stride, size[1] // geometry.stride
+        _, height, width, _ = self.model.compute_output_shape((1, *size, 3))[layer]
+        return height, width
+
     def tiles(self, size: Size, side: int) -> Iterator[Tile]:
         """Cuts an image into tiles of about `side` px, with the margin that this network needs.
 
@@ -176,7 +184,7 @@ def evaluate(
     """Returns loss and gradient of whole images.
 
     Args:
-      octaves: the numbers of the octaves that `targets.style` has; 0 is full size. Other octaves
+      octaves: the number of the octave of each of `targets.views`; 0 is full size. Other octaves
         are not given to the network.
       images: [B, H, W, 3].
 
@@ -190,8 +198,11 @@ def evaluate(
         levels = resampling.octaves(images, max(octaves) + 1)
         features = {octave: objective.model(levels[octave]) for octave in {0, *octaves}}
         grams = [
-            {layer: gram_matrix(features[octave][layer]) for layer in style_layers}
-            for octave in octaves
+            {
+                layer: gram_matrix(features[octave][layer], view.positions.get(layer))
+                for layer in style_layers
+            }
+            for octave, view in zip(octaves, targets.views, strict=True)
         ]
         content = feature_loss(features[0], targets.content, content_layers)
         attention = tf.zeros_like(content)
@@ -202,7 +213,7 @@ def evaluate(
             weights,
             content=content,
             attention=attention,
-            style=style_loss(grams, targets.style, style_layers, targets.octave_weights),
+            style=style_loss(grams, targets.views, style_layers),
             tv=total_variation(images),
         )
         amplified = total * objective.gradient_gain

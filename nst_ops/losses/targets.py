@@ -22,10 +22,12 @@ from nst_ops.errors import InputError
 from nst_ops.images import resampling
 from nst_ops.images.inputs import Style
 from nst_ops.images.size import Size
-from nst_ops.losses.attention import answers, attend, questions
+from nst_ops.losses.attention import Answers, answers, attend, questions
 from nst_ops.losses.gram import gram_matrix
 from nst_ops.losses.objective import Objective, extractor
 from nst_ops.losses.octaves import first_octave, octaves_in_use, style_size
+from nst_ops.losses.regions import Region, at_layer, coverage, position_weights, resized
+from nst_ops.losses.terms import View
 from nst_ops.losses.tile_grid import PAINTING_TILE, side_for
 from nst_ops.losses.tiled import tiled_features, tiled_grams
 from nst_ops.settings import Settings
@@ -34,7 +36,7 @@ Grams = dict[str, tf.Tensor]  # {layer: [1, C, C]}
 Features = dict[str, tf.Tensor]  # {layer: [1, h, w, C]}
 
 # Of the files; raise it when the same painting would give other Gram matrices.
-_FORMAT = 2
+_FORMAT = 3
 
 
 class StyleTarget(NamedTuple):
@@ -155,19 +157,20 @@ def _features(
 def attention_targets(
     photos: tf.Tensor,
     pictures: tf.Tensor | None,
-    blends: Sequence[Sequence[Style]],
+    regions: Sequence[Sequence[Region]],
     final: Size,
     settings: Settings,
     objective: Objective,
     cache: TargetCache,
     side: int | None = None,
 ) -> dict[str, tf.Tensor]:
-    """Returns the features of paintings that each position of the pictures should take after.
+    """Returns the features of paintings that each position of the pictures should take after; where
+    no painting goes, those of the photos.
 
     Args:
       photos: [B, H, W, 3], at the size of the scale.
       pictures: the pictures so far, of the same shape; None: the photos alone are matched.
-      blends: the paintings of each picture.
+      regions: of each picture.
       final: size of the result, which `style_scales` in px refer to.
       side: of tiles, in px; None: photos and pictures are computed whole.
 
@@ -181,27 +184,55 @@ def attention_targets(
     asking = _features(photos, objective, layers, side)
     so_far = None if pictures is None else _features(pictures, objective, layers, side)
     found: dict[str, list[tf.Tensor]] = {layer: [] for layer in layers}
-    for row, blend in enumerate(blends):
-        given = _paintings_features(blend, (height, width), final, settings, objective, cache)
+    for row, each in enumerate(regions):
+        given = [
+            (region.where, painting)
+            for region in each
+            for painting in _seen_features(
+                region.paintings, (height, width), final, settings, objective, cache
+            )
+        ]
+        covered = coverage(each)
         for layer in layers:
             asked = questions(
                 asking[layer][row : row + 1],
                 None if so_far is None else so_far[layer][row : row + 1],
             )
-            sources = [answers(features[layer], weight) for features, weight in given]
-            found[layer].append(attend(asked[0], sources, settings.attention_temperature))
+            sources = [_answers(objective, where, *painting, layer) for where, painting in given]
+            answer = attend(asked[0], sources, settings.attention_temperature)
+            if covered.shape.rank:
+                share = tf.cast(at_layer(objective, covered, layer)[0], answer.dtype)
+                answer = share * answer + (1.0 - share) * asking[layer][row]
+            found[layer].append(answer)
     return {layer: tf.stack(rows) for layer, rows in found.items()}
 
 
-def _paintings_features(
+def _answers(
+    objective: Objective,
+    where: tf.Tensor | None,
+    style: Style,
+    features: Features,
+    weight: float,
+    layer: str,
+) -> Answers:
+    """Returns the answers of a painting at a layer, to questions from where its strokes go."""
+    part = style.painting_mask
+    if part is not None:
+        height, width = features[layer].shape.as_list()[1:3]
+        part = resized(part, (height, width))
+    places = weight if where is None else weight * at_layer(objective, where, layer)
+    return answers(features[layer], places, part)
+
+
+def _seen_features(
     blend: Sequence[Style],
     picture: Size,
     final: Size,
     settings: Settings,
     objective: Objective,
     cache: TargetCache,
-) -> list[tuple[Features, float]]:
-    """Returns features of a blend's paintings at each of the `style_scales`, and their weights."""
+) -> list[tuple[Style, Features, float]]:
+    """Returns a blend's paintings at each of the `style_scales`: features, and weight."""
     layers = sorted(layer for layer, _ in objective.attention_layers)
     found = []
     for style, size, share in _seen(blend, picture, final, settings, objective):
@@ -210,9 +241,9 @@ def _paintings_features(
             side = side_for(size, PAINTING_TILE) if objective.tileable else None
             return (_features(_resized(image, size), objective, layers, side),)
 
-        key = ("attention", objective.identity, tuple(layers), style.digest, size)
+        key = ("attention", objective.identity, tuple(layers), style.pixels_digest, size)
         (features,) = cache.get(key, compute)
-        found.append((features, share))
+        found.append((style, features, share))
     return found
 
 
@@ -224,6 +255,62 @@ def _seen(
     for style, scale in itertools.product(blend, settings.style_scales):
         size = style_size(style.image.shape[:2], scale, picture, final, first, least)
         yield style, size, style.weight * scale.weight
+
+
+def style_views(
+    regions: Sequence[Sequence[Region]],
+    picture: Size,
+    final: Size,
+    settings: Settings,
+    objective: Objective,
+    cache: TargetCache,
+) -> tuple[tuple[int, ...], tuple[View, ...]]:
+    """Returns what the style of a batch is compared in: the number of the octave of each view, and
+    the views.
+
+    Args:
+      regions: of each picture.
+      picture: size of the pictures at this scale.
+      final: size of the result, which `style_scales` in px refer to.
+
+    Raises:
+      InputError: a painting is too small for the network, or a region is not seen at a layer.
+    """
+    octaves = octaves_in_use(picture, settings.octaves, objective.least_side)
+    numbers, views = [], []
+    for each in itertools.zip_longest(*regions):  # the first regions of all pictures, the second...
+        found = [
+            style_targets(region.paintings, picture, final, settings, objective, cache)
+            if region
+            else None
+            for region in each
+        ]
+        blank = next(targets for targets in found if targets)
+        positions: dict[int, dict[str, tf.Tensor]] = {}
+        if any(region is None or region.where is not None for region in each):
+            places = tf.concat([_place(region, picture) for region in each], axis=0)
+            names = [region.name if region else "" for region in each]
+            positions = position_weights(objective, places, octaves, names)
+        for index, octave in enumerate(octaves):
+            weights = [
+                region.share * targets[index].weight / sum(target.weight for target in targets)
+                if region and targets
+                else 0.0
+                for region, targets in zip(each, found, strict=True)
+            ]
+            if any(weights):
+                grams = [(targets or blank)[index].grams for targets in found]
+                merged = {k: tf.concat([gram[k] for gram in grams], axis=0) for k in grams[0]}
+                numbers.append(octave)
+                views.append(View(merged, tf.constant(weights), positions.get(octave, {})))
+    return tuple(numbers), tuple(views)
+
+
+def _place(region: Region | None, picture: Size) -> tf.Tensor:
+    """Returns where a region is, [1, H, W, 1]; black for a picture that has none."""
+    if region is None:
+        return tf.zeros([1, *picture, 1])
+    return tf.ones([1, *picture, 1]) if region.where is None else region.where
 
 
 def style_targets(
@@ -259,7 +346,7 @@ def style_targets(
     totals = dict.fromkeys(octaves, 0.0)
     for style, size, share in _seen(styles, picture, final, settings, objective):
         own = octaves_in_use(size, settings.octaves[: max(octaves) + 1], least)
-        compute = functools.partial(_grams, style.image, size, own, objective)
+        compute = functools.partial(_grams, style, size, own, objective)
         key = (objective.identity, style.digest, size, own)
         name = _file_name(objective, style.digest, size, own)
         for octave, grams in zip(own, cache.get(key, compute, name), strict=True):
@@ -279,11 +366,17 @@ def style_targets(
 
 
 def _grams(
-    image: np.ndarray, size: Size, octaves: Sequence[int], objective: Objective
+    style: Style, size: Size, octaves: Sequence[int], objective: Objective
 ) -> tuple[Grams, ...]:
     """Returns the Gram matrices of a painting that is resized to `size`, for each octave."""
-    levels = resampling.octaves(_resized(image, size), max(octaves) + 1)
-    return tuple(_level_grams(objective, levels[octave]) for octave in octaves)
+    levels = resampling.octaves(_resized(style.image, size), max(octaves) + 1)
+    positions: dict[int, dict[str, tf.Tensor]] = {}
+    if style.painting_mask is not None:
+        mask = resized(style.painting_mask, size)
+        positions = position_weights(objective, mask, octaves, ["a painting's own mask"])
+    return tuple(
+        _level_grams(objective, levels[octave], positions.get(octave, {})) for octave in octaves
+    )
 
 
 def _resized(image: np.ndarray, size: Size) -> tf.Tensor:
@@ -292,13 +385,14 @@ def _resized(image: np.ndarray, size: Size) -> tf.Tensor:
     return tf.clip_by_value(resampling.resize(images, size), 0.0, 1.0)
 
 
-def _level_grams(objective: Objective, images: tf.Tensor) -> Grams:
+def _level_grams(objective: Objective, images: tf.Tensor, positions: Grams) -> Grams:
     height, width = images.shape.as_list()[1:3]
     side = side_for((height, width), PAINTING_TILE)
     if side is not None and objective.tileable:
-        return dict(tiled_grams(objective, images, side))
+        return dict(tiled_grams(objective, images, side, [positions])[0])
     layers = tuple(layer for layer, _ in objective.style_layers)
-    return {layer: gram_matrix(f) for layer, f in extractor(objective, layers)(images).items()}
+    features = extractor(objective, layers)(images)
+    return {layer: gram_matrix(features[layer], positions.get(layer)) for layer in layers}
 
 
 def _file_name(objective: Objective, digest: str, size: Size, octaves: Sequence[int]) -> str | None:

@@ -44,9 +44,20 @@ class Targets(NamedTuple):
     """Holds what a batch is optimized towards at one scale."""
 
     content: dict[str, tf.Tensor]  # {layer: [B, h, w, C]}
-    style: tuple[dict[str, tf.Tensor], ...]  # per octave in use, finest first: {layer: [B, C, C]}
-    octave_weights: tuple[tf.Tensor, ...]  # per octave in use: [B], 0 for images without target
+    views: tuple["View", ...]  # what the style is compared in
     attention: dict[str, tf.Tensor]  # {layer: [B, h, w, C]}; empty if the term is not in use
+
+
+class View(NamedTuple):
+    """Holds the style's target in one region of the pictures, at one octave.
+
+    Without masks there is one region, the whole picture.
+    """
+
+    grams: dict[str, tf.Tensor]  # {layer: [B, C, C]}
+    weight: tf.Tensor  # [B], 0 for images that have no such region, or no target at this octave
+    # {layer: [B, h, w, 1]}: how much each position counts, with sum 1; empty: all alike.
+    positions: dict[str, tf.Tensor]
 
 
 def feature_loss(features: Features, targets: Features, layers: Mapping[str, float]) -> tf.Tensor:
@@ -78,32 +89,31 @@ def feature_loss(features: Features, targets: Features, layers: Mapping[str, flo
 
 
 def style_loss(
-    grams: Sequence[Features],
-    targets: Sequence[Features],
-    layers: Mapping[str, float],
-    octave_weights: Sequence[tf.Tensor],
+    grams: Sequence[Features], views: Sequence[View], layers: Mapping[str, float]
 ) -> tf.Tensor:
-    """Returns the weighted mean over octaves and layers of the squared distance between Gram
-    matrices, relative to the target.
+    """Returns the weighted sum over views, and mean over layers, of the squared distance between
+    Gram matrices, relative to the target.
 
-    This is eq. 4-5 of Gatys et al. 2016, made relative; several octaves are from Snelgrove 2017.
+    This is eq. 4-5 of Gatys et al. 2016, made relative; several octaves are from Snelgrove 2017,
+    several regions from Gatys et al. 2017.
 
     Args:
-      grams: Gram matrices per octave of the picture, {layer: [B, C, C]} each.
-      targets: the same of the paintings.
+      grams: Gram matrices of the picture for each view, {layer: [B, C, C]}.
+      views: the targets. Their weights add up to 1, or to the share of the picture that has a
+        painting.
       layers: {layer: weight}; the weights' sum does not matter.
-      octave_weights: one per octave, a scalar or [B]; their sum does not matter, but is not 0.
 
     Returns:
       [B] float32.
     """
     terms = []
-    for mine, goal, octave_weight in zip(grams, targets, octave_weights, strict=True):
-        for layer, layer_weight in layers.items():
-            distance = tf.reduce_sum(tf.square(mine[layer] - goal[layer]), axis=[1, 2])
-            norm = tf.reduce_sum(tf.square(goal[layer]), axis=[1, 2])
-            terms.append(octave_weight * layer_weight * tf.math.divide_no_nan(distance, norm))
-    return tf.add_n(terms) / (sum(layers.values()) * sum(octave_weights))
+    for mine, view in zip(grams, views, strict=True):
+        for layer, weight in layers.items():
+            goal = view.grams[layer]
+            distance = tf.reduce_sum(tf.square(mine[layer] - goal), axis=[1, 2])
+            norm = tf.reduce_sum(tf.square(goal), axis=[1, 2])
+            terms.append(view.weight * weight * tf.math.divide_no_nan(distance, norm))
+    return tf.add_n(terms) / sum(layers.values())
 
 
 def total_variation(images: tf.Tensor) -> tf.Tensor:

@@ -24,6 +24,7 @@ from nst_ops.losses.terms import (
     Features,
     LossWeights,
     Targets,
+    View,
     style_loss,
     variation_sum,
     weighted_total,
@@ -48,11 +49,25 @@ def evaluate_tiled(
     takes the most memory.
     """
     levels = [images, *_coarser_octaves(objective, max(octaves) + 1)(images)]
-    grams = tuple(tiled_grams(objective, levels[octave], side) for octave in octaves)
+    # By octave, since all views of an octave need one computation of the network only.
+    views = {
+        octave: [view for of, view in zip(octaves, targets.views, strict=True) if of == octave]
+        for octave in dict.fromkeys(octaves)
+    }
+    positions = {octave: [view.positions for view in each] for octave, each in views.items()}
+    grams = {
+        octave: tiled_grams(objective, levels[octave], side, each)
+        for octave, each in positions.items()
+    }
     style, gram_gradients = _style_gradient(objective)(
-        grams, targets.style, targets.octave_weights, weights.style
+        tuple(itertools.chain(*grams.values())),
+        tuple(itertools.chain(*views.values())),
+        weights.style,
     )
-    gram_gradient_of = dict(zip(octaves, gram_gradients, strict=True))
+    gradients_left = iter(gram_gradients)
+    gram_gradients_of = {
+        octave: list(itertools.islice(gradients_left, len(each))) for octave, each in views.items()
+    }
     goals = {"content": targets.content, "attention": targets.attention}
     shares = {
         "content": _shares(objective.content_layers, targets.content),
@@ -64,16 +79,15 @@ def evaluate_tiled(
     per_pixel = tf.constant(1.0 / ((height - 1) * (width - 1)), tf.float32)
     for octave in sorted({0, *octaves}):
         full, level = octave == 0, levels[octave]
-        gram_gradient = {
-            layer: matrix / _positions(objective, level, layer)
-            for layer, matrix in gram_gradient_of.get(octave, {}).items()
-        }
+        regions = positions.get(octave, [])
+        of_grams = _per_sum(objective, level, gram_gradients_of.get(octave, []), regions)
         for tile in objective.tiles(_size(level), side):
             part, terms = _tile_gradient(objective, full)(
                 _cut(tile, level),
                 tf.constant(tile.inner),
-                gram_gradient,
-                {term: _cut_goals(objective, tile, each) for term, each in goals.items()}
+                of_grams,
+                [_cut_map(objective, tile, each) for each in regions],
+                {term: _cut_map(objective, tile, each) for term, each in goals.items()}
                 if full
                 else {},
                 shares if full else {},
@@ -92,13 +106,43 @@ def evaluate_tiled(
     return tf.where(finite, total, float("nan")), terms, gradients[0]
 
 
-def tiled_grams(objective: Objective, images: tf.Tensor, side: int) -> Features:
-    """Returns the Gram matrices of the style layers of whole images, {layer: [B, C, C]}."""
-    sums: dict[str, tf.Tensor] = {}
+def tiled_grams(
+    objective: Objective, images: tf.Tensor, side: int, regions: Sequence[Features]
+) -> list[Features]:
+    """Returns the Gram matrices of the style layers in each region of images, {layer: [B, C, C]}.
+
+    Args:
+      images: [B, H, W, 3].
+      side: of the tiles, in px.
+      regions: {layer: [B, h, w, 1]} each, how much each position counts; empty: all alike.
+    """
+    sums: list[dict[str, tf.Tensor]] = [{} for _ in regions]
     for tile in objective.tiles(_size(images), side):
-        patch = _tile_grams(objective)(_cut(tile, images), tf.constant(tile.inner))
-        sums = {layer: gram + sums.get(layer, 0.0) for layer, gram in patch.items()}
-    return {layer: gram / _positions(objective, images, layer) for layer, gram in sums.items()}
+        parts = _tile_grams(objective)(
+            _cut(tile, images),
+            tf.constant(tile.inner),
+            [_cut_map(objective, tile, each) for each in regions],
+        )
+        sums = [
+            {layer: gram + before.get(layer, 0.0) for layer, gram in part.items()}
+            for part, before in zip(parts, sums, strict=True)
+        ]
+    return _per_sum(objective, images, sums, regions)
+
+
+def _per_sum(
+    objective: Objective,
+    images: tf.Tensor,
+    matrices: Sequence[Features],
+    regions: Sequence[Features],
+) -> list[Features]:
+    """Returns the matrices over the number of positions, unless these have weights of sum 1."""
+    return [
+        matrix
+        if region
+        else {layer: gram / _positions(objective, images, layer) for layer, gram in matrix.items()}
+        for matrix, region in zip(matrices, regions, strict=True)
+    ]
 
 
 def tiled_features(
@@ -138,10 +182,11 @@ def _inner(features: tf.Tensor, inner: tf.Tensor | tuple, stride: int) -> tf.Ten
     return features[:, top:bottom, left:right]
 
 
-def _cut_goals(objective: Objective, tile: Tile, goals: Features) -> dict[str, tf.Tensor]:
+def _cut_map(objective: Objective, tile: Tile, whole: Features) -> dict[str, tf.Tensor]:
+    """Returns the part of {layer: [B, h, w, C]} that belongs to a tile."""
     return {
-        layer: features[:, *tile.positions(objective.stride(layer))]
-        for layer, features in goals.items()
+        layer: values[:, *tile.positions(objective.stride(layer))]
+        for layer, values in whole.items()
     }
 
 
@@ -160,12 +205,17 @@ def _shares(layers: Sequence[tuple[str, float]], targets: Features) -> dict[str,
 
 
 def _tile_grams(objective: Objective) -> Callable:
-    def grams(patch: tf.Tensor, inner: tf.Tensor) -> Features:
+    def grams(patch: tf.Tensor, inner: tf.Tensor, regions: Sequence[Features]) -> list[Features]:
         features = objective.model(patch)
-        return {
-            layer: gram_sum(_inner(features[layer], inner, objective.stride(layer)))
-            for layer, _ in objective.style_layers
-        }
+        return [
+            {
+                layer: gram_sum(
+                    _inner(features[layer], inner, objective.stride(layer)), region.get(layer)
+                )
+                for layer, _ in objective.style_layers
+            }
+            for region in regions
+        ]
 
     return objective.compiled("tile_grams", lambda: objective.compile(grams))
 
@@ -175,15 +225,10 @@ def _style_gradient(objective: Objective) -> Callable:
     weighted loss with respect to them.
     """
 
-    def style_gradient(
-        grams: tuple[Features, ...],
-        targets: tuple[Features, ...],
-        octave_weights: tuple[tf.Tensor, ...],
-        weight: tf.Tensor,
-    ):
+    def style_gradient(grams: tuple[Features, ...], views: tuple[View, ...], weight: tf.Tensor):
         with tf.GradientTape() as tape:
             tape.watch(grams)
-            style = style_loss(grams, targets, dict(objective.style_layers), octave_weights)
+            style = style_loss(grams, views, dict(objective.style_layers))
             weighted = weight * style
         return style, tape.gradient(weighted, grams)
 
@@ -195,16 +240,18 @@ def _tile_gradient(objective: Objective, full: bool) -> Callable:
     but style's. Only the picture itself (`full`) has these terms; its coarser octaves do not.
     """
 
-    def tile_gradient(patch, inner, gram_gradients, goals, shares, weights, per_pixel):
+    def tile_gradient(patch, inner, gram_gradients, regions, goals, shares, weights, per_pixel):
         zero = tf.zeros_like(patch[:, 0, 0, 0])
         terms = {"content": zero, "attention": zero, "tv": zero}
         with tf.GradientTape() as tape:
             tape.watch(patch)
             features = objective.model(patch)
             style = zero
-            for layer, gram_gradient in gram_gradients.items():
-                gram = gram_sum(_inner(features[layer], inner, objective.stride(layer)))
-                style += tf.reduce_sum(gram_gradient * gram, axis=[1, 2])
+            for gradients, region in zip(gram_gradients, regions, strict=True):
+                for layer, gradient in gradients.items():
+                    found = _inner(features[layer], inner, objective.stride(layer))
+                    gram = gram_sum(found, region.get(layer))
+                    style += tf.reduce_sum(gradient * gram, axis=[1, 2])
             for term, targets in goals.items():
                 for layer, goal in targets.items():
                     found = _inner(features[layer], inner, objective.stride(layer))

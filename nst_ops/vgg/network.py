@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from nst_ops.errors import InputError
 from nst_ops.vgg.weights import LAYERS, layer_weights, load_weights
@@ -73,7 +74,7 @@ def _vgg19(layers: tuple[str, ...], weights: str, pooling: str, precision: str) 
         kernel, bias = layer_weights(loaded, name)
         if name == LAYERS[0]:
             kernel = np.ascontiguousarray(kernel[:, :, ::-1])  # BGR weights, RGB images
-        convolution = keras.layers.Conv2D(
+        convolution = MirroredConv2D(
             kernel.shape[-1], 3, padding="same", activation="relu", dtype=precision, name=name
         )
         x = convolution(x)
@@ -83,3 +84,15 @@ def _vgg19(layers: tuple[str, ...], weights: str, pooling: str, precision: str) 
     model = keras.Model(inputs, outputs, name="vgg19")
     model.trainable = False
     return model
+
+
+class MirroredConv2D(keras.layers.Conv2D):
+    """Convolves as with `same` padding, but mirrors its input at the border.
+
+    Zeros there look to the network like something that no painting has; an optimizer makes up for
+    it by a rim of darker pixels, which was seen in every picture.
+    """
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        mirrored = tf.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
+        return tf.nn.conv2d(mirrored, kernel, 1, "VALID")

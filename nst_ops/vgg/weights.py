@@ -141,7 +141,7 @@ def _read_h5(data: bytes) -> dict[str, Layer]:
 
     Keras 2 files hold `[model_weights/]block1_conv1/.../kernel:0`, Keras 3 files
     `.../block1_conv1/vars/0` or, from models whose layers were renamed on saving,
-    `.../conv2d_3/vars/0`, which count in the network's order.
+    `.../conv2d_3/vars/0` (ours: `mirrored_conv2d_3`), which count in the network's order.
     """
     import h5py  # a dependency of Keras
 
@@ -152,7 +152,7 @@ def _read_h5(data: bytes) -> dict[str, Layer]:
         if not isinstance(node, h5py.Dataset) or path.startswith("optimizer"):
             return
         for part in path.split("/"):
-            numbered = re.fullmatch(r"conv2d(?:_(\d+))?", part)
+            numbered = re.fullmatch(r"(?:mirrored_)?conv2d(?:_(\d+))?", part)
             if part in CHANNELS or (numbered and int(numbered[1] or 0) < len(LAYERS)):
                 name = part if part in CHANNELS else LAYERS[int(numbered[1] or 0)]  # type: ignore[index]
                 arrays.setdefault(name, []).append(np.asarray(node[()]))  # pyright: ignore[reportIndexIssue]

@@ -3,6 +3,7 @@ what people want to know) to an exit code.
 """
 
 import argparse
+import itertools
 import os
 import platform
 import shutil
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from nst_ops.errors import InputError
 from nst_ops.images.codec import EXTENSIONS
+from nst_ops.images.margins import Margin
 from nst_ops.settings import LEAST_SHARE, MOST_SHARE
 from pipeline.cli.display import PairDisplay, RunDisplay, count_words
 from pipeline.config.loading import load_config
@@ -25,7 +27,7 @@ from pipeline.jobs.shard import Shard
 from pipeline.machine.messages import printable
 from pipeline.manifest.originals import Originals
 from pipeline.manifest.pairing import make_manifest, write_manifest
-from pipeline.manifest.rows import style_source
+from pipeline.manifest.rows import style_source, with_masks
 from pipeline.store import files
 from pipeline.store.stop_requests import request_stop
 from pipeline.workers.limits import parse_deadline
@@ -33,6 +35,7 @@ from pipeline.workers.limits import parse_deadline
 if TYPE_CHECKING:
     from pipeline.runs.preparation import PreparedRun
 
+_NO_MASK = "-"  # among others, for a painting without one
 OK, RUN_FAILED, BAD_INPUT, ROWS_FAILED, DEFERRED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
@@ -110,7 +113,7 @@ def sweep(options: argparse.Namespace, rest: list[str], console: Console) -> int
     styles = _style_sources(options, config)
     folder = Path(os.path.abspath(options.output))
     manifest = str(folder / "sweep.jsonl")
-    write_manifest(manifest_rows(options.content, styles, found), manifest)
+    write_manifest(manifest_rows(options.content, styles, options.keep, found), manifest)
     prepared = prepare_run(manifest, str(folder), config, config_file=options.config)
     summary, show = _carry_out(prepared, console)
     code = _explain(options.command, summary, show.complain)
@@ -169,12 +172,12 @@ def stylize(options: argparse.Namespace, rest: list[str], console: Console) -> i
     if os.path.isdir(folder) and not os.access(folder, os.W_OK):
         raise InputError("is not writable; give another place to -o", path=folder)
     styles = _style_sources(options, config)
-    job = Job(1, Path(name).stem, options.content, styles, name)
+    job = Job(1, Path(name).stem, options.content, styles, name, keep=options.keep or "")
     originals = Originals(folder)
     originals.writes(name)
-    originals.reads([options.content, *job.style_files])
+    originals.reads(job.files)
     originals.check_against(options.config, config)
-    files.connect([options.content, *job.style_files])
+    files.connect(job.files)
     planned = Planner(config, config.engine.assets()).plan(job, identify=False)
     with PairDisplay(console) as display:
         stylizer = Stylizer(
@@ -189,6 +192,9 @@ def stylize(options: argparse.Namespace, rest: list[str], console: Console) -> i
     if row["status"] == "failed":
         print(f"nst stylize: {printable(row['error_message'])}", file=sys.stderr)
         return RUN_FAILED
+    for style, trim in zip(styles, row["style_trims"] or [], strict=False):
+        if any(trim.values()):
+            console.print(printable(f"{style.name}: left out a margin, {Margin(**trim)}"))
     name = printable(options.output)
     console.print(
         f"{name}: {row['width']}x{row['height']} px, {row['seconds_total']:.1f} s on "
@@ -199,7 +205,14 @@ def stylize(options: argparse.Namespace, rest: list[str], console: Console) -> i
 
 def _style_sources(options: argparse.Namespace, config: RunConfig) -> tuple[StyleSource, ...]:
     weighted = map(_weighted, options.styles)
-    return tuple(style_source(name, weight, "", config) for name, weight in weighted)
+    styles = tuple(style_source(name, weight, "", config) for name, weight in weighted)
+    places, parts = options.masks or [], options.painting_masks or []
+    if (places or parts or options.keep) and not config.engine.takes_masks:
+        raise InputError(f"the engine {config.engine.name!r} takes no masks; leave them out")
+    masks = itertools.zip_longest(places, parts, fillvalue=_NO_MASK)
+    return with_masks(
+        styles, [("" if a == _NO_MASK else a, "" if b == _NO_MASK else b) for a, b in masks], ""
+    )
 
 
 def _weighted(style: str) -> tuple[str, float]:

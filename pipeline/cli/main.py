@@ -126,6 +126,24 @@ def _parser() -> argparse.ArgumentParser:
             )
         return sub
 
+    def add_masks(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--masks",
+            metavar="MASK",
+            nargs="+",
+            help="for each painting a grey image, white where in the photo its strokes go; - for "
+            "none",
+        )
+        sub.add_argument(
+            "--painting_masks",
+            metavar="MASK",
+            nargs="+",
+            help="likewise, white where in the painting they come from",
+        )
+        sub.add_argument(
+            "--keep", metavar="MASK", help="a grey image, white where the photo stays as it is"
+        )
+
     sub = add("run", "stylize all rows of a manifest; other options go to Beam", config=True)
     sub.add_argument("--manifest", required=True, metavar="FILE", help=".csv, .jsonl or .parquet")
     sub.add_argument(
@@ -172,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         help="a painting, or several to blend; PATH=WEIGHT weighs",
     )
+    add_masks(sub)
     sub.add_argument(
         "-o", "--output", required=True, metavar="FILE", help=".png, .jpg, .webp or .tif"
     )
@@ -179,6 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("sweep", "stylize one pair under many settings, on one sheet", config=True)
     sub.add_argument("content", metavar="CONTENT", help="the photo")
     sub.add_argument("styles", metavar="STYLE", nargs="+", help="as for nst stylize")
+    add_masks(sub)
     sub.add_argument(
         "--vary",
         metavar="KEY=VALUE,...",

@@ -85,7 +85,7 @@ def _value(value: Any) -> str:
 
 
 def manifest_rows(
-    content: str, styles: Sequence[StyleSource], found: Sequence[Variant]
+    content: str, styles: Sequence[StyleSource], keep: str | None, found: Sequence[Variant]
 ) -> list[dict[str, Any]]:
     """Returns the rows of the sweep's manifest, which may lie in any folder."""
     blend = [
@@ -95,10 +95,16 @@ def manifest_rows(
         }
         for style in styles
     ]
-    return [
-        {"content": files.absolute(content), "style": blend, "output": each.name, **each.settings}
-        for each in found
-    ]
+    row: dict[str, Any] = {"content": files.absolute(content), "style": blend}
+    masks = [(style.photo_mask, style.painting_mask) for style in styles]
+    if any(map(any, masks)):
+        row["masks"] = [
+            {"photo": photo and files.absolute(photo), "painting": part and files.absolute(part)}
+            for photo, part in masks
+        ]
+    if keep:
+        row["keep"] = files.absolute(keep)
+    return [{**row, "output": each.name, **each.settings} for each in found]
 
 
 def write_sheets(

@@ -46,6 +46,12 @@ class RunConfig(pydantic.BaseModel):
     quality: int = Field(
         92, ge=1, le=100, description="of `jpeg` and `webp`; 100 makes `webp` lossless"
     )
+    trim: Literal["auto", "off"] | Annotated[int, Field(ge=0)] = Field(
+        "auto",
+        description="margin of a painting's file, such as a scan's white border, that is left out: "
+        "what is found, nothing, or so many px at each side",
+        json_schema_extra={"unit": "px"},
+    )
     batch_size: Literal["auto"] | Count = Field(
         "auto",
         description="pictures of one shape made together; `auto`: small ones on a CPU, about 4 "
@@ -128,7 +134,7 @@ class RunConfig(pydantic.BaseModel):
     )
 
     # Of these, what a row of a manifest may have of its own.
-    of_rows: ClassVar[tuple[str, ...]] = ("format", "quality")
+    of_rows: ClassVar[tuple[str, ...]] = ("format", "quality", "trim")
 
     @pydantic.model_validator(mode="wrap")
     @classmethod
@@ -195,7 +201,9 @@ class RunConfig(pydantic.BaseModel):
         """What changes a picture of this size, or its file, as plain values: by the engine's
         variants.
         """
-        file = {"format": self.format}
+        file: dict[str, Any] = {"format": self.format}
+        if self.trim != "auto":
+            file["trim"] = self.trim
         if self.format in ("jpeg", "webp"):
             file["quality"] = self.quality
         return {name: {**made, **file} for name, made in self.engine.recipes(picture).items()}

@@ -17,6 +17,7 @@ class PlannedJob:
     size: Size  # of the result
     style_sha256: tuple[str, ...]
     initial_sha256: str  # "" where no file is the first picture
+    mask_sha256: tuple[tuple[str, str], ...]  # (path of a mask, its SHA-256)
     assets: tuple[tuple[str, str], ...]  # (what the engine works with, its SHA-256)
     style_sides: tuple[int, ...]  # long side in px at which each painting is needed at most
     sources: Sources

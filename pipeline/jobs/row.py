@@ -13,6 +13,22 @@ class StyleRow(TypedDict):
     weight: float
 
 
+class MaskRow(TypedDict):
+    """Names the masks of one style; null where it has none."""
+
+    photo: str | None  # where its strokes go
+    painting: str | None  # from where they come
+
+
+class TrimRow(TypedDict):
+    """Says what was left out of a painting's file as its margin, in px of the file."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
 class Row(TypedDict):
     """Lists the columns that every row has.
 
@@ -30,6 +46,9 @@ class Row(TypedDict):
     error_path: str | None  # the file at fault
     content: str
     styles: list[StyleRow]
+    masks: list[MaskRow] | None  # for each style, if any has one
+    keep: str | None  # mask of what stays as in the photo
+    style_trims: list[TrimRow] | None  # for each painting, of a picture that was made
     output: str  # relative to the images folder
     engine: str | None
     height: int | None

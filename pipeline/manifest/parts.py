@@ -97,9 +97,10 @@ def _path(folder: str, run_id: str, number: int) -> str:
 def _encoded(row: Job | BadRow) -> str:
     if isinstance(row, BadRow):
         return json.dumps([False, vars(row)])
-    # A file's style is (path, weight), as before styles could be names, so that old shards merge.
-    styles = [style[:2] if style.is_file else style for style in row.styles]
-    return json.dumps([True, {**vars(row), "styles": styles}])
+    # What a row does not use is left out, as before there was that, so that old shards merge.
+    styles = [style[:2] if style == StyleSource(*style[:2]) else style for style in row.styles]
+    values = {name: value for name, value in vars(row).items() if name != "keep" or value}
+    return json.dumps([True, {**values, "styles": styles}])
 
 
 def _decode(pair: list) -> Job | BadRow:

@@ -68,7 +68,7 @@ def checked_rows(
             if originals:
                 originals.writes(row.output)
                 initial = configs.of(row).engine.initial_file
-                originals.reads(filter(None, [row.content, *row.style_files, initial]))
+                originals.reads(filter(None, [*row.files, initial]))
         yield row
     if row is None:
         raise ManifestError(f"{path}: no rows; add one with content and style")

@@ -20,14 +20,17 @@ from pipeline.jobs.job import Job, StyleSource
 from pipeline.manifest.formats import REQUIRED, parse_json
 from pipeline.store import files
 
+MASKS = ("masks", "keep")  # columns of the engines that take masks
 LONGEST_PATH = 4096  # bytes of a path, Linux's own limit
+_MASKS_OF_STYLE = ("photo_mask", "painting_mask")
 _LONGEST_OUTPUT = 900  # bytes; S3 has 1024 for the folder and the name together
 _DIGITS = 12  # hexadecimal, in names that we make up; with 6, two of 5000 `main.jpg` may clash
 
 
 def columns(config: RunConfig) -> tuple[str, ...]:
     """Returns the columns that a manifest may have under these settings."""
-    return (*REQUIRED, "id", "output", *row_settings(config))
+    masks = MASKS if config.engine.takes_masks else ()
+    return (*REQUIRED, "id", "output", *masks, *row_settings(config))
 
 
 def parse_row(row: Mapping[str, Any], line: int, folder: str, config: RunConfig) -> Job:
@@ -66,6 +69,11 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, config: RunConfig)
     styles = tuple(
         style_source(name, weight, folder, config) for name, weight in _styles(given["style"])
     )
+    styles = with_masks(styles, _masks(given.get("masks")), folder)
+    keep = given.get("keep", "")
+    if keep and not _is_path(keep):
+        raise InputError(f"keep: {short(keep)} is not a path")
+    keep = files.resolve(keep, folder) if keep else ""
     settings = {}
     for column in filter(row_settings(config).__contains__, given):
         words = config.engine.file_settings.get(column)
@@ -76,7 +84,9 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, config: RunConfig)
     overrides = tuple(sorted(settings.items()))
     # Without an id, the same pair under other settings must get another name, and the same pair
     # from a manifest in another folder the same name.
-    key = json.dumps([content, [style[:2] for style in styles], overrides])
+    key = json.dumps(
+        [content, [style[:2] for style in styles], overrides, *_mask_key(styles, keep)]
+    )
     stems = "-".join(_stem(p) for p in (content, *(style.name for style in styles)))
     stems = stems.encode()[:120].decode(errors="ignore")
     for column in ("id", "output"):
@@ -85,7 +95,7 @@ def parse_row(row: Mapping[str, Any], line: int, folder: str, config: RunConfig)
     digest = hashlib.sha256(key.encode()).hexdigest()[:_DIGITS]
     identity = str(given.get("id", f"{stems}-{digest}"))
     output = _safe_output(str(given.get("output", identity)), config.format)
-    return Job(line, identity, content, styles, output, overrides)
+    return Job(line, identity, content, styles, output, overrides, keep)
 
 
 def style_source(name: str, weight: float, folder: str, config: RunConfig) -> StyleSource:
@@ -93,6 +103,68 @@ def style_source(name: str, weight: float, folder: str, config: RunConfig) -> St
     if config.engine.named_style(name) is not None:
         return StyleSource(name, weight, is_file=False)
     return StyleSource(files.resolve(name, folder), weight)
+
+
+def with_masks(
+    styles: Sequence[StyleSource], masks: Sequence[tuple[str, str]], folder: str
+) -> tuple[StyleSource, ...]:
+    """Returns the styles with their masks.
+
+    Args:
+      masks: (where in the photo, from where in the painting) for each style, "" for none; empty:
+        there are no masks.
+      folder: the folder that relative paths are relative to.
+
+    Raises:
+      InputError: they are not as many as styles, or a style that is no painting has one of its own.
+    """
+    if not masks:
+        return tuple(styles)
+    if len(masks) != len(styles):
+        raise InputError(
+            f"masks: {len(masks)} for {len(styles)} paintings; give one for each, in their order, "
+            "or null for a painting without"
+        )
+    placed = []
+    for style, (photo_mask, painting_mask) in zip(styles, masks, strict=True):
+        if painting_mask and not style.is_file:
+            raise InputError(f"masks: {short(style.name)} is no file that a part could be taken of")
+        found = (path and files.resolve(path, folder) for path in (photo_mask, painting_mask))
+        placed.append(style._replace(**dict(zip(_MASKS_OF_STYLE, found, strict=True))))
+    return tuple(placed)
+
+
+def _mask_key(styles: Sequence[StyleSource], keep: str) -> list[Any]:
+    masks = [[style.photo_mask, style.painting_mask] for style in styles]
+    return [masks, keep] if keep or any(map(any, masks)) else []
+
+
+def _masks(value: Any) -> list[tuple[str, str]]:
+    """Returns (where in the photo, from where in the painting) for each entry of a cell.
+
+    Args:
+      value: a path, or a list (in CSV, as JSON text) of paths, of {photo, painting} or of null.
+    """
+    if value is None:
+        return []
+    if isinstance(value, str) and re.match(r"\s*[\[{]", value):
+        try:
+            value = parse_json(value)
+        except ValueError as error:
+            raise InputError(
+                f"masks: {short(value)} begins like a list but is no JSON ({error})"
+            ) from error
+    return [_mask(entry) for entry in (value if isinstance(value, list) else [value])]
+
+
+def _mask(entry: Any) -> tuple[str, str]:
+    paths = entry if isinstance(entry, dict) else {"photo": entry}
+    known = paths.keys() <= {"photo", "painting"}
+    if not known or not all(path in (None, "") or _is_path(path) for path in paths.values()):
+        raise InputError(
+            f"masks: {short(entry)} is not a path, null, or {{photo: path, painting: path}}"
+        )
+    return paths.get("photo") or "", paths.get("painting") or ""
 
 
 def _styles(value: Any) -> list[tuple[str, float]]:

@@ -157,5 +157,7 @@ def _kind(job: Job, error: Exception) -> str:
     code = error.code if isinstance(error, InputError) else "invalid"
     if code == "format_limit":
         return "pictures too large for their format"
-    whose = "paintings" if getattr(error, "path", "") in job.style_files else "photos"
+    path = getattr(error, "path", "")
+    whose = "paintings" if path in job.style_files else "photos"
+    whose = "masks" if path in dict(job.masks) else whose
     return f"{whose} {_KINDS.get(code, 'that are no images')}"

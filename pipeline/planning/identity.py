@@ -33,6 +33,13 @@ class Identities:
         }
         if planned.initial_sha256:
             sources["init"] = planned.initial_sha256
+        if planned.mask_sha256:
+            masks = {"": "", **dict(planned.mask_sha256)}
+            sources["masks"] = [
+                (masks[style.photo_mask], masks[style.painting_mask])
+                for style in planned.job.styles
+            ]
+            sources["keep"] = masks[planned.job.keep]
         recipes = self._recipes_of(planned, config)
         return dataclasses.replace(
             planned,

@@ -10,7 +10,7 @@ from typing import Any
 from nst_ops.engines.base import Sources
 from nst_ops.errors import InputError, short
 from nst_ops.images.codec import Header, check_format
-from nst_ops.images.size import Size, fit
+from nst_ops.images.size import Size, fit, same_aspect
 from pipeline.config.job_configs import JobConfigs
 from pipeline.config.run_config import RunConfig
 from pipeline.jobs.job import Job, StyleSource
@@ -58,7 +58,8 @@ class Planner:
         header = content.header if content else self._index.header(job.content, **limits)
         paintings = {name: self._picture(name, config) for name in job.style_files}
         initial = self._initial(config)
-        headers = {name: facts.header for name, facts in paintings.items()}
+        masks = {name: self._picture(name, config) for name, _ in job.masks}
+        headers = {name: facts.header for name, facts in (paintings | masks).items()}
         size, sides, sources = _fit(job, config, header, headers, initial and initial.header)
         planned = PlannedJob(
             job,
@@ -66,6 +67,7 @@ class Planner:
             size,
             tuple(_style_sha256(style, config, paintings) for style in job.styles),
             initial.sha256 if initial else "",
+            tuple((name, facts.sha256) for name, facts in masks.items()),
             tuple(self._assets.items()),
             sides,
             sources,
@@ -83,7 +85,8 @@ class Planner:
           InputError, ConfigError: as `plan`, as far as headers tell.
         """
         config = self.configs.of(job)
-        headers = {name: self._header(name, config) for name in job.style_files}
+        others = [*job.style_files, *(name for name, _ in job.masks)]
+        headers = {name: self._header(name, config) for name in others}
         file = config.engine.initial_file
         initial = self._header(file, config) if file else None
         content = self._index.header(job.content, **_limits(config))
@@ -140,13 +143,17 @@ def _fit(
     job: Job,
     config: RunConfig,
     content: Header,
-    paintings: Mapping[str, Header],
+    others: Mapping[str, Header],
     initial: Header | None,
 ) -> tuple[Size, tuple[int, ...], Sources]:
     """Returns the result's size, the long side in px of each painting, and what is read for it.
 
+    Args:
+      others: of paintings and masks.
+
     Raises:
-      InputError: too small for the engine, too large for the file's format.
+      InputError: too small for the engine, too large for the file's format, or a mask of another
+        aspect than its image.
     """
     with _naming(job.content):
         size = config.engine.output_size(content.size)
@@ -154,14 +161,24 @@ def _fit(
     sides = []
     for path in job.style_files:
         with _naming(path):
-            sides.append(config.engine.style_side(paintings[path].size, size))
-    wanted = [(paintings[path], side) for path, side in zip(job.style_files, sides, strict=True)]
+            sides.append(config.engine.style_side(others[path].size, size))
+    wanted = [(others[path], side) for path, side in zip(job.style_files, sides, strict=True)]
     seen = [fit(header.size, side) for header, side in wanted]
+    for mask, image in job.masks:
+        own, whole = others[mask].size, (others.get(image) or content).size
+        if not same_aspect(own, whole):
+            raise InputError(
+                f"a mask of {own[0]}x{own[1]} px, but {image} has {whole[0]}x{whole[1]} px, "
+                "another aspect; draw the mask on the image itself, at any size",
+                path=mask,
+            )
+        wanted.append((others[mask], max(size)))
     wanted += [(content, max(size))]
     wanted += [(initial, max(size))] if initial else []
     decoded = max(header.decoded_pixels(side) for header, side in wanted)
     largest = max(seen, key=math.prod, default=(0, 0))
-    return size, tuple(sides), Sources(decoded, largest, sum(map(math.prod, seen)))
+    painted = sum(map(math.prod, seen))
+    return size, tuple(sides), Sources(decoded, largest, painted, job.regions)
 
 
 @contextlib.contextmanager

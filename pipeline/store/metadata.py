@@ -19,11 +19,11 @@ import pyarrow.parquet
 from nst_ops.engines.base import ColumnType, all_columns
 from nst_ops.errors import InputError
 from pipeline.jobs.job import Job
-from pipeline.jobs.row import STATUSES, Row
+from pipeline.jobs.row import STATUSES, MaskRow, Row
 from pipeline.store import files
 from pipeline.store.layout import images_folder, metadata_folder, now
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _RENAMED = {"seconds_optimise": "seconds_optimize"}  # columns of earlier versions
 _ROWS_AT_ONCE = 1000  # a row with its loss curve may take 50 KB
 _RECOVERED = "part-recovered.parquet"
@@ -35,6 +35,8 @@ def schema() -> pyarrow.Schema:
     moment = pyarrow.timestamp("us", tz="UTC")
     special = {
         "styles": _arrow_type([{"path": str, "weight": float}]),
+        "masks": _arrow_type([{"photo": str, "painting": str}]),
+        "style_trims": _arrow_type([dict.fromkeys(("top", "bottom", "left", "right"), int)]),
         "style_sha256": pyarrow.list_(pyarrow.string()),
         "started_at": moment,
         "finished_at": moment,
@@ -82,6 +84,8 @@ def row(run_id: str, job: Job, status: str, **values: Any) -> Row:
         "status": status,
         "content": job.content,
         "styles": [{"path": style.name, "weight": style.weight} for style in job.styles],
+        "masks": _masks(job),
+        "keep": job.keep or None,
         "output": job.output,
         "versions": json.dumps(versions(), sort_keys=True),
         "finished_at": now(),
@@ -95,6 +99,14 @@ def row(run_id: str, job: Job, status: str, **values: Any) -> Row:
             "the engine"
         )
     return cast(Row, found)
+
+
+def _masks(job: Job) -> list[MaskRow] | None:
+    masks: list[MaskRow] = [
+        {"photo": style.photo_mask or None, "painting": style.painting_mask or None}
+        for style in job.styles
+    ]
+    return masks if any(any(each.values()) for each in masks) else None
 
 
 def error_columns(error: BaseException) -> dict[str, str | None]:

@@ -23,6 +23,7 @@ from nst_ops.engines.base import (
 from nst_ops.errors import InputError
 from nst_ops.images.codec import Picture
 from nst_ops.images.inputs import Style
+from nst_ops.images.margins import Margin
 from pipeline.config.run_config import RunConfig
 from pipeline.jobs.planned_job import PlannedJob
 from pipeline.machine import parallelism
@@ -39,6 +40,8 @@ class DecodedJob(NamedTuple):
     photo: Picture  # at the result's size
     styles: list[Style | NamedStyle]
     initial: np.ndarray | None  # the first picture, if it comes from a file; of any size
+    keep: np.ndarray | None = None  # where the photo stays as it is, [h, w] in [0, 1]
+    trims: Sequence[Margin] = ()  # what was cut off each painting, in px of its file
 
 
 Outcome = Painted | Exception
@@ -75,8 +78,9 @@ class Executor:
     ) -> Iterator[tuple[DecodedJob, Outcome]]:
         """Yields a picture for each job, or the exception that prevented it.
 
-        A batch that memory is too short for is halved. An exception belongs to one job, or to all
-        that were made together with it; `Stopped` means that the job is left for the next run.
+        A batch that memory is too short for is halved, and one with an input that the engine
+        refuses is made one by one. An exception belongs to one job, or to all that were made
+        together with it; `Stopped` means that the job is left for the next run.
         """
         if not jobs:
             return
@@ -88,9 +92,9 @@ class Executor:
             plan, session, outcomes = None, None, _same_error(jobs, error)
         else:
             outcomes = self._try(session, jobs, config, plan)
-        short_of_memory = _is_memory_error(outcomes[0][1])
-        if short_of_memory and len(jobs) > 1:
-            middle = len(jobs) // 2
+        error = outcomes[0][1]
+        if len(jobs) > 1 and (_is_memory_error(error) or isinstance(error, InputError)):
+            middle = len(jobs) // 2 if _is_memory_error(error) else 1
             yield from self.make(jobs[:middle], config)
             yield from self.make(jobs[middle:], config)
             return
@@ -186,6 +190,7 @@ def _batch(jobs: Sequence[DecodedJob]) -> Batch:
         [job.styles for job in jobs],
         [job.planned.seed for job in jobs],
         jobs[0].initial,
+        [job.keep for job in jobs] if any(job.keep is not None for job in jobs) else None,
     )
 
 

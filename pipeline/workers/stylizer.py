@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nst_ops.engines.base import READ_AHEAD, NamedStyle, Plan, Step
+from nst_ops.errors import InputError
 from nst_ops.images.codec import SOFTWARE, decode, encode
 from nst_ops.images.inputs import Style
+from nst_ops.images.margins import Scan, decode_scan
 from pipeline.config.job_configs import JobConfigs
 from pipeline.config.run_config import RunConfig
 from pipeline.jobs.planned_job import PlannedJob
@@ -43,6 +45,7 @@ from pipeline.workers.limits import Stopped, Supervisor
 # and their pixels take memory.
 _READ_AHEAD_PIXELS = 16_000_000
 
+_BLACK = 1 / 255  # a mask that is nowhere brighter chooses nothing
 _MOST_DEATHS = 2  # workers that may die over one picture before its row fails
 
 Batch = Sequence[PlannedJob]
@@ -112,7 +115,7 @@ class Stylizer:
         self._finished = None if single else Finished(folder, run_id, self._index, processes)
         self._deaths = {} if single else deaths(folder, run_id)
         self._lock = threading.Lock()
-        self._paintings: OrderedDict[tuple[str, str, int], Style] = OrderedDict()
+        self._files = _DecodedFiles(processes)
 
     def stylize_batches(self, batches: Sequence[Batch]) -> Iterator[Row]:
         """Makes batches, and yields one row per job, whatever happens.
@@ -223,6 +226,7 @@ class Stylizer:
                 spent = seconds + time.perf_counter() - clock
                 figures = {**outcome.columns, **_process(), "seconds_total": spent}
                 figures["spec_hash"] = spec_hash
+                figures["style_trims"] = [trim._asdict() for trim in job.trims]
                 written.append(self._row(loaded, job.planned, "ok", **figures))
                 # At once: a picture whose worker dies before its row is kept loses its figures.
                 if self.progress:
@@ -251,7 +255,7 @@ class Stylizer:
         return self._row(loaded, planned, "failed", **error_columns(error))
 
     def _decode(self, planned: PlannedJob, config: RunConfig, data: bytes | None) -> DecodedJob:
-        """Reads and decodes a job's photo, paintings and first picture.
+        """Reads and decodes a job's photo, paintings, masks and first picture.
 
         Args:
           data: the photo's bytes, if they were read already.
@@ -261,31 +265,82 @@ class Stylizer:
             data = _read_unchanged(path, config, planned.content_sha256)
         photo = decode(data, path=path, max_pixels=config.max_pixels, long_side=side, enlarge=True)
         sides = iter(planned.style_sides)
-        styles = [
-            self._painting(style.name, config, sha256, next(sides)).weighing(style.weight)
-            if style.is_file
-            else NamedStyle(style.name, style.weight)
-            for style, sha256 in zip(planned.job.styles, planned.style_sha256, strict=True)
-        ]
+        styles, trims = [], []
+        for style, sha256 in zip(planned.job.styles, planned.style_sha256, strict=True):
+            if not style.is_file:
+                styles.append(NamedStyle(style.name, style.weight))
+                continue
+            painting, scan = self._painting(style.name, config, sha256, next(sides))
+            photo_mask = self._mask(style.photo_mask, planned, config)
+            painting_mask = self._mask(style.painting_mask, planned, config)
+            if painting_mask is not None:
+                painting_mask = scan.cut(painting_mask)
+            styles.append(painting.placed(style.weight, photo_mask, painting_mask))
+            trims.append(scan.margin)
         initial = None
         if file := config.engine.initial_file:
-            initial = self._painting(file, config, planned.initial_sha256, side).image
-        return DecodedJob(planned, photo, styles, initial)
+            initial = self._pixels(file, config, planned.initial_sha256, side)
+        keep = self._mask(planned.job.keep, planned, config)
+        return DecodedJob(planned, photo, styles, initial, keep, trims)
 
-    def _painting(self, path: str, config: RunConfig, sha256: str, side: int) -> Style:
-        """Returns a painting, at most `side` px long, from a cache, as many rows share it."""
-        key = (path, sha256, side)
-        if key not in self._paintings:
+    def _painting(self, path: str, config: RunConfig, sha256: str, side: int) -> tuple[Style, Scan]:
+        """Returns a painting without its margin, at most `side` px long."""
+
+        def read() -> tuple[Style, Scan]:
             data = _read_unchanged(path, config, sha256)
-            painting = decode(data, path=path, max_pixels=config.max_pixels, long_side=side)
-            pixels = painting.on_white()
-            pixels.flags.writeable = False  # so that its digest is computed only once
-            self._paintings[key] = Style(pixels)
+            scan = decode_scan(
+                data, path=path, max_pixels=config.max_pixels, long_side=side, trim=config.trim
+            )
+            scan.pixels.flags.writeable = False  # so that its digest is computed only once
+            return Style(scan.pixels), scan
+
+        return self._files.get((path, sha256, side, config.trim), read, config)
+
+    def _pixels(self, path: str, config: RunConfig, sha256: str, side: int) -> np.ndarray:
+        """Returns any other image, at most `side` px long, as it looks on white."""
+
+        def read() -> np.ndarray:
+            data = _read_unchanged(path, config, sha256)
+            image = decode(data, path=path, max_pixels=config.max_pixels, long_side=side)
+            return image.on_white()
+
+        return self._files.get((path, sha256, side), read, config)
+
+    def _mask(self, path: str, planned: PlannedJob, config: RunConfig) -> np.ndarray | None:
+        """Returns the greys of a mask's file, [h, w] in [0, 1]; None if there is no path."""
+        if not path:
+            return None
+        sha256 = dict(planned.mask_sha256)[path]
+        mask = self._pixels(path, config, sha256, max(planned.size)).mean(axis=2)
+        if path != planned.job.keep and mask.max() < _BLACK:
+            raise InputError("is black; make white what the mask is to choose", path=path)
+        return mask
+
+
+class _DecodedFiles:
+    """Keeps paintings, masks and first pictures, which many rows share.
+
+    Args:
+      processes: how many share this machine's memory.
+    """
+
+    def __init__(self, processes: int):
+        self._processes = processes
+        self._known: OrderedDict[Any, Any] = OrderedDict()
+
+    def get(self, key: Any, read: Callable[[], Any], config: RunConfig) -> Any:
+        """Returns what is kept under a key; else what `read` returns."""
+        if key not in self._known:
+            self._known[key] = read()
             budget = parallelism.cache_budget(config, self._processes)
-            while len(self._paintings) > 1 and _total_bytes(self._paintings) > budget:
-                self._paintings.popitem(last=False)
-        self._paintings.move_to_end(key)
-        return self._paintings[key]
+            while len(self._known) > 1 and sum(map(_bytes, self._known.values())) > budget:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        return self._known[key]
+
+
+def _bytes(decoded: np.ndarray | tuple[Style, Scan]) -> int:
+    return decoded.nbytes if isinstance(decoded, np.ndarray) else decoded[0].image.nbytes
 
 
 def _read_unchanged(path: str, config: RunConfig, sha256: str) -> bytes:
@@ -325,10 +380,6 @@ def _can_be_read_ahead(batch: Batch) -> bool:
 def _pixels(batch: Batch) -> int:
     height, width = batch[0].size
     return len(batch) * height * width
-
-
-def _total_bytes(styles: Mapping[Any, Style]) -> int:
-    return sum(style.image.nbytes for style in styles.values())
 
 
 def _process() -> dict[str, Any]:

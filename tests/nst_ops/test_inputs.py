@@ -50,8 +50,8 @@ def test_a_style_that_nobody_can_change_is_taken_as_it_is():
     buffer[:] = 0.25
     assert style_blends([refilled], 1)[0][0].digest != before
     assert Style(buffer.reshape(48, 40, 3)).digest != Style(buffer).digest
-    heavier = style.weighing(3.0)
-    assert heavier.digest == style.digest and heavier.weight == 3.0 and style.weighing(2.0) is style
+    heavier = style.placed(3.0)
+    assert heavier.digest == style.digest and heavier.weight == 3.0
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,13 @@ import tensorflow as tf
 
 from nst_ops.losses import terms as losses
 from nst_ops.losses.gram import gram_matrix
-from nst_ops.losses.terms import feature_loss, style_loss, total_variation
+from nst_ops.losses.terms import View, feature_loss, style_loss, total_variation
 from nst_ops.vgg.network import vgg19
+
+
+def views(targets, weights):
+    """What a style is compared in, without masks."""
+    return [View(grams, tf.constant(w), {}) for grams, w in zip(targets, weights, strict=True)]
 
 
 @pytest.mark.parametrize("factor", [0.01, 1.0, 100.0])
@@ -18,7 +23,7 @@ def test_losses_are_relative(factor):
     content = feature_loss({"x": a}, {"x": b}, layers)
     expected = np.mean((a - b) ** 2, axis=(1, 2, 3)) / np.mean(b**2, axis=(1, 2, 3))
     np.testing.assert_allclose(content, expected, rtol=1e-5)
-    style = style_loss([{"x": gram_matrix(a)}], [{"x": gram_matrix(b)}], layers, [3.0])
+    style = style_loss([{"x": gram_matrix(a)}], views([{"x": gram_matrix(b)}], [1.0]), layers)
     grams = gram_matrix(a) - gram_matrix(b), gram_matrix(b)
     expected = np.sum(grams[0] ** 2, axis=(1, 2)) / np.sum(grams[1] ** 2, axis=(1, 2))
     np.testing.assert_allclose(style, expected, rtol=1e-4)
@@ -28,7 +33,7 @@ def test_losses_vanish_at_the_target():
     features = {"x": tf.random.stateless_uniform([1, 4, 4, 3], [0, 1])}
     assert feature_loss(features, features, {"x": 1.0}).numpy() == 0.0
     target = [{"x": gram_matrix(features["x"])}]
-    assert style_loss(target, target, {"x": 1.0}, [1.0]).numpy() == 0.0
+    assert style_loss(target, views(target, [1.0]), {"x": 1.0}).numpy() == 0.0
     assert total_variation(tf.fill([1, 8, 8, 3], 0.3)).numpy() == pytest.approx(0.0, abs=1e-7)
 
 
@@ -41,7 +46,7 @@ def test_mean_target_has_the_gradient_of_the_weighted_losses():
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(picture)
         gram = gram_matrix(picture)
-        blended = style_loss([{"x": gram}], [{"x": mean}], {"x": 1.0}, [1.0])
+        blended = style_loss([{"x": gram}], views([{"x": mean}], [1.0]), {"x": 1.0})
         separate = tf.add_n(
             [s * tf.reduce_sum((gram - g) ** 2) for s, g in zip(shares, grams, strict=True)]
         ) / tf.reduce_sum(mean**2)
@@ -58,7 +63,7 @@ def test_losses_do_not_depend_on_resolution(load):
         photo, painting = load("coffee", size), load("pere_tanguy", size)
         ours, theirs = network(photo[None]), network(painting[None])
         mine, goal = (gram_matrix(f["block2_conv1"]) for f in (ours, theirs))
-        style = style_loss([{"x": mine}], [{"x": goal}], {"x": 1.0}, [1.0])
+        style = style_loss([{"x": mine}], views([{"x": goal}], [1.0]), {"x": 1.0})
         moved = network(np.clip(photo[None] * 0.8, 0, 1))
         content = feature_loss(moved, ours, {"block4_conv2": 1})
         costs.append((float(style[0]), float(content[0])))
@@ -83,7 +88,9 @@ def terms_of(images, weights):
         weights,
         content=losses.feature_loss(ours[0], theirs[0], {"a": 1.0}),
         style=losses.style_loss(
-            [grams(f) for f in ours], [grams(f) for f in theirs], {"a": 1.0, "b": 2.0}, [1.0, 0.5]
+            [grams(f) for f in ours],
+            views([grams(f) for f in theirs], [2 / 3, 1 / 3]),
+            {"a": 1.0, "b": 2.0},
         ),
         tv=losses.total_variation(images),
         attention=losses.feature_loss(ours[1], theirs[0], {"b": 1.0}),
@@ -124,14 +131,14 @@ def test_images_of_a_batch_do_not_mix():
         np.testing.assert_allclose(together[row], alone[0], rtol=1e-5)
 
 
-def test_layers_and_octaves_are_weighted_means():
+def test_layers_are_a_weighted_mean_and_views_a_weighted_sum():
     maps, targets = (
         [grams(features(8)), grams(features(9))],
         [grams(features(10)), grams(features(11))],
     )
 
     def cost(layers, octaves):
-        return losses.style_loss(maps, targets, layers, octaves).numpy()
+        return losses.style_loss(maps, views(targets, octaves), layers).numpy()
 
     single = {
         (layer, octave): cost({layer: 1.0}, [float(octave == 0), float(octave == 1)])
@@ -145,17 +152,17 @@ def test_layers_and_octaves_are_weighted_means():
         ("b", 1): 0.75 * 0.2,
     }
     expected = sum(share * single[key] for key, share in shares.items())
-    np.testing.assert_allclose(cost({"a": 1.0, "b": 3.0}, [4.0, 1.0]), expected, rtol=1e-5)
+    np.testing.assert_allclose(cost({"a": 1.0, "b": 3.0}, [0.8, 0.2]), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_style_does_not_depend_on_the_scale_of_features(factor):
     maps, targets = features(12), features(13)
     layers = {"a": 1.0, "b": 1.0}
-    plain = losses.style_loss([grams(maps)], [grams(targets)], layers, [1.0])
+    plain = losses.style_loss([grams(maps)], views([grams(targets)], [1.0]), layers)
     maps, targets = ({k: v * factor for k, v in m.items()} for m in (maps, targets))
     np.testing.assert_allclose(
-        losses.style_loss([grams(maps)], [grams(targets)], layers, [1.0]), plain, rtol=1e-3
+        losses.style_loss([grams(maps)], views([grams(targets)], [1.0]), layers), plain, rtol=1e-3
     )
 
 

@@ -6,12 +6,12 @@ from nst_ops.coarse_to_fine import loop
 from nst_ops.images.inputs import Style
 from nst_ops.losses import tiled
 from nst_ops.losses.objective import Objective, evaluate
-from nst_ops.losses.octaves import octaves_in_use
+from nst_ops.losses.regions import regions_of
 from nst_ops.losses.targets import (
     TargetCache,
     attention_targets,
     content_targets,
-    style_targets,
+    style_views,
 )
 from nst_ops.losses.terms import LossWeights, Targets
 from nst_ops.losses.tile_grid import tiles
@@ -60,22 +60,20 @@ def relative(found, expected):
     return float(tf.norm(found - expected) / tf.norm(expected))
 
 
-def compare(photo, painting, picture, side, settings):
+def compare(photo, styles, picture, side, settings, keep=None):
     objective = objective_of(settings)
     size = tuple(picture.shape[1:3])
+    regions = [regions_of(styles, keep, size)]
     both = []
     for tile in (None, side):
-        styles = [Style(painting)]
-        style = style_targets(styles, size, size, settings, objective, TargetCache())
+        octaves, views = style_views(regions, size, size, settings, objective, TargetCache())
         targets = Targets(
             content_targets(photo, objective, tile),
-            tuple(target.grams for target in style),
-            tuple(tf.constant([target.weight]) for target in style),
+            views,
             attention_targets(
-                photo, photo, [styles], size, settings, objective, TargetCache(), tile
+                photo, photo, regions, size, settings, objective, TargetCache(), tile
             ),
         )
-        octaves = octaves_in_use(size, settings.octaves, objective.least_side)
         if tile is None:
             both.append(evaluate(objective, octaves, picture, targets, WEIGHTS))
         else:
@@ -98,7 +96,7 @@ def test_loss_and_gradient_are_those_of_the_whole_picture(load, octaves, monkeyp
     picture = tf.clip_by_value(photo + tf.random.stateless_normal(photo.shape, [1, 2]) * 0.1, 0, 1)
     worst = compare(
         photo,
-        load("pere_tanguy", 300),
+        [Style(load("pere_tanguy", 300))],
         picture,
         96,
         Settings(octaves=octaves, attention_weight=1.0),
@@ -106,11 +104,32 @@ def test_loss_and_gradient_are_those_of_the_whole_picture(load, octaves, monkeyp
     assert worst < 1e-3
 
 
+def slope(height, width):
+    """A mask that is soft everywhere, and not the same upside down."""
+    rows, columns = np.linspace(0, 1, height)[:, None], np.linspace(0, 1, width)[None]
+    return np.float32(rows * columns)
+
+
+def masked(load, size):
+    first = Style(load("pere_tanguy", size), 1.0, slope(60, 90), slope(50, 37))
+    return [first, Style(load("cafe_terrace_at_night", size), 2.0)]
+
+
+def test_masks_are_exact_in_tiles_too(load):
+    photo = tf.constant(load("coffee", 300)[None])
+    picture = tf.clip_by_value(photo + tf.random.stateless_normal(photo.shape, [1, 2]) * 0.1, 0, 1)
+    settings = Settings(octaves=[1.0, 0.5], attention_weight=1.0)
+    keep = slope(40, 60)[::-1, ::-1].copy()
+    assert compare(photo, masked(load, 200), picture, 96, settings, keep) < 1e-3
+
+
 @pytest.mark.slow
 def test_gradient_at_640_px(load):
     photo = tf.constant(load("rocket", 640)[None])
     picture = tf.clip_by_value(photo + tf.random.stateless_normal(photo.shape, [1, 2]) * 0.1, 0, 1)
-    compare(photo, load("cafe_terrace_at_night", 500), picture, 256, Settings(attention_weight=1.0))
+    settings = Settings(attention_weight=1.0)
+    compare(photo, [Style(load("cafe_terrace_at_night", 500))], picture, 256, settings)
+    compare(photo, masked(load, 500), picture, 256, settings, slope(90, 60).T.copy())
 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])

@@ -54,6 +54,7 @@ class RecolorEngine:
     Settings: ClassVar[type[BaseModel]] = Settings
     run_wide: ClassVar[frozenset[str]] = frozenset({"pause"})
     file_settings: ClassVar[Mapping[str, Sequence[str]]] = {}
+    takes_masks: ClassVar[bool] = False
     columns: ClassVar[Mapping[str, Any]] = {"passes_done": int, "tints": [{"red": float}]}
     asset_files: ClassVar[Sequence[str]] = ()
     initial_file: ClassVar[str | None] = None

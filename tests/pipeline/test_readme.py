@@ -48,6 +48,10 @@ def clone(tmp_path_factory):
     }.items():
         for copy in copies:
             shutil.copy(folder / f"examples/images/{name}.jpg", folder / f"{copy}.jpg")
+    for name, box in {"sky": (0, 0, 64, 20), "face": (20, 24, 40, 40)}.items():
+        mask = Image.new("L", Image.open(folder / "photo.jpg").size)
+        mask.paste(255, box)
+        mask.save(folder / f"{name}.png")
     return folder
 
 
