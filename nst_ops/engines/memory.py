@@ -11,7 +11,7 @@ from typing import NamedTuple
 from nst_ops.engines.base import READ_AHEAD, Sources
 from nst_ops.errors import InputError
 from nst_ops.images.size import Size
-from nst_ops.losses.octaves import layers_in_use
+from nst_ops.losses.octaves import MOST_ANSWERS, layers_in_use
 from nst_ops.losses.tile_grid import PAINTING_TILE, largest_patch, side_for
 from nst_ops.settings import HISTORY, Settings
 from nst_ops.vgg.geometry import margin, vgg19_geometry
@@ -32,6 +32,7 @@ _PAIR = 24  # bytes per px of a step in L-BFGS's history: s and y, 3 float32 eac
 _LEAST_HISTORY = 3
 _DECODING = 22  # bytes per px of a file while it is decoded and shrunk, colour by colour
 _MATCHED = 12  # bytes per px of the pictures that attention was matched with
+_LISTED = 1  # bytes per px of the places of attention's targets
 # Bytes per px of the picture for each region that masks make: the mask, and how much the positions
 # of each layer count at each octave, 1.78 for a px.
 _REGION = 12
@@ -92,14 +93,22 @@ def predict_bytes(
     # paintings; during the matching also those of photo and picture, and the paintings' keys.
     regions = _REGION * sources.regions * pixels
     held, updating = held + regions, updating + regions
-    answers = _attention_values(settings) * number_bytes(settings.precision)
-    matching = (_HELD[kind] + remembered + 3 * answers) * pixels + regions
-    if answers:
-        painted = max(sources.paintings, math.prod(sources.painting)) * len(settings.style_scales)
-        more = (answers + _MATCHED) * pixels + answers * painted
+    matching = 0.0
+    if values := _attention_values(settings):
+        # Attention holds where its targets are in a list of the paintings' features, or else these
+        # themselves; the pictures that were matched; and, in a cache, features of paintings.
+        answers = values * number_bytes(settings.precision)
+        listed = not (settings.attention_temperature or sources.regions)
+        target = _LISTED if listed else answers
+        painted = _answering_values(sources, settings)
+        kept = number_bytes(settings.precision) * painted * (1 + batch * listed)
+        more = (target + _MATCHED) * pixels + kept
         held, updating = held + more, updating + more
-        kept = (answers + 4 * _attention_values(settings)) * painted
-        matching += _ANSWERS_HELD * kept + _SIMILARITIES
+        # During the matching also what each position asks for, in float16, and the paintings' keys;
+        # and, of whole pictures, features of photo and picture.
+        asking = 2 * values + target + (3 * answers if side is None else 0.0)
+        matching = (_HELD[kind] + remembered + _MATCHED + asking) * pixels + regions
+        matching += _ANSWERS_HELD * (kept + 4 * painted) + _SIMILARITIES
     decoding = _DECODING * sources.decoded
     if sources.decoded <= READ_AHEAD:  # the next picture is decoded meanwhile
         held, updating = held + decoding, updating + decoding
@@ -111,6 +120,18 @@ def _attention_values(settings: Settings) -> float:
     """Returns how many numbers the attention layers in use have for a pixel of the picture."""
     strides = {layer: vgg19_geometry(layer).stride for layer in settings.attention_layers_in_use}
     return sum(CHANNELS[layer][1] / stride**2 for layer, stride in strides.items())
+
+
+def _answering_values(sources: Sources, settings: Settings) -> float:
+    """Returns how many numbers the positions of a blend's paintings have that can answer."""
+    largest = max(1, math.prod(sources.painting))
+    pixels = max(sources.paintings, largest)
+    count = -(-pixels // largest)  # of paintings, at least
+    found = 0.0
+    for layer in settings.attention_layers_in_use:
+        positions = pixels / vgg19_geometry(layer).stride ** 2
+        found += min(positions, count * MOST_ANSWERS) * CHANNELS[layer][1]
+    return found * len(settings.style_scales)
 
 
 def _painting_bytes(size: Size, settings: Settings) -> float:

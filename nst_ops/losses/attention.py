@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-# A painting answers with at most so many positions; if it has more, with every n-th row and column.
-# More were not seen to help, and time grows with their number.
-MOST_ANSWERS = 2**16
+from nst_ops.images.size import Size
+from nst_ops.losses.octaves import MOST_ANSWERS
+
 _PAIRS_AT_ONCE = 2**24  # similarities that are in memory at a time, 64 MB
+_ROUNDS = 3  # in which answers spread to neighbours; each takes them one position further
 _LEAST_SHARE = 1e-9  # in place of 0, by which nothing can be divided
 
 
@@ -29,10 +30,28 @@ class Answers(NamedTuple):
     features: tf.Tensor  # [M, C], in the float type that the network gives
     keys: tf.Tensor  # [M, C] float32, of unit length
     weight: float | tf.Tensor  # of the painting in its blend; a number, or one per question
+    # The positions are a map of this height and width; None: only every n-th is there, so that
+    # those beside each other in the map are not so in the painting.
+    size: Size | None
+    silent: tf.Tensor | None  # [M], 0 for positions that answer, else -inf; None: all do
+
+
+def thin(features: tf.Tensor) -> tf.Tensor:
+    """Returns every n-th row and column of features [1, h, w, C], so many as can answer."""
+    height, width = int(features.shape[1]), int(features.shape[2])
+    step = 1
+    while -(-height // step) * -(-width // step) > MOST_ANSWERS:
+        step += 1
+    # Else a slice would be a copy in vain.
+    return features[:, ::step, ::step] if step > 1 else features
 
 
 def answers(
-    features: tf.Tensor, weight: float | tf.Tensor = 1.0, mask: tf.Tensor | None = None
+    features: tf.Tensor,
+    weight: float | tf.Tensor = 1.0,
+    mask: tf.Tensor | None = None,
+    *,
+    thinned: bool = False,
 ) -> Answers:
     """Returns the answers that a painting can give.
 
@@ -41,37 +60,60 @@ def answers(
       weight: of the painting in its blend: a number above 0, or one for each position that asks,
         [h, w], where 0 gives no answer.
       mask: [1, h, w, 1]: only positions at least half as white as the whitest answer. None: all.
+      thinned: whether `thin` has left positions out.
     """
-    keys = _unit_length(instance_normalized(features))
+    keys = _unit_length(moments(features).normalize(features))
     height, width, channels = (int(side) for side in features.shape[1:])
-    step = 1
-    while -(-height // step) * -(-width // step) > MOST_ANSWERS:
-        step += 1
-    if step > 1:  # else a slice would be a copy in vain
-        features, keys = features[:, ::step, ::step], keys[:, ::step, ::step]
-    flat = [-1, channels]
-    features, keys = tf.reshape(features, flat), tf.reshape(keys, flat)
+    silent = None
     if mask is not None:
-        whites = tf.reshape(mask[:, ::step, ::step], [-1])
-        can = whites >= tf.reduce_max(whites) / 2
-        features, keys = tf.boolean_mask(features, can), tf.boolean_mask(keys, can)
-    return Answers(features, keys, weight)
+        whites = tf.reshape(mask, [-1])
+        silent = tf.where(whites >= tf.reduce_max(whites) / 2, 0.0, -float("inf"))
+    flat = [-1, channels]
+    size = None if thinned else (height, width)
+    return Answers(tf.reshape(features, flat), tf.reshape(keys, flat), weight, size, silent)
 
 
-def questions(photo: tf.Tensor, picture: tf.Tensor | None) -> tf.Tensor:
-    """Returns what each position asks for: the mean of what the photo and the picture show there.
+class Moments(NamedTuple):
+    """Sums up the channels of features over positions, from which mean and variance follow."""
+
+    count: int
+    total: tf.Tensor  # [B, 1, 1, C] float64
+    squares: tf.Tensor  # likewise
+
+    def join(self, other: "Moments") -> "Moments":
+        """Returns the moments of the positions of both."""
+        return Moments(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+    def normalize(self, features: tf.Tensor) -> tf.Tensor:
+        """Scales features [B, h, w, C] to mean 0, variance 1 over these positions, float32, as
+        instance normalisation does (Ulyanov et al. 2016).
+        """
+        mean = self.total / self.count
+        variance = tf.maximum(self.squares / self.count - tf.square(mean), 0.0)
+        scale = tf.cast(tf.math.rsqrt(variance + 1e-6), tf.float32)
+        return (tf.cast(features, tf.float32) - tf.cast(mean, tf.float32)) * scale
+
+
+def moments(features: tf.Tensor) -> Moments:
+    """Returns the moments of all positions of features [B, h, w, C]."""
+    values = tf.cast(features, tf.float64)
+    total = tf.reduce_sum(values, axis=[1, 2], keepdims=True)
+    squares = tf.reduce_sum(tf.square(values), axis=[1, 2], keepdims=True)
+    return Moments(int(values.shape[1]) * int(values.shape[2]), total, squares)
+
+
+def questions(shown: Sequence[tuple[tf.Tensor, Moments]]) -> tf.Tensor:
+    """Returns what each position asks for: the mean of what photo and picture show there.
 
     Args:
-      photo: features [B, h, w, C].
-      picture: features of the picture so far, of the same shape; None: the photo alone asks.
+      shown: features [B, h, w, C] of the photo, and of the picture so far if it asks too; and the
+        moments of all their positions, of which these may be a part.
 
     Returns:
-      [B, h, w, C] float32, of unit length.
+      [B, h, w, C] float16, of unit length: for large pictures they are most of what is in memory.
     """
-    asked = instance_normalized(photo)
-    if picture is not None:
-        asked += instance_normalized(picture)
-    return _unit_length(asked)
+    asked = tf.add_n([of.normalize(features) for features, of in shown])
+    return tf.cast(_unit_length(asked), tf.float16)
 
 
 def attend(asked: tf.Tensor, given: Sequence[Answers], temperature: float) -> tf.Tensor:
@@ -88,26 +130,26 @@ def attend(asked: tf.Tensor, given: Sequence[Answers], temperature: float) -> tf
     Returns:
       [h, w, C], in the type of the answers.
     """
-    height, width, channels = asked.shape
-    flat = tf.reshape(asked, [-1, channels])
+    if temperature:
+        return _weighted_mean(asked, given, temperature)
+    return tf.gather(tf.concat([each.features for each in given], axis=0), nearest(asked, given))
+
+
+def nearest(asked: tf.Tensor, given: Sequence[Answers]) -> tf.Tensor:
+    """Returns for each question [h, w, C] the index of its answer among those of all paintings,
+    [h, w] int32. Arguments are those of `attend`.
+    """
+    height, width, _ = asked.shape
     shares = _shares(given, height * width)
-    most = max(each.keys.shape[0] for each in given)
-    rows = max(64, _PAIRS_AT_ONCE // most)
-    parts = []
-    for start in range(0, height * width, rows):
-        part, of_part = flat[start : start + rows], shares[:, start : start + rows]
-        if temperature:
-            parts.append(_weighted_mean(part, given, of_part, temperature))
-        else:
-            parts.append(_nearest(part, given, of_part))
-    return tf.reshape(tf.concat(parts, axis=0), [height, width, channels])
-
-
-def instance_normalized(features: tf.Tensor) -> tf.Tensor:
-    """Scales [B, h, w, C] to mean 0, variance 1 over positions, float32 (Ulyanov et al. 2016)."""
-    features = tf.cast(features, tf.float32)
-    mean, variance = tf.nn.moments(features, axes=[1, 2], keepdims=True)
-    return (features - mean) * tf.math.rsqrt(variance + 1e-6)
+    chosen = tf.zeros([height, width], tf.int32)
+    least, before = tf.fill([height, width], float("inf")), 0
+    for each, share in zip(given, tf.unstack(shares), strict=True):
+        index, similarity = _match(asked, each)
+        distance = (1.0 - similarity) / tf.reshape(share, [height, width])
+        chosen = tf.where(distance < least, before + index, chosen)
+        least = tf.minimum(distance, least)
+        before += len(each.keys)
+    return chosen
 
 
 def _unit_length(features: tf.Tensor) -> tf.Tensor:
@@ -123,31 +165,118 @@ def _shares(given: Sequence[Answers], count: int) -> tf.Tensor:
     return tf.maximum(tf.math.divide_no_nan(stacked, mean), _LEAST_SHARE)
 
 
-def _nearest(asked: tf.Tensor, given: Sequence[Answers], shares: tf.Tensor) -> tf.Tensor:
-    found, distances = [], []
-    for each, share in zip(given, tf.unstack(shares), strict=True):
-        index, similarity = _most_similar(asked, each.keys)
-        found.append(tf.gather(each.features, index))
-        distances.append((1.0 - similarity) / share)
-    if len(found) == 1:
-        return found[0]
-    chosen = tf.argmin(tf.stack(distances, axis=1), axis=1)
-    return tf.gather(tf.stack(found, axis=1), chosen, batch_dims=1)
-
-
-def _weighted_mean(
-    asked: tf.Tensor, given: Sequence[Answers], shares: tf.Tensor, temperature: float
-) -> tf.Tensor:
-    logits = [
-        (tf.matmul(asked, each.keys, transpose_b=True) - 1.0) / (share[:, None] * temperature)
-        for each, share in zip(given, tf.unstack(shares), strict=True)
+def _match(asked: tf.Tensor, given: Answers) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns for each question [h, w, C] the index of the painting's answer, and how similar both
+    are, [h, w] each.
+    """
+    height, width, channels = asked.shape
+    flat = tf.reshape(asked, [-1, channels])
+    silent = tf.zeros([1]) if given.silent is None else given.silent
+    rows = _rows_at_once(len(given.keys))
+    found = [
+        _most_similar(flat[start : start + rows], given.keys, silent)
+        for start in range(0, height * width, rows)
     ]
-    weights = tf.nn.softmax(tf.concat(logits, axis=1), axis=1)
-    features = tf.concat([tf.cast(each.features, tf.float32) for each in given], axis=0)
-    return tf.cast(tf.matmul(weights, features), given[0].features.dtype)
+    index, similarity = (
+        tf.reshape(tf.concat(parts, axis=0), [height, width]) for parts in zip(*found, strict=True)
+    )
+    if given.size is None:
+        return index, similarity
+    return _follow_neighbours(asked, index, given, given.size)
+
+
+def _follow_neighbours(
+    asked: tf.Tensor, index: tf.Tensor, given: Answers, size: Size
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Makes answers hang together: positions beside each other take after parts of the painting
+    that are beside each other, wherever the 3 x 3 positions around both are then more alike
+    (coherence search, Ashikhmin 2001; PatchMatch's propagation, Barnes et al. 2009).
+
+    Returns:
+      As `_match`; the similarity is the mean over 3 x 3 positions.
+    """
+    keys = tf.reshape(given.keys, [*size, -1])
+    silent = tf.zeros(size) if given.silent is None else tf.reshape(given.silent, size)
+    places = tf.stack([index // size[1], index % size[1]], axis=-1)  # [h, w, (row, column)]
+    best = _around(asked, keys, silent, places)
+    for _ in range(_ROUNDS):
+        for step in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+            # What continues the answer of the neighbour on this side.
+            others = _shifted(places, step) - tf.constant(step, places.dtype)
+            others = tf.clip_by_value(others, 0, tf.constant(size, places.dtype) - 1)
+            similarity = _around(asked, keys, silent, others)
+            places = tf.where((similarity > best)[:, :, None], others, places)
+            best = tf.maximum(similarity, best)
+    return places[..., 0] * size[1] + places[..., 1], best
+
+
+def _around(asked: tf.Tensor, keys: tf.Tensor, silent: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+    """Returns how similar the 3 x 3 questions around each position are to the 3 x 3 keys around its
+    place, [h, w].
+    """
+    height, width, channels = asked.shape
+    rows = max(1, _PAIRS_AT_ONCE // (4 * width * channels))
+    padded = tf.concat([asked[:1], asked, asked[-1:]], axis=0)
+    padded = tf.concat([padded[:, :1], padded, padded[:, -1:]], axis=1)
+    return tf.concat(
+        [
+            _around_strip(padded[top : top + rows + 2], keys, silent, places[top : top + rows])
+            for top in range(0, height, rows)
+        ],
+        axis=0,
+    )
 
 
 @tf.function(reduce_retracing=True)
-def _most_similar(asked: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    similarity = tf.matmul(asked, keys, transpose_b=True)
-    return tf.argmax(similarity, axis=1), tf.reduce_max(similarity, axis=1)
+def _around_strip(
+    padded: tf.Tensor, keys: tf.Tensor, silent: tf.Tensor, places: tf.Tensor
+) -> tf.Tensor:
+    height, width = tf.shape(places)[0], tf.shape(places)[1]
+    last = tf.cast(tf.shape(keys)[:2], places.dtype) - 1
+    total = tf.gather_nd(silent, places)
+    for row in range(3):
+        for column in range(3):
+            step = tf.constant([row - 1, column - 1], places.dtype)
+            theirs = tf.gather_nd(keys, tf.clip_by_value(places + step, 0, last))
+            ours = tf.cast(padded[row : row + height, column : column + width], tf.float32)
+            total += tf.reduce_sum(ours * theirs, axis=-1)
+    return total / 9.0
+
+
+def _shifted(places: tf.Tensor, step: tuple[int, int]) -> tf.Tensor:
+    """Returns a map [h, w, 2] in which each position has what its neighbour has, `step` away."""
+    height, width = int(places.shape[0]), int(places.shape[1])
+    rows = tf.clip_by_value(tf.range(height) + step[0], 0, height - 1)
+    columns = tf.clip_by_value(tf.range(width) + step[1], 0, width - 1)
+    return tf.gather(tf.gather(places, rows, axis=0), columns, axis=1)
+
+
+def _weighted_mean(asked: tf.Tensor, given: Sequence[Answers], temperature: float) -> tf.Tensor:
+    height, width, channels = asked.shape
+    shares = _shares(given, height * width)
+    flat = tf.reshape(asked, [-1, channels])
+    features = tf.concat([tf.cast(each.features, tf.float32) for each in given], axis=0)
+    rows, parts = _rows_at_once(len(features)), []
+    for start in range(0, height * width, rows):
+        logits = []
+        for each, share in zip(given, tf.unstack(shares), strict=True):
+            part = tf.cast(flat[start : start + rows], tf.float32)
+            similarity = tf.matmul(part, each.keys, transpose_b=True)
+            similarity += 0.0 if each.silent is None else each.silent
+            sharp = share[start : start + rows, None] * temperature
+            logits.append((similarity - 1.0) / sharp)
+        weights = tf.nn.softmax(tf.concat(logits, axis=1), axis=1)
+        parts.append(tf.cast(tf.matmul(weights, features), given[0].features.dtype))
+    return tf.reshape(tf.concat(parts, axis=0), [height, width, channels])
+
+
+def _rows_at_once(answers: int) -> int:
+    return max(64, _PAIRS_AT_ONCE // answers)
+
+
+@tf.function(reduce_retracing=True)
+def _most_similar(
+    asked: tf.Tensor, keys: tf.Tensor, silent: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    similarity = tf.matmul(tf.cast(asked, tf.float32), keys, transpose_b=True) + silent
+    return tf.argmax(similarity, axis=1, output_type=tf.int32), tf.reduce_max(similarity, axis=1)

@@ -11,6 +11,10 @@ from nst_ops.settings import Settings, StyleScale
 from nst_ops.vgg import geometry
 from nst_ops.vgg.weights import LAYERS
 
+# To attention a painting answers with at most so many positions of a layer; if it has more, with
+# every n-th row and column. More were not seen to help, and time grows with their number.
+MOST_ANSWERS = 2**16
+
 
 def octave_sizes(size: Size, count: int, least: int) -> list[Size]:
     """Returns the sizes of up to `count` octaves of a picture, full size first. They end before a

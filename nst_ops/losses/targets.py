@@ -22,14 +22,23 @@ from nst_ops.errors import InputError
 from nst_ops.images import resampling
 from nst_ops.images.inputs import Style
 from nst_ops.images.size import Size
-from nst_ops.losses.attention import Answers, answers, attend, questions
+from nst_ops.losses.attention import (
+    Answers,
+    Moments,
+    answers,
+    attend,
+    moments,
+    nearest,
+    questions,
+    thin,
+)
 from nst_ops.losses.gram import gram_matrix
 from nst_ops.losses.objective import Objective, extractor
 from nst_ops.losses.octaves import first_octave, octaves_in_use, style_size
 from nst_ops.losses.regions import Region, at_layer, coverage, position_weights, resized
-from nst_ops.losses.terms import View
+from nst_ops.losses.terms import Answered, View
 from nst_ops.losses.tile_grid import PAINTING_TILE, side_for
-from nst_ops.losses.tiled import tiled_features, tiled_grams
+from nst_ops.losses.tiled import tile_features, tiled_features, tiled_grams
 from nst_ops.settings import Settings
 
 Grams = dict[str, tf.Tensor]  # {layer: [1, C, C]}
@@ -163,7 +172,7 @@ def attention_targets(
     objective: Objective,
     cache: TargetCache,
     side: int | None = None,
-) -> dict[str, tf.Tensor]:
+) -> dict[str, tf.Tensor | Answered]:
     """Returns the features of paintings that each position of the pictures should take after; where
     no painting goes, those of the photos.
 
@@ -175,15 +184,19 @@ def attention_targets(
       side: of tiles, in px; None: photos and pictures are computed whole.
 
     Returns:
-      {layer: [B, h, w, C]}; empty if the attention term is not in use.
+      {layer: features [B, h, w, C], or where to find them}; empty if the term is not in use.
     """
-    layers = [layer for layer, _ in objective.attention_layers]
+    layers = tuple(layer for layer, _ in objective.attention_layers)
     if not layers:
         return {}
     height, width = photos.shape.as_list()[1:3]
-    asking = _features(photos, objective, layers, side)
-    so_far = None if pictures is None else _features(pictures, objective, layers, side)
-    found: dict[str, list[tf.Tensor]] = {layer: [] for layer in layers}
+    asked = _questions(photos, pictures, objective, layers, side)
+    covered = [coverage(each) for each in regions]
+    # A mean of features, or a part of the photo's, is in no list of the painting's.
+    bare = any(float(tf.reduce_min(each)) < 1.0 for each in covered)
+    listed = not (bare or settings.attention_temperature)
+    shown = _features(photos, objective, layers, side) if bare else {}
+    found: dict[str, list] = {layer: [] for layer in layers}
     for row, each in enumerate(regions):
         given = [
             (region.where, painting)
@@ -192,36 +205,88 @@ def attention_targets(
                 region.paintings, (height, width), final, settings, objective, cache
             )
         ]
-        covered = coverage(each)
         for layer in layers:
-            asked = questions(
-                asking[layer][row : row + 1],
-                None if so_far is None else so_far[layer][row : row + 1],
-            )
-            sources = [_answers(objective, where, *painting, layer) for where, painting in given]
-            answer = attend(asked[0], sources, settings.attention_temperature)
-            if covered.shape.rank:
-                share = tf.cast(at_layer(objective, covered, layer)[0], answer.dtype)
-                answer = share * answer + (1.0 - share) * asking[layer][row]
+            sources = [_answers(objective, where, painting, layer) for where, painting in given]
+            if listed:
+                features = tf.concat([source.features for source in sources], axis=0)
+                found[layer].append((features, nearest(asked[layer][row], sources)))
+                continue
+            answer = attend(asked[layer][row], sources, settings.attention_temperature)
+            if bare:
+                share = tf.broadcast_to(covered[row], [1, height, width, 1])
+                share = tf.cast(at_layer(objective, share, layer)[0], answer.dtype)
+                answer = share * answer + (1.0 - share) * shown[layer][row]
             found[layer].append(answer)
-    return {layer: tf.stack(rows) for layer, rows in found.items()}
+    return {layer: _answered(rows) if listed else tf.stack(rows) for layer, rows in found.items()}
+
+
+def _questions(
+    photos: tf.Tensor,
+    pictures: tf.Tensor | None,
+    objective: Objective,
+    layers: tuple[str, ...],
+    side: int | None,
+) -> dict[str, tf.Tensor]:
+    """Returns what each position asks for, {layer: [B, h, w, C]}."""
+    images = [photos] if pictures is None else [photos, pictures]
+    if side is None:
+        seen = [extractor(objective, layers)(each) for each in images]
+        return {
+            layer: questions([(each[layer], moments(each[layer])) for each in seen])
+            for layer in layers
+        }
+    # In tiles all is computed twice, first for the moments, as no features are kept.
+    sums: list[dict[str, Moments]] = []
+    for each in images:
+        sums.append({})
+        for _, features in tile_features(objective, layers, each, side):
+            for layer, part in features.items():
+                before = sums[-1].get(layer)
+                sums[-1][layer] = before.join(moments(part)) if before else moments(part)
+    asked: dict[str, np.ndarray] = {}
+    streams = [tile_features(objective, layers, each, side) for each in images]
+    for tiles in zip(*streams, strict=True):
+        for layer in layers:
+            part = questions(
+                [(seen[layer], of[layer]) for (_, seen), of in zip(tiles, sums, strict=True)]
+            )
+            if layer not in asked:
+                size = objective.positions((photos.shape[1], photos.shape[2]), layer)
+                asked[layer] = np.empty((len(photos), *size, part.shape[-1]), np.float16)
+            asked[layer][:, *tiles[0][0].positions(objective.stride(layer))] = part.numpy()
+    return {layer: tf.constant(values) for layer, values in asked.items()}
+
+
+def _answered(rows: Sequence[tuple[tf.Tensor, tf.Tensor]]) -> Answered:
+    """Returns the target of a batch from each image's list of features and places in it."""
+    most = max(features.shape[0] for features, _ in rows)
+    lists = [tf.pad(features, [[0, most - features.shape[0]], [0, 0]]) for features, _ in rows]
+    return Answered(tf.stack(lists)[:, :, None], tf.stack([index for _, index in rows])[..., None])
 
 
 def _answers(
     objective: Objective,
     where: tf.Tensor | None,
-    style: Style,
-    features: Features,
-    weight: float,
+    painting: "_SeenPainting",
     layer: str,
 ) -> Answers:
     """Returns the answers of a painting at a layer, to questions from where its strokes go."""
-    part = style.painting_mask
+    style, size, features, weight = painting
+    seen, part = features[layer], style.painting_mask
     if part is not None:
-        height, width = features[layer].shape.as_list()[1:3]
-        part = resized(part, (height, width))
+        part = resized(part, (seen.shape[1], seen.shape[2]))
     places = weight if where is None else weight * at_layer(objective, where, layer)
-    return answers(features[layer], places, part)
+    whole = objective.positions(size, layer) == (seen.shape[1], seen.shape[2])
+    return answers(seen, places, part, thinned=not whole)
+
+
+class _SeenPainting(NamedTuple):
+    """Holds a painting's features at one of the `style_scales`, thinned to those that answer."""
+
+    style: Style
+    size: Size  # at which it is seen
+    features: Features
+    weight: float
 
 
 def _seen_features(
@@ -231,19 +296,20 @@ def _seen_features(
     settings: Settings,
     objective: Objective,
     cache: TargetCache,
-) -> list[tuple[Style, Features, float]]:
-    """Returns a blend's paintings at each of the `style_scales`: features, and weight."""
+) -> list[_SeenPainting]:
+    """Returns a blend's paintings at each of the `style_scales`."""
     layers = sorted(layer for layer, _ in objective.attention_layers)
     found = []
     for style, size, share in _seen(blend, picture, final, settings, objective):
 
         def compute(image: np.ndarray = style.image, size: Size = size) -> tuple[Features, ...]:
             side = side_for(size, PAINTING_TILE) if objective.tileable else None
-            return (_features(_resized(image, size), objective, layers, side),)
+            features = _features(_resized(image, size), objective, layers, side)
+            return ({layer: thin(values) for layer, values in features.items()},)
 
         key = ("attention", objective.identity, tuple(layers), style.pixels_digest, size)
         (features,) = cache.get(key, compute)
-        found.append((style, features, share))
+        found.append(_SeenPainting(style, size, features, share))
     return found
 
 

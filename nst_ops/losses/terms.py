@@ -45,7 +45,15 @@ class Targets(NamedTuple):
 
     content: dict[str, tf.Tensor]  # {layer: [B, h, w, C]}
     views: tuple["View", ...]  # what the style is compared in
-    attention: dict[str, tf.Tensor]  # {layer: [B, h, w, C]}; empty if the term is not in use
+    # {layer: ...}, features or where to find them; empty if the term is not in use.
+    attention: "dict[str, tf.Tensor | Answered]"
+
+
+class Answered(NamedTuple):
+    """Holds a target's features as places in a list, which takes a hundredth of their memory."""
+
+    features: tf.Tensor  # [B, M, 1, C]
+    index: tf.Tensor  # [B, h, w, 1] int32, into M
 
 
 class View(NamedTuple):
@@ -60,7 +68,16 @@ class View(NamedTuple):
     positions: dict[str, tf.Tensor]
 
 
-def feature_loss(features: Features, targets: Features, layers: Mapping[str, float]) -> tf.Tensor:
+def target_features(target: tf.Tensor | Answered) -> tf.Tensor:
+    """Returns a target as features [B, h, w, C] float32."""
+    if isinstance(target, Answered):
+        target = tf.gather(target.features[:, :, 0], target.index[..., 0], batch_dims=1)
+    return tf.cast(target, tf.float32)
+
+
+def feature_loss(
+    features: Features, targets: Mapping[str, tf.Tensor | Answered], layers: Mapping[str, float]
+) -> tf.Tensor:
     """Returns the weighted mean over layers of the squared distance relative to the target
     features.
 
@@ -77,7 +94,7 @@ def feature_loss(features: Features, targets: Features, layers: Mapping[str, flo
     """
     terms = []
     for layer, weight in layers.items():
-        target = tf.cast(targets[layer], tf.float32)
+        target = target_features(targets[layer])
         distance = tf.reduce_mean(
             tf.square(tf.cast(features[layer], tf.float32) - target), axis=[1, 2, 3]
         )

@@ -11,7 +11,7 @@ what flows back into the margin is added to the neighbours.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -21,11 +21,13 @@ from nst_ops.images.size import Size
 from nst_ops.losses.gram import gram_sum
 from nst_ops.losses.objective import Objective, extractor
 from nst_ops.losses.terms import (
+    Answered,
     Features,
     LossWeights,
     Targets,
     View,
     style_loss,
+    target_features,
     variation_sum,
     weighted_total,
 )
@@ -150,17 +152,39 @@ def tiled_features(
 ) -> Features:
     """Returns the features of these layers for whole images, {layer: [B, h, w, C]}."""
     whole: dict[str, np.ndarray] = {}
-    for tile in objective.tiles(_size(images), side):
-        features = extractor(objective, layers)(_cut(tile, images))
-        for layer in layers:
+    for tile, features in tile_features(objective, layers, images, side):
+        for layer, inner in features.items():
             stride = objective.stride(layer)
-            inner = _inner(features[layer], tile.inner, stride)
             if layer not in whole:
                 height, width = (length // stride for length in _size(images))
                 shape = (images.shape[0], height, width, inner.shape[-1])
                 whole[layer] = np.empty(shape, inner.dtype.as_numpy_dtype)
             whole[layer][:, *tile.positions(stride)] = inner.numpy()
     return {layer: tf.constant(features) for layer, features in whole.items()}
+
+
+def tile_features(
+    objective: Objective, layers: tuple[str, ...], images: tf.Tensor, side: int | None
+) -> Iterator[tuple[Tile, Features]]:
+    """Yields the features of these layers tile by tile, without margins: {layer: [B, h, w, C]}.
+
+    Args:
+      side: of the tiles, in px; None: the whole image is one.
+    """
+    if side is None:
+        height, width = _size(images)
+        whole = Tile(slice(0, height), slice(0, width), (0, height, 0, width))
+        yield whole, extractor(objective, layers)(images)
+        return
+    for tile in objective.tiles(_size(images), side):
+        features = extractor(objective, layers)(_cut(tile, images))
+        yield (
+            tile,
+            {
+                layer: _inner(features[layer], tile.inner, objective.stride(layer))
+                for layer in layers
+            },
+        )
 
 
 def _cut(tile: Tile, images: tf.Tensor) -> tf.Tensor:
@@ -182,24 +206,39 @@ def _inner(features: tf.Tensor, inner: tf.Tensor | tuple, stride: int) -> tf.Ten
     return features[:, top:bottom, left:right]
 
 
-def _cut_map(objective: Objective, tile: Tile, whole: Features) -> dict[str, tf.Tensor]:
+def _cut_map(
+    objective: Objective, tile: Tile, whole: Mapping[str, tf.Tensor | Answered]
+) -> dict[str, tf.Tensor | Answered]:
     """Returns the part of {layer: [B, h, w, C]} that belongs to a tile."""
-    return {
-        layer: values[:, *tile.positions(objective.stride(layer))]
-        for layer, values in whole.items()
-    }
+    cut = {}
+    for layer, values in whole.items():
+        rows, columns = tile.positions(objective.stride(layer))
+        if isinstance(values, Answered):
+            cut[layer] = values._replace(index=values.index[:, rows, columns])
+        else:
+            cut[layer] = values[:, rows, columns]
+    return cut
 
 
-def _shares(layers: Sequence[tuple[str, float]], targets: Features) -> dict[str, tf.Tensor]:
+def _shares(
+    layers: Sequence[tuple[str, float]], targets: Mapping[str, tf.Tensor | Answered]
+) -> dict[str, tf.Tensor]:
     """Returns by layer what a squared difference of 1 in a feature adds to `feature_loss`, [B]."""
     if not targets:
         return {}
     total = sum(weight for _, weight in layers)
     shares = {}
     for layer, weight in layers:
-        rows = range(0, targets[layer].shape[1], 64)  # strips: all in float32 would be large
-        parts = [tf.cast(targets[layer][:, row : row + 64], tf.float32) for row in rows]
-        norm = tf.add_n([tf.reduce_sum(tf.square(part), axis=[1, 2, 3]) for part in parts])
+        target = targets[layer]
+        norm = tf.zeros([])
+        height = (target.index if isinstance(target, Answered) else target).shape[1]
+        for row in range(0, height, 64):  # strips: all in float32 would be large
+            strip = slice(row, row + 64)
+            if isinstance(target, Answered):
+                part = target._replace(index=target.index[:, strip])
+            else:
+                part = target[:, strip]
+            norm += tf.reduce_sum(tf.square(target_features(part)), axis=[1, 2, 3])
         shares[layer] = tf.math.divide_no_nan(weight / total, norm)
     return shares
 
@@ -255,7 +294,7 @@ def _tile_gradient(objective: Objective, full: bool) -> Callable:
             for term, targets in goals.items():
                 for layer, goal in targets.items():
                     found = _inner(features[layer], inner, objective.stride(layer))
-                    distance = tf.square(tf.cast(found, tf.float32) - tf.cast(goal, tf.float32))
+                    distance = tf.square(tf.cast(found, tf.float32) - target_features(goal))
                     terms[term] += shares[term][layer] * tf.reduce_sum(distance, axis=[1, 2, 3])
             if full:
                 # With one more row and column, if there are any, as neighbours.

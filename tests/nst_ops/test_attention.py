@@ -10,7 +10,7 @@ from nst_ops.coarse_to_fine import loop
 from nst_ops.coarse_to_fine.checkpoints import load_checkpoint
 from nst_ops.errors import InputError
 from nst_ops.losses import attention
-from nst_ops.losses.attention import answers, attend, instance_normalized, questions
+from nst_ops.losses.attention import answers, attend, moments, questions, thin
 from nst_ops.losses.targets import TargetCache
 from nst_ops.settings import Settings
 
@@ -40,6 +40,11 @@ def random_features(seed, height, width, channels=6):
     return tf.constant(values, tf.float32)
 
 
+def asking(*shown):
+    """What one image asks for, from features of photo and picture."""
+    return questions([(features, moments(features)) for features in shown])[0]
+
+
 def oracle(asked, features):
     """The painting's own features at the most similar position, by NumPy."""
     values = features.numpy().reshape(-1, features.shape[-1])
@@ -52,22 +57,72 @@ def oracle(asked, features):
 @pytest.mark.parametrize("rows", [64, 2**24])  # in chunks, and at once
 def test_the_most_similar_position_answers(monkeypatch, rows):
     monkeypatch.setattr(attention, "_PAIRS_AT_ONCE", rows)
+    monkeypatch.setattr(attention, "_ROUNDS", 0)
     painting = random_features(1, 7, 9)
-    asked = questions(random_features(2, 20, 11), random_features(3, 20, 11))[0]
-    np.testing.assert_allclose(np.linalg.norm(asked, axis=-1), 1.0, rtol=1e-5)
+    asked = asking(random_features(2, 20, 11), random_features(3, 20, 11))
+    np.testing.assert_allclose(np.linalg.norm(tf.cast(asked, tf.float32), axis=-1), 1.0, rtol=1e-3)
     found = attend(asked, [answers(painting)], 0.0)
     np.testing.assert_allclose(found, oracle(asked, painting), rtol=1e-6)
 
 
+@pytest.mark.parametrize("rows", [64, 2**24])  # in strips, and at once
+def test_answers_hang_together(monkeypatch, rows):
+    """A photo that is a part of the painting behind much noise is recognised by its neighbourhoods
+    where single positions mislead, and never less well than these.
+    """
+    monkeypatch.setattr(attention, "_PAIRS_AT_ONCE", rows)
+    painting = random_features(1, 24, 30)
+    asked = asking(painting[:, 5:17, 8:26] + 0.9 * random_features(2, 12, 18))
+    right = painting[0, 5:17, 8:26]
+    exact = []
+    for rounds in (0, 1, 3):
+        monkeypatch.setattr(attention, "_ROUNDS", rounds)
+        found = attend(asked, [answers(painting)], 0.0)
+        exact.append(float(np.mean(np.all(np.isclose(found, right), axis=-1))))
+    assert exact[0] < 0.6 and exact[0] < exact[1] <= exact[2] and exact[2] > 0.9
+
+
+def test_only_the_part_that_is_masked_answers():
+    painting = random_features(1, 8, 9)
+    mask = np.zeros((1, 8, 9, 1), np.float32)
+    mask[:, :, :4] = 1.0
+    asked = asking(random_features(2, 6, 7))
+    allowed = painting.numpy()[0, :, :4].reshape(-1, 6)
+    found = attend(asked, [answers(painting, mask=tf.constant(mask))], 0.0).numpy()
+    assert all((allowed == value).all(-1).any() for value in found.reshape(-1, 6))
+    soft = attend(asked, [answers(painting, mask=tf.constant(mask))], 1e-3).numpy()
+    assert soft.min() >= allowed.min() and soft.max() <= allowed.max()
+
+
+def test_a_painting_answers_only_where_it_has_a_weight():
+    paintings = [random_features(seed, 8, 9) for seed in (1, 2)]
+    where = np.zeros((6, 7), np.float32)
+    where[:, :3] = 2.0
+    given = [
+        answers(paintings[0], tf.constant(where)),
+        answers(paintings[1], tf.constant(1 - where / 2)),
+    ]
+    asked = asking(random_features(3, 6, 7))
+    for temperature in (0.0, 0.05):
+        found = attend(asked, given, temperature).numpy()
+        sides = (found[:, :3], found[:, 3:])
+        for side, columns, own in zip(sides, (slice(0, 3), slice(3, 7)), paintings, strict=True):
+            alone = attend(asked, [answers(own)], temperature).numpy()[:, columns]
+            np.testing.assert_allclose(side, alone, rtol=1e-5, atol=1e-6)
+
+
 def test_a_painting_answers_itself_whatever_its_palette():
     painting = random_features(4, 8, 8)
-    asked = questions(3.0 * painting + 2.0, None)[0]
+    asked = asking(3.0 * painting + 2.0)
     np.testing.assert_allclose(attend(asked, [answers(painting)], 0.0), painting[0], rtol=1e-6)
-    np.testing.assert_allclose(instance_normalized(painting).numpy().mean((1, 2)), 0.0, atol=1e-5)
+    np.testing.assert_allclose(
+        moments(painting).normalize(painting).numpy().mean((1, 2)), 0.0, atol=1e-5
+    )
 
 
-def test_a_temperature_blends_and_a_low_one_chooses():
-    painting, asked = random_features(5, 6, 6), questions(random_features(6, 5, 5), None)[0]
+def test_a_temperature_blends_and_a_low_one_chooses(monkeypatch):
+    monkeypatch.setattr(attention, "_ROUNDS", 0)  # only at 0 do neighbours count
+    painting, asked = random_features(5, 6, 6), asking(random_features(6, 5, 5))
     nearest = attend(asked, [answers(painting)], 0.0)
     np.testing.assert_allclose(attend(asked, [answers(painting)], 1e-4), nearest, atol=1e-3)
     vague = attend(asked, [answers(painting)], 100.0)
@@ -77,7 +132,7 @@ def test_a_temperature_blends_and_a_low_one_chooses():
 
 def test_of_a_blend_the_heavier_painting_answers_more_often():
     first, second = random_features(7, 12, 12), random_features(8, 12, 12)
-    asked = questions(random_features(9, 30, 30), None)[0]
+    asked = asking(random_features(9, 30, 30))
 
     def share(weight):
         found = attend(asked, [answers(first, weight), answers(second)], 0.0).numpy()
@@ -90,8 +145,13 @@ def test_of_a_blend_the_heavier_painting_answers_more_often():
 
 def test_of_large_paintings_a_regular_part_answers(monkeypatch):
     monkeypatch.setattr(attention, "MOST_ANSWERS", 100)
-    given = answers(random_features(10, 40, 30))
-    assert given.keys.shape[0] <= 100 and given.features.shape[0] == given.keys.shape[0]
+    whole = random_features(10, 40, 30)
+    some = thin(whole)
+    assert some.shape[1] * some.shape[2] <= 100
+    np.testing.assert_array_equal(some, whole[:, ::4, ::4])
+    given = answers(some, thinned=True)
+    found = attend(asking(random_features(11, 9, 8)), [given], 0.0).numpy().reshape(-1, 6)
+    assert all((some.numpy().reshape(-1, 6) == value).all(-1).any() for value in found)
 
 
 def test_off_is_as_if_it_were_not_there(pair):
@@ -164,6 +224,16 @@ def test_checkpoints_go_on_to_the_same_bytes(pair, after, every):
     np.testing.assert_array_equal(rest.images, whole.images)
 
 
+def test_large_paintings_are_thinned_on_their_way(pair, monkeypatch):
+    monkeypatch.setattr(attention, "MOST_ANSWERS", 100)
+    photo, painting = pair
+    mask = np.ones(painting.shape[:2], np.float32)
+    mask[:20] = 0.0
+    style = loop.Style(painting, 1.0, None, mask)
+    found = loop.run(photo, style, settings(), cache=TargetCache())
+    assert np.isfinite(found.images).all() and found.reports[0].losses["attention"] > 0.0
+
+
 def test_tiles_are_the_whole(load):
     photo, painting = load("cat", 160), load("church_at_auvers", 160)
     chosen = Settings(precision="float32", scales=[{"size": 160, "steps": 3}], attention_weight=1.0)
@@ -205,5 +275,6 @@ def test_pictures_that_have_converged_are_not_matched_with_their_neighbours(load
         alone = loop.run(photo, [painting], chosen)
         steps.append(alone.reports[0].scales[0].steps)
         assert together.reports[row].scales[0].steps == steps[-1]
-        np.testing.assert_allclose(together.images[row], alone.images[0], atol=0.02)
+        # Rounding may turn the answer of a position or two.
+        assert np.abs(together.images[row] - alone.images[0]).mean() < 0.01
     assert min(steps) < max(steps)  # else nothing was proved

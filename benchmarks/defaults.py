@@ -1,0 +1,87 @@
+"""The defaults against those before attention: figures of all pairs at three sizes, and contact
+sheets to look at, `docs/defaults_512.jpg` and `docs/defaults_1024.jpg`.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nst_ops
+from benchmarks import pairs
+from benchmarks.table import Table
+from nst_ops.images.codec import Picture, decode, shrink
+from nst_ops.quality import measure
+from pipeline.report.contact_sheet import Cell, contact_sheet
+
+SIZES = (256, 512, 1024)
+DOCS = Path(__file__).parents[1] / "docs"
+_CELL = 512  # px, long side of the pictures on a sheet
+BEFORE: dict[str, Any] = {"attention_weight": 0.0, "content_weight": 5e3}
+
+
+def main() -> Table:
+    rows = []
+    for size in SIZES:
+        cells = []
+        for number, (photo_name, painting_name) in enumerate(pairs.NAMES):
+            # Enlarged where the example is smaller, so that every size is what it says.
+            photo, painting = _enlarged(photo_name, size), pairs.load(number, size).painting
+            cells += [Cell(_small(photo), [photo_name]), Cell(_small(painting), [painting_name])]
+            spent_before = 0.0
+            for name, changes in (("before", BEFORE), ("default", {})):
+                settings = nst_ops.Settings(size=size, tolerance=0.0, **changes)
+                # Traces and compiles, so that no picture is charged for it.
+                nst_ops.run(photo, [painting], settings.model_copy(update={"steps": 1}))
+                started = time.process_time()
+                picture = nst_ops.run(photo, [painting], settings).images[0]
+                spent = time.process_time() - started
+                spent_before = spent_before or spent
+                figures = measure(picture, photo, painting)
+                rows.append(
+                    {
+                        "size": size,
+                        "pair": f"{photo_name} x {painting_name}",
+                        "settings": name,
+                        **figures,
+                        "patch": (figures["patch3"] + figures["patch4"]) / 2,
+                        "cpu": spent / spent_before,
+                    }
+                )
+                print(*rows[-1].values(), flush=True)
+                cells.append(Cell(_small(picture), [name]))
+        if size in (512, 1024):
+            sheet = contact_sheet(cells, columns=4)
+            sheet.save(DOCS / f"defaults_{size}.jpg", quality=85)
+    return Table(
+        "The defaults, and those before attention",
+        [*rows, *_means(rows)],
+        (
+            f"Before: {', '.join(f'`{key}: {value:g}`' for key, value in BEFORE.items())}. "
+            "`tolerance` is 0 for both: all take the same steps.",
+            "`patch`: the mean of `patch3` and `patch4`. `cpu`: processor time against before.",
+            "Photos are enlarged where the example is smaller than the size; paintings never are.",
+        ),
+    )
+
+
+def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = []
+    for size in SIZES:
+        for name in ("before", "default"):
+            chosen = [row for row in rows if (row["size"], row["settings"]) == (size, name)]
+            numbers = [key for key, value in chosen[0].items() if isinstance(value, float)]
+            means = {key: float(np.mean([row[key] for row in chosen])) for key in numbers}
+            found.append({"size": size, "pair": "mean", "settings": name, **means})
+    return found
+
+
+def _enlarged(name: str, size: int) -> np.ndarray:
+    path = pairs.IMAGES / f"{name}.jpg"
+    data = path.read_bytes()
+    return decode(data, path=path.name, long_side=size, enlarge=True).on_white()
+
+
+def _small(image: np.ndarray) -> np.ndarray:
+    return shrink(Picture(image), _CELL).pixels
