@@ -12,7 +12,7 @@ from pipeline.report.contact_sheet import Cell, contact_sheet
 SIZE = 256
 SHEET = Path(__file__).parents[1] / "docs" / "attention.jpg"
 # Weight, and after how many steps parts are matched anew.
-CHOICES = ((0.0, 0), (0.5, 0), (1.0, 0), (1.0, 8))
+CHOICES = ((0.0, 0), (0.3, 10), (0.75, 10), (1.5, 10))
 
 
 def main() -> Table:
@@ -36,8 +36,7 @@ def main() -> Table:
             choice = {"attention_weight": f"{weight:g}", "attention_every": every}
             rows.append({"pair": pair.name, **choice, **figures, "cpu": spent / without})
             print(*rows[-1].values(), flush=True)
-            caption = f"attention {weight:g}" + (f", every {every} steps" if every else "")
-            cells.append(Cell(picture, [caption]))
+            cells.append(Cell(picture, [f"attention {weight:g}"]))
     contact_sheet(cells, columns=len(CHOICES)).save(SHEET, quality=90)
     return Table(
         f"The attention term, {SIZE} px",

@@ -117,7 +117,7 @@ class Settings(_Strict):
     )
     enlarge: bool = Field(False, description="enlarges photos that are smaller than `size`")
     steps: int = Field(
-        22,
+        20,
         ge=1,
         le=100_000,
         description="of the optimizer at the result's size, half as many again at each coarser "
@@ -130,15 +130,15 @@ class Settings(_Strict):
         "128 px, see `steps`",
     )
     content_weight: TermWeight = Field(
-        5e3, description="of the photo's structure; 1000: free; 10000: close to the photo"
+        6e3, description="of the photo's structure; 1000: free; 10000: close to the photo"
     )
     style_weight: TermWeight = Field(
         3e-2, description="of the painting's textures; 0.01: timid; 0.1: abstract"
     )
     attention_weight: TermWeight = Field(
-        0.0,
+        0.75,
         description="times `style_weight`: strokes follow what the photo shows; 0: they do not; "
-        "0.5: areas become strokes with edges; 1.5: a picture that looks painted",
+        "0.3: calm areas stay calm; 1.5: things of the painting appear",
     )
     tv_weight: TermWeight = Field(
         10.0, description="of smoothness (total variation); 10: hardly seen; 100: smooth areas"
@@ -197,7 +197,7 @@ class Settings(_Strict):
         "as 0.02: after a mean of similar ones",
     )
     attention_every: int = Field(
-        0,
+        10,
         ge=0,
         description="matches parts anew after so many steps of a scale; 0: once a scale",
         json_schema_extra=STEPS,

@@ -70,7 +70,8 @@ class Objective:
             raise InputError(
                 f"the model gives {sorted(given)}, which lacks {sorted(layers - given)}; "
                 "it must be a functional keras.Model whose output is a dict of feature maps by "
-                "layer"
+                "layer. Name its layers as content_layers, style_layers and attention_layers, or "
+                "do without the latter by `attention_weight: 0`"
             )
         objective = cls(
             model,

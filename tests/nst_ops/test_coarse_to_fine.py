@@ -15,7 +15,7 @@ QUICK = {"precision": "float32", "steps": 4, "octaves": [1.0, 1.0]}
 def test_lower_loss_and_pixels_in_range(photo, painting):
     result = loop.run(photo, [painting], Settings(**QUICK))
     curve = result.reports[0].curve
-    assert result.reports[0].losses["total"] < 0.8 * curve[0][2]
+    assert result.reports[0].losses["total"] < 0.85 * curve[0][2]
     assert result.images.shape == (1, *photo.shape)
     assert 0.0 <= result.images.min() and result.images.max() <= 1.0
     for _, _, total, *terms in curve:
@@ -126,6 +126,7 @@ def test_another_model_in_place(photo, painting):
         precision="float32",
         steps=12,
         content_weight=0.0,
+        attention_weight=0.0,
         content_layers=["block1_conv1"],
         style_layers=["block1_conv1"],
     )
@@ -148,10 +149,10 @@ def test_targets_are_computed_once(photo, painting):
     cache = TargetCache()
     calls = []
     get = cache.get
-    cache.get = lambda key, compute, name: get(key, lambda: calls.append(key) or compute())
+    cache.get = lambda key, compute, name=None: get(key, lambda: calls.append(key) or compute())
     for _ in range(2):
         loop.run(photo, [painting], Settings(**QUICK), cache=cache)
-    assert len(calls) == 1  # on the first run
+    assert len(calls) == 2  # on the first run: Gram matrices, and features for attention
 
 
 def test_cache_is_bounded():

@@ -18,7 +18,11 @@ from nst_ops.optimizers import running_rows
 from nst_ops.settings import Settings
 
 QUICK = {"precision": "float32", "steps": 2, "octaves": [1.0]}
-SHALLOW = {"content_layers": ["block2_conv1"], "style_layers": ["block1_conv1", "block2_conv1"]}
+SHALLOW = {
+    "content_layers": ["block2_conv1"],
+    "style_layers": ["block1_conv1", "block2_conv1"],
+    "attention_weight": 0.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -411,7 +415,9 @@ def test_networks_that_are_used_no_more_are_let_go(small):
         inputs = keras.Input((None, None, 3))
         model = keras.Model(inputs, {"a": keras.layers.Conv2D(4, 3, padding="same")(inputs)})
         networks.append(weakref.ref(model))
-        chosen = Settings(content_layers=["a"], style_layers=["a"], steps=1, size=64)
+        chosen = Settings(
+            content_layers=["a"], style_layers=["a"], attention_weight=0, steps=1, size=64
+        )
         loop.run(small, [small], chosen, model=model, tile=32)
         del model
     keras.backend.clear_session()

@@ -79,6 +79,7 @@ def test_what_follows():
 
 def own_settings(**changes):
     values = {
+        "attention_weight": 0.0,
         "content_layers": ["coarse"],
         "style_layers": ["fine", "coarse"],
         "precision": "float32",

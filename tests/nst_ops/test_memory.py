@@ -37,7 +37,7 @@ def test_a_print_fits_into_six_gigabytes():
 
 
 def test_adam_where_no_history_fits():
-    plan = plan_memory((8192, 8192), SETTINGS, limit=10**10)
+    plan = plan_memory((8192, 8192), SETTINGS, limit=1.1 * 10**10)
     assert plan.optimizer == "adam" and plan.tile and "Adam" in str(plan)
 
 

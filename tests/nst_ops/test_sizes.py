@@ -57,7 +57,11 @@ def test_scales_too_narrow_for_the_network_are_left_out():
     settings = Settings(scales=[Scale(size=64, steps=1), Scale(size=256, steps=1)])
     assert [p.size for p in schedule((60, 256), settings)] == [(60, 256)]  # 15 px at the coarse one
     shallow = settings.model_copy(
-        update={"content_layers": {"block2_conv1": 1.0}, "style_layers": {"block1_conv1": 1.0}}
+        update={
+            "content_layers": {"block2_conv1": 1.0},
+            "style_layers": {"block1_conv1": 1.0},
+            "attention_weight": 0.0,
+        }
     )
     assert [p.size for p in schedule((60, 256), shallow)] == [(15, 64), (60, 256)]
 
@@ -70,7 +74,7 @@ def test_octaves_end_where_the_network_cannot_follow():
 
 @pytest.mark.parametrize(("layer", "expected"), [("block1_conv1", 2), ("block4_conv2", 16)])
 def test_least_side_is_of_the_deepest_layer(layer, expected):
-    settings = Settings(content_layers=[layer], style_layers=["block1_conv1"])
+    settings = Settings(content_layers=[layer], style_layers=["block1_conv1"], attention_weight=0)
     assert least_side(settings) == expected
 
 

@@ -26,6 +26,7 @@ QUICK = {
     "content_layers": ["block2_conv1"],
     "style_layers": ["block1_conv1", "block2_conv1"],
     "tolerance": 0.0,
+    "attention_weight": 0.0,
     "parallelism": 1,
 }
 

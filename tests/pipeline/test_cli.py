@@ -87,7 +87,7 @@ def test_run_again_and_change(collection, tmp_path):
     good = rows[0]
     assert good["loss_last"] < good["loss_first"]
     assert good["loss_last"] == pytest.approx(
-        good["loss_content"] + good["loss_style"] + good["loss_tv"], rel=1e-4
+        sum(good[f"loss_{term}"] for term in ("content", "style", "tv", "attention")), rel=1e-4
     )
     assert good["scales"][0]["stop_reason"] == "steps"
     assert len(good["loss_curve"]) == 3
