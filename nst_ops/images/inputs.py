@@ -151,7 +151,9 @@ def keep_masks(
     """
     if keep is None:
         return [None] * count
-    given = [keep] if len(getattr(keep, "shape", ())) == 2 else keep
+    given: Any = [keep] if len(getattr(keep, "shape", ())) == 2 else keep
+    if not isinstance(given, list | tuple) and len(getattr(given, "shape", ())) != 3:
+        raise InputError(f"keep: {short(keep)} is no mask [h, w] and no list of masks")
     if len(given) != count:
         raise InputError(f"{count} photos but {len(given)} of keep; give a mask or None per photo")
     return [None if mask is None else mask_array(mask, "keep") for mask in given]

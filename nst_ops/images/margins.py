@@ -12,7 +12,9 @@ from nst_ops.errors import InputError
 from nst_ops.images.codec import MAX_PIXELS, decode, probe
 from nst_ops.images.size import Size
 
-_LARGEST = 0.2  # of a side; a wider uniform band is the painting's own ground
+_LARGEST = 0.08  # of a side; a wider uniform band is the painting's own ground
+_MOST_CHROMA = 0.25  # of a margin; what has more colour is paint
+_LEAST_LEFT = 64  # px; a smaller image is no scan, and its pixels are all needed
 _SPREAD = 0.1  # of a band: nine tenths of its pixels are at most so far from its colour
 _STEP = 0.2  # between a band's colour and what is behind it, at a tenth of the pixels at least
 _EDGE = 4  # lines in which the step must be
@@ -53,8 +55,8 @@ def find_margin(image: np.ndarray) -> Margin:
     """Returns the margin of a scan.
 
     A band counts if it is of one colour along the whole side, up to the noise of paper, and ends
-    with a step; and if it is at most a fifth of the side, as a painting may itself have a plain
-    ground.
+    with a step; and if it is at most a twelfth of the side and has little colour, as a painting may
+    itself have a plain ground.
 
     Args:
       image: [h, w, 3] float32, sRGB in [0, 1].
@@ -71,8 +73,9 @@ def find_margin(image: np.ndarray) -> Margin:
             break
         found = Margin(*(sum(sides) for sides in zip(found, more, strict=True)))
     inside = found.inside((height, width))
-    small = inside[0] < (1 - 2 * _LARGEST) * height or inside[1] < (1 - 2 * _LARGEST) * width
-    return Margin() if small else found
+    most = 1.0 - 2.0 * _LARGEST
+    wide = inside[0] < most * height or inside[1] < most * width
+    return Margin() if wide or min(inside) < _LEAST_LEFT else found
 
 
 def _band(lines: np.ndarray) -> int:
@@ -83,7 +86,8 @@ def _band(lines: np.ndarray) -> int:
     colour = np.median(lines[0], axis=0)
     distances = np.abs(lines[: most + _EDGE + 1] - colour).max(axis=2)
     plain = np.quantile(distances, 0.9, axis=1) <= _SPREAD
-    if not plain[0] or plain[: most + 1].all():
+    coloured = colour.max() - colour.min() > _MOST_CHROMA
+    if coloured or not plain[0] or plain[: most + 1].all():
         return 0
     count = int(np.argmin(plain))
     beyond = distances[count : count + _EDGE + 1]

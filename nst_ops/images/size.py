@@ -20,9 +20,9 @@ def fit(size: Size, long_side: int, *, enlarge: bool = False) -> Size:
 
 
 def same_aspect(one: Size, other: Size) -> bool:
-    """Tells whether two images show the same frame: height by width differs by at most 2 %, or by
+    """Tells whether two images show the same frame: height by width differs by at most 2 %, and
     what rounding to whole px may make of it.
     """
-    tolerance = max(_ASPECT_TOLERANCE, 1.0 / min(*one, *other))
+    tolerance = _ASPECT_TOLERANCE + 0.5 / min(one) + 0.5 / min(other)
     ratio = (one[0] * other[1]) / (one[1] * other[0])
     return 1.0 / (1.0 + tolerance) <= ratio <= 1.0 + tolerance

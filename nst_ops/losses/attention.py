@@ -21,7 +21,7 @@ from nst_ops.losses.octaves import MOST_ANSWERS
 
 _PAIRS_AT_ONCE = 2**24  # similarities that are in memory at a time, 64 MB
 _ROUNDS = 3  # in which answers spread to neighbours; each takes them one position further
-_LEAST_SHARE = 1e-9  # in place of 0, by which nothing can be divided
+_NEVER = -1e9  # a logit; where no painting has a weight, -inf would give NaN
 
 
 class Answers(NamedTuple):
@@ -145,7 +145,10 @@ def nearest(asked: tf.Tensor, given: Sequence[Answers]) -> tf.Tensor:
     least, before = tf.fill([height, width], float("inf")), 0
     for each, share in zip(given, tf.unstack(shares), strict=True):
         index, similarity = _match(asked, each)
-        distance = (1.0 - similarity) / tf.reshape(share, [height, width])
+        share = tf.reshape(share, [height, width])
+        # float16 makes a cosine of a little more than 1, and 0 over a share of 0 would win too.
+        distance = tf.math.divide_no_nan(tf.maximum(1.0 - similarity, 0.0), share)
+        distance = tf.where(share > 0.0, distance, float("inf"))
         chosen = tf.where(distance < least, before + index, chosen)
         least = tf.minimum(distance, least)
         before += len(each.keys)
@@ -162,12 +165,12 @@ def _shares(given: Sequence[Answers], count: int) -> tf.Tensor:
     stacked = tf.cast(tf.stack(weights), tf.float32)
     active = tf.reduce_sum(tf.cast(stacked > 0.0, tf.float32), axis=0)
     mean = tf.math.divide_no_nan(tf.reduce_sum(stacked, axis=0), active)
-    return tf.maximum(tf.math.divide_no_nan(stacked, mean), _LEAST_SHARE)
+    return tf.math.divide_no_nan(stacked, mean)
 
 
 def _match(asked: tf.Tensor, given: Answers) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns for each question [h, w, C] the index of the painting's answer, and how similar both
-    are, [h, w] each.
+    """Returns for each question [h, w, C] the index of the painting's answer, and how similar the
+    painting's nearest position is, by which paintings are compared; [h, w] each.
     """
     height, width, channels = asked.shape
     flat = tf.reshape(asked, [-1, channels])
@@ -180,20 +183,18 @@ def _match(asked: tf.Tensor, given: Answers) -> tuple[tf.Tensor, tf.Tensor]:
     index, similarity = (
         tf.reshape(tf.concat(parts, axis=0), [height, width]) for parts in zip(*found, strict=True)
     )
-    if given.size is None:
-        return index, similarity
-    return _follow_neighbours(asked, index, given, given.size)
+    if given.size is not None:
+        index = _follow_neighbours(asked, index, given, given.size)
+    return index, similarity
 
 
-def _follow_neighbours(
-    asked: tf.Tensor, index: tf.Tensor, given: Answers, size: Size
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _follow_neighbours(asked: tf.Tensor, index: tf.Tensor, given: Answers, size: Size) -> tf.Tensor:
     """Makes answers hang together: positions beside each other take after parts of the painting
     that are beside each other, wherever the 3 x 3 positions around both are then more alike
     (coherence search, Ashikhmin 2001; PatchMatch's propagation, Barnes et al. 2009).
 
     Returns:
-      As `_match`; the similarity is the mean over 3 x 3 positions.
+      The indices anew, [h, w].
     """
     keys = tf.reshape(given.keys, [*size, -1])
     silent = tf.zeros(size) if given.silent is None else tf.reshape(given.silent, size)
@@ -207,7 +208,7 @@ def _follow_neighbours(
             similarity = _around(asked, keys, silent, others)
             places = tf.where((similarity > best)[:, :, None], others, places)
             best = tf.maximum(similarity, best)
-    return places[..., 0] * size[1] + places[..., 1], best
+    return places[..., 0] * size[1] + places[..., 1]
 
 
 def _around(asked: tf.Tensor, keys: tf.Tensor, silent: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
@@ -264,7 +265,8 @@ def _weighted_mean(asked: tf.Tensor, given: Sequence[Answers], temperature: floa
             similarity = tf.matmul(part, each.keys, transpose_b=True)
             similarity += 0.0 if each.silent is None else each.silent
             sharp = share[start : start + rows, None] * temperature
-            logits.append((similarity - 1.0) / sharp)
+            logit = tf.math.divide_no_nan(tf.minimum(similarity - 1.0, 0.0), sharp)
+            logits.append(tf.where(sharp > 0.0, logit, _NEVER))
         weights = tf.nn.softmax(tf.concat(logits, axis=1), axis=1)
         parts.append(tf.cast(tf.matmul(weights, features), given[0].features.dtype))
     return tf.reshape(tf.concat(parts, axis=0), [height, width, channels])

@@ -70,8 +70,10 @@ def regions_of(blend: Sequence[Style], keep: np.ndarray | None, size: Size) -> l
                 f"{name}: there is no place for its strokes, as its mask is black or `keep` takes "
                 "it all; make it white where they are to go"
                 if digest
-                else f"{name}, gets what the other masks and `keep` leave, but they take all of "
-                "the photo; leave some of it black, or give this painting a mask of its own"
+                else f"{name}, gets what the other masks leave, but they take all of the photo; "
+                "leave some of it black, or give this painting a mask of its own"
+                if masks
+                else "keep takes all of the photo; leave some of it black, where strokes are to go"
             )
         weight = sum(style.weight for style in styles)
         regions.append(Region(styles, where, float(tf.reduce_mean(where)) * weight, name))

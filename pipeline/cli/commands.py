@@ -113,7 +113,7 @@ def sweep(options: argparse.Namespace, rest: list[str], console: Console) -> int
     styles = _style_sources(options, config)
     folder = Path(os.path.abspath(options.output))
     manifest = str(folder / "sweep.jsonl")
-    write_manifest(manifest_rows(options.content, styles, options.keep, found), manifest)
+    write_manifest(manifest_rows(options.content, styles, _mask(options.keep), found), manifest)
     prepared = prepare_run(manifest, str(folder), config, config_file=options.config)
     summary, show = _carry_out(prepared, console)
     code = _explain(options.command, summary, show.complain)
@@ -172,7 +172,7 @@ def stylize(options: argparse.Namespace, rest: list[str], console: Console) -> i
     if os.path.isdir(folder) and not os.access(folder, os.W_OK):
         raise InputError("is not writable; give another place to -o", path=folder)
     styles = _style_sources(options, config)
-    job = Job(1, Path(name).stem, options.content, styles, name, keep=options.keep or "")
+    job = Job(1, Path(name).stem, options.content, styles, name, keep=_mask(options.keep))
     originals = Originals(folder)
     originals.writes(name)
     originals.reads(job.files)
@@ -209,10 +209,12 @@ def _style_sources(options: argparse.Namespace, config: RunConfig) -> tuple[Styl
     places, parts = options.masks or [], options.painting_masks or []
     if (places or parts or options.keep) and not config.engine.takes_masks:
         raise InputError(f"the engine {config.engine.name!r} takes no masks; leave them out")
-    masks = itertools.zip_longest(places, parts, fillvalue=_NO_MASK)
-    return with_masks(
-        styles, [("" if a == _NO_MASK else a, "" if b == _NO_MASK else b) for a, b in masks], ""
-    )
+    masks = itertools.zip_longest(places, parts)
+    return with_masks(styles, [(_mask(place), _mask(part)) for place, part in masks], "")
+
+
+def _mask(path: str | None) -> str:
+    return "" if path in (None, _NO_MASK) else str(path)
 
 
 def _weighted(style: str) -> tuple[str, float]:

@@ -46,7 +46,7 @@ class RunConfig(pydantic.BaseModel):
     quality: int = Field(
         92, ge=1, le=100, description="of `jpeg` and `webp`; 100 makes `webp` lossless"
     )
-    trim: Literal["auto", "off"] | Annotated[int, Field(ge=0)] = Field(
+    trim: Literal["auto", "off"] | Annotated[int, Field(ge=0, strict=True)] = Field(
         "auto",
         description="margin of a painting's file, such as a scan's white border, that is left out: "
         "what is found, nothing, or so many px at each side",

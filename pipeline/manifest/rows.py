@@ -123,7 +123,7 @@ def with_masks(
     if len(masks) != len(styles):
         raise InputError(
             f"masks: {len(masks)} for {len(styles)} paintings; give one for each, in their order, "
-            "or null for a painting without"
+            "or null (- on the command line) for a painting without"
         )
     placed = []
     for style, (photo_mask, painting_mask) in zip(styles, masks, strict=True):
@@ -147,6 +147,8 @@ def _masks(value: Any) -> list[tuple[str, str]]:
     """
     if value is None:
         return []
+    if value == "null":
+        return [("", "")]
     if isinstance(value, str) and re.match(r"\s*[\[{]", value):
         try:
             value = parse_json(value)

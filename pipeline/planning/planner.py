@@ -10,6 +10,7 @@ from typing import Any
 from nst_ops.engines.base import Sources
 from nst_ops.errors import InputError, short
 from nst_ops.images.codec import Header, check_format
+from nst_ops.images.margins import Margin
 from nst_ops.images.size import Size, fit, same_aspect
 from pipeline.config.job_configs import JobConfigs
 from pipeline.config.run_config import RunConfig
@@ -161,7 +162,7 @@ def _fit(
     sides = []
     for path in job.style_files:
         with _naming(path):
-            sides.append(config.engine.style_side(others[path].size, size))
+            sides.append(config.engine.style_side(_trimmed(others[path].size, config), size))
     wanted = [(others[path], side) for path, side in zip(job.style_files, sides, strict=True)]
     seen = [fit(header.size, side) for header, side in wanted]
     for mask, image in job.masks:
@@ -179,6 +180,18 @@ def _fit(
     largest = max(seen, key=math.prod, default=(0, 0))
     painted = sum(map(math.prod, seen))
     return size, tuple(sides), Sources(decoded, largest, painted, job.regions)
+
+
+def _trimmed(size: Size, config: RunConfig) -> Size:
+    """Returns the size of what is left of a painting's file, as far as that is known."""
+    if not isinstance(config.trim, int):
+        return size
+    left = Margin(*[config.trim] * 4).inside(size)
+    if min(left) < 1:
+        raise InputError(
+            f"trim: {config.trim} px at each side leave nothing of {size[0]}x{size[1]} px; use less"
+        )
+    return left
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ import numpy as np
 
 from nst_ops.engines.base import READ_AHEAD, NamedStyle, Plan, Step
 from nst_ops.errors import InputError
-from nst_ops.images.codec import SOFTWARE, decode, encode
+from nst_ops.images.codec import SOFTWARE, Picture, decode, encode
 from nst_ops.images.inputs import Style
 from nst_ops.images.margins import Scan, decode_scan
 from pipeline.config.job_configs import JobConfigs
@@ -45,7 +45,7 @@ from pipeline.workers.limits import Stopped, Supervisor
 # and their pixels take memory.
 _READ_AHEAD_PIXELS = 16_000_000
 
-_BLACK = 1 / 255  # a mask that is nowhere brighter chooses nothing
+_BLACK = 0.1  # a mask that is nowhere brighter chooses nothing, or was saved with 1 for white
 _MOST_DEATHS = 2  # workers that may die over one picture before its row fails
 
 Batch = Sequence[PlannedJob]
@@ -275,11 +275,17 @@ class Stylizer:
             painting_mask = self._mask(style.painting_mask, planned, config)
             if painting_mask is not None:
                 painting_mask = scan.cut(painting_mask)
+                if painting_mask.max() < _BLACK:
+                    raise InputError(
+                        f"is white only in the margin that is left out of {style.name} "
+                        f"({scan.margin}); draw it on the painting, or use `trim: off`",
+                        path=style.painting_mask,
+                    )
             styles.append(painting.placed(style.weight, photo_mask, painting_mask))
             trims.append(scan.margin)
         initial = None
         if file := config.engine.initial_file:
-            initial = self._pixels(file, config, planned.initial_sha256, side)
+            initial = self._picture(file, config, planned.initial_sha256, side).on_white()
         keep = self._mask(planned.job.keep, planned, config)
         return DecodedJob(planned, photo, styles, initial, keep, trims)
 
@@ -296,24 +302,33 @@ class Stylizer:
 
         return self._files.get((path, sha256, side, config.trim), read, config)
 
-    def _pixels(self, path: str, config: RunConfig, sha256: str, side: int) -> np.ndarray:
-        """Returns any other image, at most `side` px long, as it looks on white."""
+    def _picture(self, path: str, config: RunConfig, sha256: str, side: int) -> Picture:
+        """Returns any other image, at most `side` px long."""
 
-        def read() -> np.ndarray:
+        def read() -> Picture:
             data = _read_unchanged(path, config, sha256)
-            image = decode(data, path=path, max_pixels=config.max_pixels, long_side=side)
-            return image.on_white()
+            return decode(data, path=path, max_pixels=config.max_pixels, long_side=side)
 
         return self._files.get((path, sha256, side), read, config)
 
     def _mask(self, path: str, planned: PlannedJob, config: RunConfig) -> np.ndarray | None:
-        """Returns the greys of a mask's file, [h, w] in [0, 1]; None if there is no path."""
+        """Returns the greys of a mask's file, [h, w] in [0, 1], black where it is transparent; None
+        if there is no path.
+        """
         if not path:
             return None
         sha256 = dict(planned.mask_sha256)[path]
-        mask = self._pixels(path, config, sha256, max(planned.size)).mean(axis=2)
-        if path != planned.job.keep and mask.max() < _BLACK:
-            raise InputError("is black; make white what the mask is to choose", path=path)
+        picture = self._picture(path, config, sha256, max(planned.size))
+        mask = picture.pixels.mean(axis=2)
+        if picture.alpha is not None:
+            mask = mask * picture.alpha
+        # To keep nothing is no mistake.
+        if mask.max() < _BLACK and (mask.any() or path != planned.job.keep):
+            raise InputError(
+                f"is black, or nearly so ({255 * mask.max():.0f} of 255 at most); make white (255) "
+                "what the mask is to choose",
+                path=path,
+            )
         return mask
 
 
@@ -339,8 +354,8 @@ class _DecodedFiles:
         return self._known[key]
 
 
-def _bytes(decoded: np.ndarray | tuple[Style, Scan]) -> int:
-    return decoded.nbytes if isinstance(decoded, np.ndarray) else decoded[0].image.nbytes
+def _bytes(decoded: Picture | tuple[Style, Scan]) -> int:
+    return decoded.pixels.nbytes if isinstance(decoded, Picture) else decoded[1].pixels.nbytes
 
 
 def _read_unchanged(path: str, config: RunConfig, sha256: str) -> bytes:

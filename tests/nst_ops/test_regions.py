@@ -73,7 +73,7 @@ def test_masks_of_any_size_are_scaled_to_the_picture():
         ([style(), style(np.zeros((40, 60), np.float32))], None, "photo mask of painting 2"),
         ([style(LEFT), style(1.0 - LEFT), style()], None, "painting 3, with none, gets what"),
         ([style(LEFT)], LEFT, "photo mask of painting 1"),
-        ([style()], np.ones((40, 60), np.float32), "they take all"),
+        ([style()], np.ones((40, 60), np.float32), "keep takes all"),
     ],
 )
 def test_a_painting_without_a_place_is_an_error(blend, keep, message):

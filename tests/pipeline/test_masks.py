@@ -222,10 +222,59 @@ def test_the_margin_of_a_scan_is_left_out_and_told(tmp_path, run_manifest, capsy
 
 
 def test_a_painting_mask_is_drawn_on_the_whole_scan(tmp_path, run_manifest):
-    scan = with_margin(tmp_path / "scan.jpg", 40)
+    scan = with_margin(tmp_path / "scan.jpg", 30)
     with Image.open(scan) as image:
         mask = half(tmp_path / "mask.png", image.size)
     manifest = write(
         tmp_path, {"content": PHOTO, "style": scan, "masks": [{"painting": mask}], "id": "m"}
     )
     assert run_manifest(manifest)["ok"] == 1
+
+
+def test_a_mask_on_transparency_is_black_there(tmp_path, left, run_manifest):
+    """As image editors export a layer."""
+    with Image.open(left) as image:
+        grey = image.convert("L")
+        layer = Image.merge("RGBA", [Image.new("L", grey.size, 255)] * 3 + [grey])
+    layer.save(tmp_path / "layer.png")
+    manifest = write(
+        tmp_path, *(row(id=name, masks=[f"{name}.png", None]) for name in ("left", "layer"))
+    )
+    assert run_manifest(manifest)["ok"] == 2
+    pictures = [decode((tmp_path / f"out/images/{n}.png").read_bytes()) for n in ("left", "layer")]
+    np.testing.assert_allclose(pictures[0].pixels, pictures[1].pixels, atol=0.02)
+
+
+def test_masks_that_were_saved_with_1_for_white_say_so(tmp_path, left, run_manifest):
+    with Image.open(left) as image:
+        image.convert("L").point(lambda value: value // 255).save(tmp_path / "labels.png")
+    manifest = write(tmp_path, row(id="m", masks=["labels.png", None]), row(keep="labels.png"))
+    summary = run_manifest(manifest)
+    assert summary["failed"] == 2
+    for each in read_metadata(str(tmp_path / "out"), summary["run_id"]).to_pylist():
+        assert "1 of 255 at most" in each["error_message"]
+        assert each["error_path"] == str(tmp_path / "labels.png")
+
+
+def test_a_painting_mask_within_the_margin_says_so(tmp_path, run_manifest):
+    scan = with_margin(tmp_path / "scan.jpg", 30)
+    with Image.open(scan) as image:
+        mask = Image.new("L", image.size)
+    mask.paste(255, (0, 0, 20, 20))
+    mask.save(tmp_path / "mask.png")
+    manifest = write(
+        tmp_path, {"content": PHOTO, "style": scan, "masks": [{"painting": "mask.png"}]}
+    )
+    summary = run_manifest(manifest)
+    (found,) = read_metadata(str(tmp_path / "out"), summary["run_id"]).to_pylist()
+    assert "only in the margin" in found["error_message"] and "trim: off" in found["error_message"]
+
+
+def test_no_mask_in_a_cell_or_on_the_command_line(tmp_path, left, capsys):
+    (job,) = jobs(write(tmp_path, {"content": PHOTO, "style": PAINTINGS[0], "masks": "null"}))
+    assert not job.masks
+    output = str(tmp_path / "o.png")
+    pair = ["stylize", str(PHOTO), str(PAINTINGS[0]), "--masks", "-", "--keep", "-", "-o", output]
+    assert main([*pair, *options()]) == 0
+    with pytest.raises(ValueError, match="trim"):
+        settings(trim=True)
