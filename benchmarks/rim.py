@@ -25,7 +25,7 @@ def main() -> Table:
     rows = []
     for number in range(len(pairs.NAMES)):
         pair = pairs.load(number, SIZE)
-        for border, network in (("zeros", _with_zeros(mirrored)), ("mirrored", mirrored)):
+        for border, network in (("zeros", with_zeros(mirrored)), ("mirrored", mirrored)):
             picture = nst_ops.run(pair.photo, [pair.painting], settings, model=network).images[0]
             rows.append({"pair": pair.name, "border": border, **_figures(picture, pair)})
             print(*rows[-1].values(), flush=True)
@@ -41,7 +41,9 @@ def main() -> Table:
     )
 
 
-def _with_zeros(network: keras.Model) -> keras.Model:
+def with_zeros(network: keras.Model) -> keras.Model:
+    """The same network that sees zeros beyond the border."""
+
     def plain(layer: keras.Layer) -> keras.Layer:
         kind = keras.layers.Conv2D if isinstance(layer, keras.layers.Conv2D) else type(layer)
         return kind.from_config(layer.get_config())

@@ -90,7 +90,7 @@ class MirroredConv2D(keras.layers.Conv2D):
     """Convolves as with `same` padding, but mirrors its input at the border.
 
     Zeros there look to the network like something that no painting has; an optimizer makes up for
-    it by a rim of darker pixels, which was seen in every picture.
+    it by a rim of greyed pixels.
     """
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
