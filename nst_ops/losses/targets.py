@@ -44,6 +44,7 @@ from nst_ops.settings import Settings
 Grams = dict[str, tf.Tensor]  # {layer: [1, C, C]}
 Features = dict[str, tf.Tensor]  # {layer: [1, h, w, C]}
 
+_COVERED = 0.999  # share of a place from which on it counts as painted: masks add up with rounding
 # Of the files; raise it when the same painting would give other Gram matrices.
 _FORMAT = 3
 
@@ -193,7 +194,7 @@ def attention_targets(
     asked = _questions(photos, pictures, objective, layers, side)
     covered = [coverage(each) for each in regions]
     # A mean of features, or a part of the photo's, is in no list of the painting's.
-    bare = any(float(tf.reduce_min(each)) < 1.0 for each in covered)
+    bare = any(float(tf.reduce_min(each)) < _COVERED for each in covered)
     listed = not (bare or settings.attention_temperature)
     shown = _features(photos, objective, layers, side) if bare else {}
     found: dict[str, list] = {layer: [] for layer in layers}
