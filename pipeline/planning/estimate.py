@@ -158,6 +158,7 @@ def _kind(job: Job, error: Exception) -> str:
     if code == "format_limit":
         return "pictures too large for their format"
     path = getattr(error, "path", "")
+    if path in dict(job.masks):
+        return "masks that cannot be used"
     whose = "paintings" if path in job.style_files else "photos"
-    whose = "masks" if path in dict(job.masks) else whose
     return f"{whose} {_KINDS.get(code, 'that are no images')}"

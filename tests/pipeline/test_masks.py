@@ -158,6 +158,15 @@ def test_a_bad_mask_costs_only_its_row(tmp_path, left, run_manifest):
             assert each["status"] == "ok"
 
 
+def test_validate_names_masks_of_another_aspect(tmp_path, capsys):
+    half(tmp_path / "square.png", (64, 64))
+    manifest = write(tmp_path, row(masks=["square.png", None]), row(keep="gone.png"), row())
+    assert main(["validate", "--manifest", str(manifest), "--speed", "none", *options()]) == 2
+    said = capsys.readouterr().out
+    assert "masks that cannot be used: 2" in said
+    assert "another aspect" in said and "gone.png" in said
+
+
 def test_a_mask_is_never_written_over(tmp_path, left, capsys):
     before = left.read_bytes()
     pair = ["stylize", str(PHOTO), str(PAINTINGS[0])]
