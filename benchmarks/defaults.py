@@ -11,7 +11,7 @@ import numpy as np
 
 import nst_ops
 from benchmarks import pairs, rim
-from benchmarks.table import Table
+from benchmarks.table import Table, means
 from nst_ops.images.codec import Picture, decode, shrink
 from nst_ops.losses.octaves import layers_in_use
 from nst_ops.quality import measure
@@ -80,9 +80,7 @@ def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for size in SIZES:
         for name in ("before", "default"):
             chosen = [row for row in rows if (row["size"], row["settings"]) == (size, name)]
-            numbers = [key for key, value in chosen[0].items() if isinstance(value, float)]
-            means = {key: float(np.mean([row[key] for row in chosen])) for key in numbers}
-            found.append({"size": size, "pair": "mean", "settings": name, **means})
+            found.append({"size": size, "pair": "mean", "settings": name, **means(chosen)})
     return found
 
 

@@ -8,8 +8,7 @@ import tensorflow as tf
 import nst_ops
 from benchmarks import pairs
 from benchmarks.table import Table
-from nst_ops.losses.gram import gram_matrix
-from nst_ops.quality import STYLE
+from nst_ops.quality import STYLE, gram_distance
 from nst_ops.vgg.network import vgg19
 from pipeline.report.contact_sheet import Cell, contact_sheet
 
@@ -75,6 +74,4 @@ def _oval(size: tuple[int, int]) -> np.ndarray:
 def _gram_distance(picture: np.ndarray, painting: np.ndarray) -> float:
     network = vgg19(STYLE)
     ours, theirs = (network(tf.constant(image[None])) for image in (picture, painting))
-    goals = {layer: gram_matrix(theirs[layer]) for layer in STYLE}
-    distances = [tf.norm(gram_matrix(ours[k]) - goal) / tf.norm(goal) for k, goal in goals.items()]
-    return float(np.mean(distances))
+    return float(np.mean([gram_distance(ours[layer], theirs[layer]) for layer in STYLE]))

@@ -9,7 +9,7 @@ import numpy as np
 
 import nst_ops
 from benchmarks import pairs
-from benchmarks.table import Table
+from benchmarks.table import Table, means
 from nst_ops.images.codec import Picture, shrink
 from nst_ops.losses.octaves import layers_in_use
 from nst_ops.vgg.network import vgg19
@@ -100,6 +100,4 @@ def _distance(found: np.ndarray, wanted: np.ndarray) -> float:
 
 def _mean(rows: list, border: str) -> Mapping[str, object]:
     chosen = [row for row in rows if row["border"] == border]
-    numbers = [key for key, value in chosen[0].items() if isinstance(value, float)]
-    means = {key: float(np.mean([row[key] for row in chosen])) for key in numbers}
-    return {"pair": "mean", "border": border, **means}
+    return {"pair": "mean", "border": border, **means(chosen)}

@@ -29,6 +29,15 @@ def markdown(table: Table) -> str:
     return "\n".join([*lines, *(f"* {note}" for note in (*table.notes, _machine()))]) + "\n"
 
 
+def means(rows: Sequence[Mapping[str, object]]) -> dict[str, float]:
+    """The mean over rows of every column of fractional numbers."""
+    names = [name for name, value in rows[0].items() if isinstance(value, float)]
+    columns = {
+        name: [value for row in rows if isinstance(value := row[name], float)] for name in names
+    }
+    return {name: sum(values) / len(values) for name, values in columns.items()}
+
+
 def write(name: str, text: str) -> Path:
     """Keeps a table as `results/NAME.md`."""
     RESULTS.mkdir(exist_ok=True)

@@ -55,7 +55,7 @@ def measure(picture: np.ndarray, photo: np.ndarray, painting: np.ndarray) -> dic
     ):
         found, wanted = network(picture_octave), network(style_octave)
         swd.append(np.mean([_sliced_wasserstein(found[layer], wanted[layer]) for layer in JUDGES]))
-        gram.append(np.mean([_gram_distance(found[layer], wanted[layer]) for layer in STYLE]))
+        gram.append(np.mean([gram_distance(found[layer], wanted[layer]) for layer in STYLE]))
     found, wanted = network(mine), network(style)
     patches = {}
     for block in (3, 4):
@@ -102,7 +102,8 @@ def _mean_distance(ours: tf.Tensor, theirs: tf.Tensor) -> float:
     return float(1.0 - tf.reduce_mean(tf.concat(nearest, axis=0)))
 
 
-def _gram_distance(found: tf.Tensor, wanted: tf.Tensor) -> float:
+def gram_distance(found: tf.Tensor, wanted: tf.Tensor) -> float:
+    """Relative distance |G - A| / |A| of the Gram matrices of two feature maps [1, h, w, C]."""
     goal = gram_matrix(wanted)
     return float(tf.norm(gram_matrix(found) - goal) / tf.norm(goal))
 

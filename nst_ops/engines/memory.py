@@ -89,8 +89,6 @@ def predict_bytes(
         _ACTIVATIONS[number_bytes(settings.precision)] * seen + (_HELD[kind] + remembered) * pixels
     )
     updating = (_UPDATING[kind] + remembered) * pixels + (0.0 if side is None else _RETAINED * seen)
-    # Attention holds its targets, the pictures that were matched and, in a cache, the features of
-    # paintings; during the matching also those of photo and picture, and the paintings' keys.
     regions = _REGION * sources.regions * pixels
     held, updating = held + regions, updating + regions
     matching = 0.0

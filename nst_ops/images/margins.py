@@ -99,6 +99,20 @@ def _band(lines: np.ndarray) -> int:
     return min(count + int(np.argmin(askew)) + 1, most)
 
 
+def fixed_margin(px: int, size: Size) -> Margin:
+    """Returns a margin of so many px at each side of an image of this size.
+
+    Raises:
+      InputError: it leaves nothing.
+    """
+    margin = Margin(px, px, px, px)
+    if min(margin.inside(size)) < 1:
+        raise InputError(
+            f"trim: {px} px at each side leave nothing of {size[0]}x{size[1]} px; use less"
+        )
+    return margin
+
+
 class Scan(NamedTuple):
     """Holds a painting without the margin of its file."""
 
@@ -138,14 +152,11 @@ def decode_scan(
         seen = decode(data, path=path, max_pixels=max_pixels, long_side=_SEARCHED).on_white()
         margin = find_margin(seen).scaled((seen.shape[0], seen.shape[1]), size)
     elif trim != "off":
-        margin = Margin(trim, trim, trim, trim)
-    inside = margin.inside(size)
-    if min(inside) < 1:
-        raise InputError(
-            f"trim: {trim} px at each side leave nothing of {size[0]}x{size[1]} px; use less",
-            path=path,
-        )
-    whole_side = math.ceil(long_side * max(size) / max(inside))
+        try:
+            margin = fixed_margin(trim, size)
+        except InputError as error:
+            raise InputError(str(error), path=path) from error
+    whole_side = math.ceil(long_side * max(size) / max(margin.inside(size)))
     whole = decode(data, path=path, max_pixels=max_pixels, long_side=whole_side).on_white()
     here = margin.scaled(size, (whole.shape[0], whole.shape[1]))
     return Scan(np.ascontiguousarray(here.cut(whole)), margin, size)

@@ -68,6 +68,15 @@ class View(NamedTuple):
     positions: dict[str, tf.Tensor]
 
 
+def cut_target(
+    target: tf.Tensor | Answered, rows: slice, columns: slice = slice(None)
+) -> tf.Tensor | Answered:
+    """Returns the part of a target that belongs to these rows and columns of positions."""
+    if isinstance(target, Answered):
+        return target._replace(index=target.index[:, rows, columns])
+    return target[:, rows, columns]
+
+
 def target_features(target: tf.Tensor | Answered) -> tf.Tensor:
     """Returns a target as features [B, h, w, C] float32."""
     if isinstance(target, Answered):

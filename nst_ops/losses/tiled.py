@@ -26,6 +26,7 @@ from nst_ops.losses.terms import (
     LossWeights,
     Targets,
     View,
+    cut_target,
     style_loss,
     target_features,
     variation_sum,
@@ -210,14 +211,10 @@ def _cut_map(
     objective: Objective, tile: Tile, whole: Mapping[str, tf.Tensor | Answered]
 ) -> dict[str, tf.Tensor | Answered]:
     """Returns the part of {layer: [B, h, w, C]} that belongs to a tile."""
-    cut = {}
-    for layer, values in whole.items():
-        rows, columns = tile.positions(objective.stride(layer))
-        if isinstance(values, Answered):
-            cut[layer] = values._replace(index=values.index[:, rows, columns])
-        else:
-            cut[layer] = values[:, rows, columns]
-    return cut
+    return {
+        layer: cut_target(values, *tile.positions(objective.stride(layer)))
+        for layer, values in whole.items()
+    }
 
 
 def _shares(
@@ -233,11 +230,7 @@ def _shares(
         norm = tf.zeros([])
         height = (target.index if isinstance(target, Answered) else target).shape[1]
         for row in range(0, height, 64):  # strips: all in float32 would be large
-            strip = slice(row, row + 64)
-            if isinstance(target, Answered):
-                part = target._replace(index=target.index[:, strip])
-            else:
-                part = target[:, strip]
+            part = cut_target(target, slice(row, row + 64))
             norm += tf.reduce_sum(tf.square(target_features(part)), axis=[1, 2, 3])
         shares[layer] = tf.math.divide_no_nan(weight / total, norm)
     return shares

@@ -22,7 +22,6 @@ from pipeline.store import files
 
 MASKS = ("masks", "keep")  # columns of the engines that take masks
 LONGEST_PATH = 4096  # bytes of a path, Linux's own limit
-_MASKS_OF_STYLE = ("photo_mask", "painting_mask")
 _LONGEST_OUTPUT = 900  # bytes; S3 has 1024 for the folder and the name together
 _DIGITS = 12  # hexadecimal, in names that we make up; with 6, two of 5000 `main.jpg` may clash
 
@@ -126,11 +125,11 @@ def with_masks(
             "or null (- on the command line) for a painting without"
         )
     placed = []
-    for style, (photo_mask, painting_mask) in zip(styles, masks, strict=True):
+    for style, pair in zip(styles, masks, strict=True):
+        photo_mask, painting_mask = (path and files.resolve(path, folder) for path in pair)
         if painting_mask and not style.is_file:
             raise InputError(f"masks: {short(style.name)} is no file that a part could be taken of")
-        found = (path and files.resolve(path, folder) for path in (photo_mask, painting_mask))
-        placed.append(style._replace(**dict(zip(_MASKS_OF_STYLE, found, strict=True))))
+        placed.append(style._replace(photo_mask=photo_mask, painting_mask=painting_mask))
     return tuple(placed)
 
 
@@ -150,13 +149,18 @@ def _masks(value: Any) -> list[tuple[str, str]]:
     if value == "null":
         return [("", "")]
     if isinstance(value, str) and re.match(r"\s*[\[{]", value):
-        try:
-            value = parse_json(value)
-        except ValueError as error:
-            raise InputError(
-                f"masks: {short(value)} begins like a list but is no JSON ({error})"
-            ) from error
+        value = _listed("masks", value)
     return [_mask(entry) for entry in (value if isinstance(value, list) else [value])]
+
+
+def _listed(column: str, cell: str) -> Any:
+    """Returns what a cell that begins like a list holds."""
+    try:
+        return parse_json(cell)
+    except ValueError as error:
+        raise InputError(
+            f"{column}: {short(cell)} begins like a list but is no JSON ({error})"
+        ) from error
 
 
 def _mask(entry: Any) -> tuple[str, str]:
@@ -176,12 +180,7 @@ def _styles(value: Any) -> list[tuple[str, float]]:
       value: a path, or a list (in CSV, as JSON text) of paths or of {path, weight}.
     """
     if isinstance(value, str) and re.match(r'\s*\[\s*["{]', value):
-        try:
-            value = parse_json(value)
-        except ValueError as error:
-            raise InputError(
-                f"style: {short(value)} begins like a list but is no JSON ({error})"
-            ) from error
+        value = _listed("style", value)
     entries = value if isinstance(value, list) else [value]
     styles = []
     for entry in entries:

@@ -10,7 +10,7 @@ from typing import Any
 from nst_ops.engines.base import Sources
 from nst_ops.errors import InputError, short
 from nst_ops.images.codec import Header, check_format
-from nst_ops.images.margins import Margin
+from nst_ops.images.margins import fixed_margin
 from nst_ops.images.size import Size, fit, same_aspect
 from pipeline.config.job_configs import JobConfigs
 from pipeline.config.run_config import RunConfig
@@ -184,14 +184,8 @@ def _fit(
 
 def _trimmed(size: Size, config: RunConfig) -> Size:
     """Returns the size of what is left of a painting's file, as far as that is known."""
-    if not isinstance(config.trim, int):
-        return size
-    left = Margin(*[config.trim] * 4).inside(size)
-    if min(left) < 1:
-        raise InputError(
-            f"trim: {config.trim} px at each side leave nothing of {size[0]}x{size[1]} px; use less"
-        )
-    return left
+    known = isinstance(config.trim, int)
+    return fixed_margin(config.trim, size).inside(size) if known else size
 
 
 @contextlib.contextmanager
