@@ -19,9 +19,15 @@ setup(
     license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.11",
     packages=find_packages(include=["nst_ops*", "pipeline*"]),
-    package_data={"nst_ops.vgg": ["data/*"], "pipeline.report": ["templates/*"]},
+    package_data={
+        "nst_ops.network": ["data/*"],
+        "nst_ops.vgg": ["data/*"],
+        "pipeline.report": ["templates/*"],
+        "pipeline.training": ["templates/*"],
+    },
     install_requires=[
         "apache-beam>=2.77,<2.78",  # the engine; the wheel's job service must match its SDK
+        "h5py>=3.11",  # weights in .keras files, as TensorFlow writes them
         "jinja2>=3.1",  # the HTML report
         "numpy>=2",
         "pillow>=12",  # image files, ICC and EXIF

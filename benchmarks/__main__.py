@@ -24,6 +24,9 @@ NAMES = (
     "rows",
     "scaling",
     "time_to_quality",
+    "network",
+    "network_run",
+    "hybrid",
 )
 
 

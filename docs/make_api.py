@@ -34,6 +34,7 @@ TOPICS = {
     "Making pictures": ("run", "stylize", "Styles", "Painting", "Style", "Knobs"),
     "What comes back": ("Result", "Report", "ScaleReport", "Iterate"),
     "Going on another time": ("Checkpoint", "load_checkpoint"),
+    "In one pass": ("load_network", "Painter", "NetworkFacts"),
     "Settings": ("Settings", "Scale", "StyleScale"),
     "Image files": ("decode", "encode", "shrink", "Picture"),
     "Parts": ("vgg19", "TargetCache", "InputError"),

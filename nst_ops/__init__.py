@@ -19,6 +19,8 @@ __all__ = [
     "InputError",
     "Iterate",
     "Knobs",
+    "NetworkFacts",
+    "Painter",
     "Painting",
     "Picture",
     "Report",
@@ -34,6 +36,7 @@ __all__ = [
     "decode",
     "encode",
     "load_checkpoint",
+    "load_network",
     "run",
     "shrink",
     "stylize",
@@ -47,6 +50,8 @@ _HOMES = {
     "InputError": "nst_ops.errors",
     "Iterate": "nst_ops.coarse_to_fine.iterates",
     "Knobs": "nst_ops.coarse_to_fine.iterates",
+    "NetworkFacts": "nst_ops.network.facts",
+    "Painter": "nst_ops.network.painter",
     "Painting": "nst_ops.images.inputs",
     "Picture": "nst_ops.images.codec",
     "Report": "nst_ops.coarse_to_fine.reports",
@@ -61,6 +66,7 @@ _HOMES = {
     "decode": "nst_ops.images.codec",
     "encode": "nst_ops.images.codec",
     "load_checkpoint": "nst_ops.coarse_to_fine.checkpoints",
+    "load_network": "nst_ops.network.model",
     "run": "nst_ops.coarse_to_fine.loop",
     "shrink": "nst_ops.images.codec",
     "stylize": "nst_ops.coarse_to_fine.loop",
@@ -86,6 +92,9 @@ if TYPE_CHECKING:
     from nst_ops.images.inputs import Style as Style
     from nst_ops.images.inputs import Styles as Styles
     from nst_ops.losses.targets import TargetCache as TargetCache
+    from nst_ops.network.facts import NetworkFacts as NetworkFacts
+    from nst_ops.network.model import load_network as load_network
+    from nst_ops.network.painter import Painter as Painter
     from nst_ops.settings import Scale as Scale
     from nst_ops.settings import Settings as Settings
     from nst_ops.settings import StyleScale as StyleScale

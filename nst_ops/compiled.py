@@ -19,7 +19,7 @@ class Compiled:
 
     Args:
       function: takes nested structures of tensors: images and features [B, H, W, C], matrices
-        [B, C, C], rows [B] and scalars.
+        [B, C, C], vectors [B, C], rows [B] and scalars.
     """
 
     def __init__(self, function: Callable):
@@ -42,5 +42,5 @@ class Compiled:
 
 
 def _any_size(tensor: tf.Tensor) -> tf.TensorSpec:
-    fixed = {4: 3, 3: 1, 1: 1, 0: 0}[tensor.shape.rank]  # leading dimensions that may change
+    fixed = {4: 3, 3: 1, 2: 1, 1: 1, 0: 0}[tensor.shape.rank]  # leading dimensions that may change
     return tf.TensorSpec([None] * fixed + tensor.shape[fixed:], tensor.dtype)

@@ -22,7 +22,11 @@ from nst_ops.errors import InputError
 from nst_ops.images.inputs import Style
 from nst_ops.images.size import Size
 
-BUILT_IN = {"optimizer": "nst_ops.engines.optimizer:OptimizerEngine"}
+BUILT_IN = {
+    "optimizer": "nst_ops.engines.optimizer:OptimizerEngine",
+    "network": "nst_ops.engines.network:NetworkEngine",
+    "hybrid": "nst_ops.engines.hybrid:HybridEngine",
+}
 DEFAULT = "optimizer"
 # The most px that are decoded while another picture is made. Larger files are decoded only in their
 # turn, which takes longer; but they are few, and a JPEG is decoded at a reduced size.
@@ -90,9 +94,11 @@ class Batch(NamedTuple):
     contents: Sequence[np.ndarray]  # [H, W, 3] float32 each, sRGB in [0, 1], at the result's size
     styles: Sequence[Sequence[Style | NamedStyle]]  # a blend for each picture
     seeds: Sequence[int]  # one for each picture
-    initial: np.ndarray | None = None  # [h, w, 3] of any size: the pixels of `initial_file`
+    # The pixels of `initial_file`, [h, w, 3] of any size; or a first picture for each photo.
+    initial: np.ndarray | Sequence[np.ndarray] | None = None
     # For each picture where its photo stays as it is, [h, w] in [0, 1] at any size; None: nowhere.
     keeps: Sequence[np.ndarray | None] | None = None
+    style_sha256: Sequence[Sequence[str]] = ()  # of each style's file, or what identifies the name
 
     @property
     def size(self) -> Size:
@@ -102,9 +108,14 @@ class Batch(NamedTuple):
 
     def take(self, row: int) -> "Batch":
         """Returns the batch of only one of the pictures."""
-        keeps = self.keeps and [self.keeps[row]]
+        several = isinstance(self.initial, Sequence)
         return Batch(
-            [self.contents[row]], [self.styles[row]], [self.seeds[row]], self.initial, keeps
+            [self.contents[row]],
+            [self.styles[row]],
+            [self.seeds[row]],
+            [self.initial[row]] if self.initial is not None and several else self.initial,
+            self.keeps and [self.keeps[row]],
+            self.style_sha256 and [self.style_sha256[row]],
         )
 
 
@@ -223,8 +234,24 @@ class Engine(Protocol):
         """Returns the seed of everything random, to which each photo adds its own."""
         ...
 
+    @property
+    def style_names(self) -> Sequence[str]:
+        """Returns the names of the styles that the engine has learned; empty if it can paint after
+        any painting.
+        """
+        ...
+
     def named_style(self, name: str) -> str | None:
         """Returns what identifies the style of this name; None if it is no name but a path."""
+        ...
+
+    def learned_style(self, sha256: str) -> str | None:
+        """Returns the name of the style that was learned from the painting with this hash; None if
+        the engine looks at paintings themselves.
+
+        Raises:
+          InputError: the engine paints only what it has learned, and not from that painting.
+        """
         ...
 
     def output_size(self, photo: Size) -> Size:
@@ -236,7 +263,8 @@ class Engine(Protocol):
         ...
 
     def style_side(self, painting: Size, picture: Size) -> int:
-        """Returns the largest long side in px at which a painting of this size is needed.
+        """Returns the largest long side in px at which a painting of this size is needed; 0: it is
+        not looked at.
 
         Raises:
           InputError: the painting is too small.

@@ -102,8 +102,17 @@ class OptimizerEngine:
         """Returns the seed of the noise that pictures may start from."""
         return self.settings.seed
 
+    @property
+    def style_names(self) -> Sequence[str]:
+        """Returns nothing, since this engine has no named styles: all are paintings."""
+        return ()
+
     def named_style(self, name: str) -> str | None:
-        """Returns None, since this engine has no named styles: all are paintings."""
+        """Returns None, since no name is that of a style."""
+        return None
+
+    def learned_style(self, sha256: str) -> str | None:
+        """Returns None, since paintings are looked at themselves."""
         return None
 
     def output_size(self, photo: Size) -> Size:

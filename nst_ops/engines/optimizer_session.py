@@ -191,10 +191,12 @@ def _stack(images: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _initial(batch: Batch) -> np.ndarray | None:
-    """Returns the first pictures [B, H, W, 3], each the batch's `initial` stretched to the photo's
-    size, whatever its aspect; None if there is none.
+    """Returns the first pictures [B, H, W, 3]: those that are given, or each the batch's one
+    stretched to the photo's size, whatever its aspect; None if there is none.
     """
     if batch.initial is None:
         return None
+    if not isinstance(batch.initial, np.ndarray):
+        return _stack(batch.initial)
     stretched = resize(tf.constant(batch.initial)[None], batch.size)[0].numpy()
     return _stack([np.clip(stretched, 0.0, 1.0)] * len(batch.contents))

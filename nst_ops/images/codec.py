@@ -35,6 +35,7 @@ READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 # px; the other formats can hold more than any memory.
 LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
 MAX_PIXELS = 200_000_000
+_STRIP = 256  # rows that are rounded at a time
 SOFTWARE = f"nst {__version__}"
 # The transposition that sets a picture upright, by its EXIF orientation; from 5 on, height and
 # width are swapped.
@@ -185,11 +186,9 @@ def encode(
     check_format(pixels.shape[:2], format)
     if alpha is not None and format == "jpeg":
         pixels, alpha = _blend_with_white(pixels, np.clip(alpha, 0.0, 1.0)[..., None]), None
-    levels = np.round(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
+    levels = _levels(pixels)
     if alpha is not None:
-        levels = np.concatenate(
-            [levels, np.round(np.clip(alpha, 0, 1) * 255).astype(np.uint8)[..., None]], axis=-1
-        )
+        levels = np.concatenate([levels, _levels(alpha[..., None])], axis=-1)
     exif = Image.Exif()
     exif[ExifTags.Base.Software] = SOFTWARE
     if provenance is not None:
@@ -214,6 +213,17 @@ def encode(
     if format == "jpeg" and len(data) < max(ImageFile.MAXBLOCK, levels.shape[0] * levels.shape[1]):
         data = save(optimize=True)
     return data
+
+
+def _levels(values: np.ndarray) -> np.ndarray:
+    """Returns values [H, W, C] in [0, 1] as 8 bits, strip by strip, since a large picture is held
+    only once.
+    """
+    levels = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), _STRIP):
+        strip = np.clip(values[top : top + _STRIP], 0.0, 1.0)
+        levels[top : top + _STRIP] = np.round(strip * 255.0)
+    return levels
 
 
 def check_format(size: Size, format: str) -> None:

@@ -341,10 +341,13 @@ def doctor(options: argparse.Namespace, rest: list[str], console: Console) -> in
     start_tensorflow()
     import tensorflow as tf
 
+    from nst_ops.network.facts import EMBEDDED as EMBEDDED_NETWORK
+    from nst_ops.network.facts import network_facts
     from nst_ops.vgg.precision import device_name, fast_bfloat16
     from nst_ops.vgg.weights import EMBEDDED, load_weights
     from pipeline.store.metadata import versions
 
+    network = network_facts(EMBEDDED_NETWORK)
     facts = {
         **versions(),
         "system": platform.platform(),
@@ -354,6 +357,7 @@ def doctor(options: argparse.Namespace, rest: list[str], console: Console) -> in
         "threads": str(os.cpu_count()),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
         "weights": f"{EMBEDDED.name}, SHA-256 {load_weights().sha256}, verified",
+        "network": f"{len(network.styles)} styles, {', '.join(network.names)}",
     }
     for name, value in facts.items():
         print(f"{name:12} {value}")

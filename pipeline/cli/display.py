@@ -130,11 +130,16 @@ class PairDisplay(_Display):
 
     def __init__(self, console: Console):
         super().__init__(console, _bar(console, TaskProgressColumn()), "reading", 1.0)
+        self._begun = 0.0
+
+    def begin(self, share: float) -> None:
+        """Notes how much was done before."""
+        self._begun = share
 
     def show(self, step: Step) -> None:
         """Shows one step."""
         now = time.monotonic()
-        to_do = (1.0 - step.share) / max(step.share, 1e-6)
+        to_do = (1.0 - step.share) / max(step.share - self._begun, 1e-6)
         left = datetime.timedelta(seconds=round((now - self.started) * to_do))
         text = f"{step.text}, about {left} left"
         if self.bar and self.task is not None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from nst_ops import __version__
 from nst_ops.errors import InputError
-from pipeline.cli import commands
+from pipeline.cli import commands, train
 from pipeline.cli.commands import BAD_INPUT, INTERRUPTED, OK, RUN_FAILED
 from pipeline.errors import ConfigError, LockedError, ManifestError
 from pipeline.machine.messages import (
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
 
     interrupted = "interrupted"
-    if options.command == "run":
+    if options.command in ("run", "train"):
         interrupted += "; run the same command again to go on"
     try:
         return _COMMANDS[options.command](options, rest, console)
@@ -126,6 +126,11 @@ def _parser() -> argparse.ArgumentParser:
             )
         return sub
 
+    def add_limits(sub: argparse.ArgumentParser) -> None:
+        when = sub.add_mutually_exclusive_group()
+        when.add_argument("--deadline", metavar="HH:MM", help="stop at this local time, in order")
+        when.add_argument("--max_hours", metavar="N", type=_hours, help="stop after so many hours")
+
     def add_masks(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--masks",
@@ -150,9 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output", required=True, metavar="DIR", help="the run's folder; run again to go on"
     )
 
-    when = sub.add_mutually_exclusive_group()
-    when.add_argument("--deadline", metavar="HH:MM", help="stop at this local time, in order")
-    when.add_argument("--max_hours", metavar="N", type=_hours, help="stop after so many hours")
+    add_limits(sub)
     sub.add_argument(
         "--max_failure_ratio",
         metavar="R",
@@ -210,6 +213,27 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "-o", "--output", required=True, metavar="DIR", help="sheet.png, sheet.html, the pictures"
     )
+
+    sub = add("train", "train a network that paints in one pass", config=True)
+    sub.add_argument(
+        "--content",
+        required=True,
+        metavar="GLOB",
+        nargs="+",
+        help="photos, quoted: 'photos/**/*.jpg'",
+    )
+    sub.add_argument("--style", required=True, metavar="GLOB", nargs="+", help="paintings, quoted")
+    sub.add_argument(
+        "--add_to", metavar="NETWORK", help="a trained network (or embedded) to add the styles to"
+    )
+    sub.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="the network, .keras; run again to go on",
+    )
+    add_limits(sub)
 
     sub = add("manifest", "make a manifest from files", config=False)
     sub.add_argument(
@@ -314,6 +338,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, list[str], Console], int]] = 
     "run": commands.run,
     "stylize": commands.stylize,
     "sweep": commands.sweep,
+    "train": train.train,
     "manifest": commands.manifest,
     "validate": commands.validate,
     "report": commands.report,

@@ -29,6 +29,27 @@ def load_config(path: str | None, overrides: Iterable[str] = ()) -> RunConfig:
     Raises:
       ConfigError: the settings cannot be used; it has all problems, one a line.
     """
+    values = read_values(path, overrides)
+    config = validate(values, path or "--set")
+    # Paths become absolute, as workers may have another working folder.
+    settings = config.engine.settings
+    named = {"cache_dir": config.cache_dir}
+    for key, words in config.engine.file_settings.items():
+        value = getattr(settings, key)
+        named[key] = None if value in words else value
+    return config.changed({key: files.absolute(path) for key, path in named.items() if path})
+
+
+def read_values(path: str | None, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """Reads keys and values from a YAML file, if one is given, and applies overrides.
+
+    Args:
+      path: of the YAML file, or None.
+      overrides: `key.path=value` each, where the value is YAML.
+
+    Raises:
+      ConfigError: the file cannot be read, or holds something else.
+    """
     values = {}
     if path is not None:
         try:
@@ -44,14 +65,7 @@ def load_config(path: str | None, overrides: Iterable[str] = ()) -> RunConfig:
             raise ConfigError(f"{path}: expected `key: value` lines, got a {type(values).__name__}")
     for override in overrides:
         _override(values, override)
-    config = validate(values, path or "--set")
-    # Paths become absolute, as workers may have another working folder.
-    settings = config.engine.settings
-    named = {"cache_dir": config.cache_dir}
-    for key, words in config.engine.file_settings.items():
-        value = getattr(settings, key)
-        named[key] = None if value in words else value
-    return config.changed({key: files.absolute(path) for key, path in named.items() if path})
+    return values
 
 
 def validate(values: Mapping[str, Any], where: str = "") -> RunConfig:
@@ -98,13 +112,30 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 
 def _explain(problem: Mapping[str, Any], values: Mapping[str, Any]) -> str:
-    # Pydantic names the branches of a union too, such as `scales.list[Scale].0.size`.
-    parts = [
-        str(p) for p in problem["loc"] if not str(p).startswith(("list[", "literal[", "function"))
-    ]
-    key = ".".join(p for p in parts if p not in ("int", "str", "constrained-int"))
+    if problem["type"] != "extra_forbidden":
+        return explain(problem, ())
+    key, engine = _key(problem), str(values.get("engine", DEFAULT))
+    owners = setting_owners().get(key)
+    if not owners:
+        return explain(
+            problem, [*engine_class(engine).Settings.model_fields, *RunConfig.model_fields]
+        )
+    others = " and ".join(f"`engine: {owner}`" for owner in owners)
+    return f"{key!r} is a setting of {others}, and this is `engine: {engine}`; leave it out"
+
+
+def explain(problem: Mapping[str, Any], known: Iterable[str]) -> str:
+    """Returns what is wrong with a key or its value, as Pydantic describes it, in our words.
+
+    Args:
+      problem: one of `pydantic.ValidationError.errors()`.
+      known: the keys that there are.
+    """
+    key = _key(problem)
     if problem["type"] == "extra_forbidden":
-        return _explain_unknown(key, str(values.get("engine", DEFAULT)))
+        close = difflib.get_close_matches(key, known := list(known), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"keys are {', '.join(known)}"
+        return f"unknown key {key!r}; {hint}"
     message = problem["msg"].removeprefix("Value error, ")
     if not key:
         return message
@@ -112,12 +143,9 @@ def _explain(problem: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     return f"{key}: {given} is not usable: {message[0].lower()}{message[1:]}"
 
 
-def _explain_unknown(key: str, engine: str) -> str:
-    owners = setting_owners().get(key)
-    if owners:
-        others = " and ".join(f"`engine: {owner}`" for owner in owners)
-        return f"{key!r} is a setting of {others}, and this is `engine: {engine}`; leave it out"
-    known = [*engine_class(engine).Settings.model_fields, *RunConfig.model_fields]
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"keys are {', '.join(known)}"
-    return f"unknown key {key!r}; {hint}"
+def _key(problem: Mapping[str, Any]) -> str:
+    # Pydantic names the branches of a union too, such as `scales.list[Scale].0.size`.
+    parts = [
+        str(p) for p in problem["loc"] if not str(p).startswith(("list[", "literal[", "function"))
+    ]
+    return ".".join(p for p in parts if p not in ("int", "str", "constrained-int"))

@@ -5,6 +5,7 @@ What no schema says, a field adds to its own: `unit`, of a number, and `unset`, 
 setting is not given.
 """
 
+import dataclasses
 import difflib
 import re
 import textwrap
@@ -28,7 +29,7 @@ class Setting:
 
     `owner` is the engine that has it, or `RUN`. `default` is YAML, or "" where nothing is set; then
     `unset` may say what holds. `column` says whether a row of a manifest may have its own. `keys`
-    is what each entry of a list of mappings holds.
+    is what each entry of a list of mappings holds. `others` are engines that have the same setting.
     """
 
     name: str
@@ -40,6 +41,11 @@ class Setting:
     effect: str
     column: bool
     keys: Sequence["Setting"] = ()
+    others: Sequence[str] = ()
+
+    def same(self, other: "Setting") -> bool:
+        """Whether it is the same setting, perhaps of another engine."""
+        return _unowned(self) == _unowned(other)
 
 
 def all_settings() -> dict[str, list[Setting]]:
@@ -72,7 +78,45 @@ def find_settings(name: str) -> list[Setting]:
         close = difflib.get_close_matches(key, names, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"settings are {', '.join(names)}"
         raise ConfigError(f"there is no setting {key!r}; {hint}")
-    return found
+    merged: list[Setting] = []
+    for setting in found:
+        same = next((index for index, s in enumerate(merged) if s.same(setting)), None)
+        if same is None:
+            merged.append(setting)
+        else:
+            others = (*merged[same].others, setting.owner)
+            merged[same] = dataclasses.replace(merged[same], others=others)
+    return merged
+
+
+def _unowned(setting: Setting) -> Setting:
+    keys = tuple(map(_unowned, setting.keys))
+    return dataclasses.replace(setting, owner="", others=(), keys=keys)
+
+
+def grouped_settings() -> dict[str, tuple[list[Setting], dict[str, list[str]]]]:
+    """The settings of each owner, apart from those that it shares with an engine before it: these
+    by that engine's name, {owner: (settings, {engine: names})}.
+    """
+    groups: dict[str, tuple[list[Setting], dict[str, list[str]]]] = {}
+    for owner, group in all_settings().items():
+        own, shared = [], {}
+        for setting in group:
+            holders = (name for name, (known, _) in groups.items() if any(map(setting.same, known)))
+            holder = next(holders, None)
+            if holder is None:
+                own.append(setting)
+            else:
+                shared.setdefault(holder, []).append(setting.name)
+        groups[owner] = own, shared
+    return groups
+
+
+def _shared_words(shared: Mapping[str, Sequence[str]], mark: str) -> list[str]:
+    return [
+        f"As of {mark}engine: {engine}{mark}: {', '.join(f'{mark}{name}{mark}' for name in names)}."
+        for engine, names in shared.items()
+    ]
 
 
 def title(owner: str) -> str:
@@ -87,7 +131,7 @@ def listing(width: int) -> str:
       width: of a line, in characters, as far as effects can be wrapped.
     """
     lines: list[str] = []
-    for owner, group in all_settings().items():
+    for owner, (group, shared) in grouped_settings().items():
         lines += [title(owner), ""]
         for s in group:
             default = s.default or s.unset or "-"
@@ -99,6 +143,8 @@ def listing(width: int) -> str:
                 subsequent_indent="      ",
                 break_on_hyphens=False,
             )
+        for words in _shared_words(shared, ""):
+            lines += ["", *textwrap.wrap(words, max(width, 40), break_on_hyphens=False)]
         lines.append("")
     lines.append("Columns: name, default, unit, range. In full, one by one: nst settings NAME")
     return "\n".join(lines)
@@ -111,7 +157,9 @@ def describe(setting: Setting) -> str:
         "default": setting.default or setting.unset or "not set",
         "range": setting.range,
         "unit": setting.unit,
-        "owner": f"`engine: {setting.owner}`" if setting.owner else "every run",
+        "owner": " and ".join(f"`engine: {name}`" for name in (setting.owner, *setting.others))
+        if setting.owner
+        else "every run",
         "config": f"`{setting.name}: VALUE` in the YAML file of --config",
         "--set": f"`--set {setting.name}=VALUE`",
         "manifest": f"a column `{setting.name}`, for single rows"
@@ -131,13 +179,14 @@ def describe(setting: Setting) -> str:
 def markdown() -> str:
     """All settings as the README's tables, one for each owner."""
     tables = []
-    for owner, group in all_settings().items():
+    for owner, (group, shared) in grouped_settings().items():
         rows = [("setting", "default", "unit", "range", "effect"), ("---",) * 5]
         for s in group:
             default = f"`{s.default}`" if s.default else s.unset
             rows.append((f"`{s.name}`", default, s.unit, s.range, s.effect))
         lines = [f"| {' | '.join(row)} |" for row in rows]
-        tables.append("\n".join([title(owner), "", *lines]))
+        more = [text for words in _shared_words(shared, "`") for text in ("", words)]
+        tables.append("\n".join([title(owner), "", *lines, *more]))
     return "\n\n".join(tables)
 
 

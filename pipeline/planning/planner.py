@@ -57,7 +57,7 @@ class Planner:
         look = self._index.facts if identify else self._index.known_facts
         content = look(job.content, **limits)
         header = content.header if content else self._index.header(job.content, **limits)
-        paintings = {name: self._picture(name, config) for name in job.style_files}
+        paintings = {name: self._painting(name, config) for name in job.style_files}
         initial = self._initial(config)
         masks = {name: self._picture(name, config) for name, _ in job.masks}
         headers = {name: facts.header for name, facts in (paintings | masks).items()}
@@ -86,6 +86,9 @@ class Planner:
           InputError, ConfigError: as `plan`, as far as headers tell.
         """
         config = self.configs.of(job)
+        if config.engine.style_names:
+            for name in job.style_files:
+                self._painting(name, config)  # only its hash tells whether it was learned
         others = [*job.style_files, *(name for name, _ in job.masks)]
         headers = {name: self._header(name, config) for name in others}
         file = config.engine.initial_file
@@ -106,8 +109,30 @@ class Planner:
                 f"the picture to start from {text}", path=error.path, code=error.code
             ) from error
 
+    def _painting(self, path: str, config: RunConfig) -> Facts:
+        """Returns what a painting holds.
+
+        Raises:
+          InputError: it cannot be read, or is none that the engine can paint after.
+        """
+        engine = config.engine
+        try:
+            found = self._picture(path, config)
+            engine.learned_style(found.sha256)
+            return found
+        except InputError as error:
+            if not engine.style_names or (error.path and error.code != "unreadable"):
+                raise
+            text = str(error).removeprefix(f"{path}: ")
+            names = ", ".join(engine.style_names)
+            raise InputError(
+                f"{text}; the engine {engine.name!r} has learned {names}",
+                path=path,
+                code=error.code,
+            ) from error
+
     def _picture(self, path: str, config: RunConfig) -> Facts:
-        """Returns what a painting holds; looks it up once per run."""
+        """Returns what a painting or mask holds; looks it up once per run."""
         limits, key = _limits(config), (path, config.max_pixels)
         with self._lock:  # rows that share a painting wait for one read of it
             return _remembered(self._pictures, key, lambda: self._index.facts(path, **limits))
@@ -163,7 +188,9 @@ def _fit(
     for path in job.style_files:
         with _naming(path):
             sides.append(config.engine.style_side(_trimmed(others[path].size, config), size))
-    wanted = [(others[path], side) for path, side in zip(job.style_files, sides, strict=True)]
+    wanted = [
+        (others[path], side) for path, side in zip(job.style_files, sides, strict=True) if side
+    ]
     seen = [fit(header.size, side) for header, side in wanted]
     for mask, image in job.masks:
         own, whole = others[mask].size, (others.get(image) or content).size

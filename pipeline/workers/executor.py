@@ -191,6 +191,7 @@ def _batch(jobs: Sequence[DecodedJob]) -> Batch:
         [job.planned.seed for job in jobs],
         jobs[0].initial,
         [job.keep for job in jobs] if any(job.keep is not None for job in jobs) else None,
+        [job.planned.style_sha256 for job in jobs],
     )
 
 

@@ -270,7 +270,11 @@ class Stylizer:
             if not style.is_file:
                 styles.append(NamedStyle(style.name, style.weight))
                 continue
-            painting, scan = self._painting(style.name, config, sha256, next(sides))
+            painting_side = next(sides)
+            if learned := config.engine.learned_style(sha256):
+                styles.append(NamedStyle(learned, style.weight))
+                continue
+            painting, scan = self._painting(style.name, config, sha256, painting_side)
             photo_mask = self._mask(style.photo_mask, planned, config)
             painting_mask = self._mask(style.painting_mask, planned, config)
             if painting_mask is not None:

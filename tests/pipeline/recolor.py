@@ -67,8 +67,15 @@ class RecolorEngine:
     def assets(self):
         return {}
 
+    @property
+    def style_names(self):
+        return list(TINTS)
+
     def named_style(self, name):
         return f"tint {TINTS[name]}" if name in TINTS else None
+
+    def learned_style(self, sha256):
+        return None
 
     def output_size(self, photo):
         if min(photo) < 4:

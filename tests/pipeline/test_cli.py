@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from nst_ops.images.codec import probe
+from nst_ops.images.codec import decode, probe
 from pipeline.machine.messages import printable
 
 from ..conftest import IMAGES
@@ -245,9 +245,23 @@ def test_bad_options_of_a_run_start_nothing(collection, tmp_path, extra, message
     assert not list(tmp_path.iterdir())
 
 
+def test_the_first_picture_is_read_as_large_as_the_result(tmp_path):
+    """Whatever the size of the painting."""
+    Image.open(IMAGES / "pere_tanguy.jpg").resize((64, 80)).save(tmp_path / "small.png")
+    pictures = []
+    for name, init in (("a", "content"), ("b", IMAGES / "cat.jpg")):
+        output = tmp_path / f"{name}.png"
+        words = ["stylize", IMAGES / "cat.jpg", tmp_path / "small.png", "-o", output]
+        words += ["--set", "size=160", "--set", f"init={init}", "--set", "attention_weight=0"]
+        done = nst(*words, "--set", "scales=[{size: 160, steps: 1}]", "--set", "trim=off")
+        assert done.returncode == 0, done.stderr
+        pictures.append(decode(output.read_bytes()).pixels)
+    assert abs(pictures[0] - pictures[1]).max() < 0.02
+
+
 def test_stopped_in_order_and_taken_up_again(collection, tmp_path):
     arguments = ["run", "--manifest", str(collection / "manifest.csv"), "--output", str(tmp_path)]
-    slow = ["--set", "steps=5000", "--set", "tolerance=0", "--set", "size=64"]
+    slow = ["--set", "steps=100000", "--set", "tolerance=0", "--set", "size=256"]
     command = [sys.executable, "-m", "pipeline", *arguments, *slow]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while not any("step" in f.read_text() for f in tmp_path.glob("work/*.json")):

@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
+from nst_ops.network.facts import network_facts
 from pipeline.cli.main import _COMMANDS
 
 from ..conftest import IMAGES
@@ -82,6 +84,7 @@ def test_every_block_is_tested_here():
         ("sh", "python3 -m venv"),
         ("sh", "source .venv/bin/activate"),
         ("sh", "nst stylize photo.jpg"),
+        ("sh", "nst stylize photo.jpg"),
         ("sh", "source <(nst completion"),
         ("python", "import nst_ops def"),
         ("python", "import pyarrow.dataset as"),
@@ -121,7 +124,7 @@ def test_activation(clone):
 
 
 def test_own_photos(clone):
-    shell(block("sh", "nst stylize photo.jpg"), clone)
+    shell(block("sh", "nst sweep photo.jpg"), clone)
     with Image.open(clone / "result.png") as one, Image.open(clone / "result.jpg") as other:
         assert one.size == other.size == (64, 43)
     assert len((clone / "manifest.csv").read_text().splitlines()) == 3
@@ -129,6 +132,18 @@ def test_own_photos(clone):
     assert (found["ok"], found["failed"]) == (2, 0)
     assert (clone / "out/images/deep").is_dir()  # it keeps its folders
     assert (clone / "out/runs" / found["run_id"] / "report.html").exists()
+
+
+def test_in_one_pass(clone):
+    """With a network as small as the photos, trained for two steps."""
+    small = {"steps": 2, "crop": 64, "batch": 2, "width": 4, "blocks": 1, "octaves": [1]}
+    (clone / "configs/train.yaml").write_text(yaml.safe_dump({**small, "style_size": 64}))
+    shutil.copy(clone / "examples/images/pere_tanguy.jpg", clone / "new.jpg")
+    script = block("sh", "engine=network").replace("steps=1000", "steps=2")
+    shell(script, clone)
+    with Image.open(clone / "result.png") as image:
+        assert image.size == (64, 43)
+    assert network_facts(str(clone / "more.keras")).names == ["cafe", "church", "new"]
 
 
 def test_completion(clone):

@@ -9,7 +9,13 @@ import pytest
 
 from nst_ops.engines.base import engine_class, engine_names
 from pipeline.config.loading import load_config
-from pipeline.config.reference import RUN, all_settings, describe, find_settings
+from pipeline.config.reference import (
+    RUN,
+    all_settings,
+    describe,
+    find_settings,
+    grouped_settings,
+)
 from pipeline.config.run_config import RunConfig, row_settings
 from pipeline.errors import ConfigError
 
@@ -116,7 +122,11 @@ def test_command_lists_all():
     done = nst("settings")
     assert (done.returncode, done.stderr) == (0, "")
     names = re.findall(r"^  (\w+) ", done.stdout, re.MULTILINE)
-    assert names == [setting.name for setting in ALL]
+    groups = grouped_settings().values()
+    assert names == [setting.name for own, _ in groups for setting in own]
+    assert "As of engine: optimizer: " in done.stdout
+    shared = [name for _, others in groups for names in others.values() for name in names]
+    assert sorted([*names, *shared]) == sorted(setting.name for setting in ALL)
     assert re.search(r"^  size +512 +px +32 to 65536$", done.stdout, re.MULTILINE)
 
 

@@ -1,0 +1,1 @@
+"""Training of networks that paint in one pass: samples, losses, the loop and its checkpoints."""
