@@ -14,7 +14,7 @@ from nst_ops.quality import measure
 from nst_ops.settings import Scale
 
 SIZE = 512
-STEPS = (4, 7, 10, 14)
+STEPS = (7, 10, 13)
 
 
 def main() -> Table:
