@@ -236,8 +236,8 @@ class Engine(Protocol):
 
     @property
     def style_names(self) -> Sequence[str]:
-        """Returns the names of the styles that the engine has learned; empty if it can paint after
-        any painting.
+        """Returns the names of the styles that the engine has learned or knows, for people; empty
+        if there are none.
         """
         ...
 

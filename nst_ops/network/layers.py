@@ -149,7 +149,7 @@ def apply(layers: Layers, blocks: int, normalize: Normalize, images: tf.Tensor) 
     def convolve(name: str, features: tf.Tensor) -> tf.Tensor:
         return normalize(name, layers(name)(features))
 
-    x = 2.0 * images - 1.0
+    x: Any = 2.0 * images - 1.0  # Keras says of its operations that they return nothing
     for name in ("look", "shrink_1", "shrink_2"):
         x = keras.ops.relu(convolve(name, x))
     for block in range(1, blocks + 1):

@@ -30,8 +30,8 @@ def train(options: argparse.Namespace, rest: list[str], console: Console) -> int
 
         console.print(
             printable(
-                f"{len(plan.photos)} photos, {len(plan.styles)} styles: "
-                f"{', '.join(style.name for style in plan.styles)}; samples and losses in "
+                f"photos: {len(plan.photos)}; styles: "
+                f"{', '.join(style.name for style in plan.styles)}; samples and losses: "
                 f"{plan.folder / 'index.html'}"
             )
         )

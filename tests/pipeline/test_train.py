@@ -164,4 +164,4 @@ def test_its_own_files_are_no_photos(tmp_path):
     words = command(tmp_path / "mine.keras", steps=2)
     words[words.index("--content") + 1] = str(tmp_path / "**")
     nst(words)
-    assert "1 photos" in nst(words)
+    assert "photos: 1;" in nst(words)
