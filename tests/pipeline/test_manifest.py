@@ -13,6 +13,7 @@ from pipeline.jobs.job import BadRow, StyleSource
 from pipeline.manifest.pairing import make_manifest, write_manifest
 from pipeline.manifest.reader import read_manifest
 from pipeline.manifest.rows import parse_row
+from pipeline.training.plan import load_settings
 
 from .conftest import config_of, count_rows
 
@@ -300,5 +301,9 @@ def test_words_and_numbers_as_people_write_them(tmp_path):
 def test_configs_are_valid():
     from pathlib import Path
 
-    for path in sorted(Path("configs").glob("*.yaml")):
+    paths = sorted(Path("configs").glob("*.yaml"))
+    runs = [path for path in paths if path.name != "train.yaml"]
+    assert len(runs) == len(paths) - 1 > 3
+    for path in runs:
         load_config(str(path))
+    load_settings("configs/train.yaml")
