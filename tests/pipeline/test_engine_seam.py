@@ -123,7 +123,8 @@ def test_validate_and_stylize(nst, manifest, tmp_path):
     [
         (
             ("steps=3",),
-            "'steps' is a setting of `engine: optimizer`, and this is `engine: recolor`",
+            "'steps' is a setting of `engine: optimizer` and `engine: hybrid`, and this is "
+            "`engine: recolor`",
         ),
         (("strengt=1",), "unknown key 'strengt'; did you mean 'strength'?"),
         (("strength=7",), "strength: 7 is not usable"),
