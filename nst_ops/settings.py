@@ -4,6 +4,7 @@ defined.
 No TensorFlow here: launchers and validators read settings without starting it.
 """
 
+import os
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -20,6 +21,7 @@ from pydantic import (
 HISTORY = 10  # steps that L-BFGS remembers where there is room
 INITS = ("content", "noise", "style")  # other values of `init` are files
 
+HomePath = Annotated[str, AfterValidator(os.path.expanduser)]  # may begin with `~`
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 MOST_WEIGHT = 1e12  # of a term of the loss; float32 ends at 3e38, and gradients are squared

@@ -119,6 +119,11 @@ class Batch(NamedTuple):
         )
 
 
+def stack(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns images as [B, H, W, 3]; a single one, which may be large, is not copied."""
+    return images[0][None] if len(images) == 1 else np.stack(images)
+
+
 class Checkpoint(Protocol):
     """Holds the state of a batch, as a value that outlives its process."""
 

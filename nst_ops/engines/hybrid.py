@@ -1,6 +1,5 @@
 """The engine `hybrid`: a network paints a picture, which the optimizer finishes at its size."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ from nst_ops.engines.network import METHOD, NetworkEngine, NetworkSettings
 from nst_ops.engines.optimizer import OptimizerEngine, OptimizerSettings
 from nst_ops.images.size import Size
 from nst_ops.network.facts import EMBEDDED
-from nst_ops.settings import STEPS, Scale
+from nst_ops.settings import STEPS, HomePath, Scale
 
 
 class HybridSettings(OptimizerSettings):
@@ -24,7 +23,7 @@ class HybridSettings(OptimizerSettings):
     init: Literal["content"] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
         "content", description="nothing else: the network's picture comes first"
     )
-    network: str = Field(
+    network: HomePath = Field(
         EMBEDDED,
         min_length=1,
         description="that paints the first picture: `embedded` or a `.keras` file that `nst train` "
@@ -37,11 +36,6 @@ class HybridSettings(OptimizerSettings):
         description="of the optimizer; there are no coarser scales unless `scales` lists them",
         json_schema_extra=STEPS,
     )
-
-    @pydantic.field_validator("network")
-    @classmethod
-    def _home_of_network(cls, path: str) -> str:
-        return os.path.expanduser(path)
 
 
 @dataclass(frozen=True)

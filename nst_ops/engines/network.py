@@ -1,6 +1,5 @@
 """The engine `network`: a trained network paints each photo in one pass."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -13,7 +12,7 @@ from nst_ops.errors import InputError
 from nst_ops.images.size import Size, fit
 from nst_ops.network.facts import EMBEDDED, NetworkFacts, network_facts
 from nst_ops.network.layout import largest_part
-from nst_ops.settings import PX
+from nst_ops.settings import PX, HomePath
 
 # Raise it when a change of the method changes pictures: all are then made anew on the next run.
 METHOD = 1
@@ -36,7 +35,7 @@ class NetworkSettings(pydantic.BaseModel):
     enlarge: bool = Field(
         False, description="whether a photo that is smaller is enlarged to `size`"
     )
-    network: str = Field(
+    network: HomePath = Field(
         EMBEDDED,
         min_length=1,
         description="`embedded`, the network of the example paintings that comes with nst, or a "
@@ -45,11 +44,6 @@ class NetworkSettings(pydantic.BaseModel):
     strength: float = Field(
         1.0, ge=0, le=1, description="how much of the painting: 0 is the photo, 1 the full style"
     )
-
-    @pydantic.field_validator("network")
-    @classmethod
-    def _home(cls, path: str) -> str:
-        return os.path.expanduser(path)
 
 
 class NetworkPlan(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import tensorflow as tf
 
-from nst_ops.engines.base import Batch, NamedStyle, Painted, Plan, Resources, Step
+from nst_ops.engines.base import Batch, NamedStyle, Painted, Plan, Resources, Step, stack
 from nst_ops.errors import InputError
 from nst_ops.images.inputs import Style
 from nst_ops.network.facts import NetworkFacts, network_facts
@@ -38,7 +38,7 @@ class NetworkSession:
     ) -> Iterator[Step]:
         """Paints the batch part by part; a picture of up to 1024 px is one part."""
         started = last = time.perf_counter()
-        photos = _stack(batch.contents)
+        photos = stack(batch.contents)
         style = self._weights(batch)
         pictures = photos
         with _out_of_memory():
@@ -79,7 +79,7 @@ class NetworkSession:
     def paint(self, batch: Batch) -> list[np.ndarray]:
         """Returns the pictures of a batch at full strength, [H, W, 3] each."""
         with _out_of_memory():
-            return list(self._painter.paint(_stack(batch.contents), self._weights(batch)))
+            return list(self._painter.paint(stack(batch.contents), self._weights(batch)))
 
     def _weights(self, batch: Batch) -> list[list[float]]:
         """Returns the weight of each of the network's styles, for each picture."""
@@ -107,11 +107,6 @@ def _out_of_memory() -> Iterator[None]:
         yield
     except tf.errors.ResourceExhaustedError as error:
         raise MemoryError(error.message) from None  # its frames would keep tensors in memory
-
-
-def _stack(photos: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns photos as [B, H, W, 3]; a single one, which may be large, is not copied."""
-    return photos[0][None] if len(photos) == 1 else np.stack(photos)
 
 
 def _loaded_painter(network: str, resources: Resources) -> tuple[Painter, NetworkFacts]:

@@ -15,7 +15,7 @@ from nst_ops.engines.recipe import recipe
 from nst_ops.images.size import Size
 from nst_ops.losses.octaves import layers_in_use
 from nst_ops.settings import INITS, Settings
-from nst_ops.vgg.weights import LAYERS, layer_weights, load_weights
+from nst_ops.vgg.weights import known_layers, layer_weights, load_weights
 
 _WEIGHTS = ("embedded", "imagenet")
 _LOSSES = dict.fromkeys(LOSSES, float)
@@ -30,13 +30,9 @@ class OptimizerSettings(Settings):
     def _home(cls, path: str) -> str:
         return os.path.expanduser(path)
 
-    @pydantic.field_validator("content_layers", "style_layers", "attention_layers")
-    @classmethod
-    def _of_vgg19(cls, layers: dict[str, float]) -> dict[str, float]:
-        for layer in layers:
-            if layer not in LAYERS:
-                raise ValueError(f"no layer {layer!r} in VGG19; its layers are {', '.join(LAYERS)}")
-        return layers
+    _of_vgg19 = pydantic.field_validator("content_layers", "style_layers", "attention_layers")(
+        known_layers
+    )
 
 
 @dataclass(frozen=True)

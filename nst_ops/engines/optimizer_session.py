@@ -13,7 +13,7 @@ from nst_ops.coarse_to_fine.iterates import Iterate
 from nst_ops.coarse_to_fine.loop import run, stylize
 from nst_ops.coarse_to_fine.reports import LOSSES, Report, Result, ScaleReport
 from nst_ops.coarse_to_fine.schedule import ScalePlan, pixel_steps, schedule
-from nst_ops.engines.base import Batch, Painted, Resources, Step
+from nst_ops.engines.base import Batch, Painted, Resources, Step, stack
 from nst_ops.engines.memory import MemoryPlan
 from nst_ops.errors import InputError, NonFiniteError
 from nst_ops.images.inputs import Style
@@ -103,7 +103,7 @@ class OptimizerSession:
         scales = schedule(batch.size, settings)
         iterate: Iterate | None = None
         for iterate in stylize(
-            _stack(batch.contents),
+            stack(batch.contents),
             [cast(Sequence[Style], blend) for blend in batch.styles],
             settings,
             initial=_initial(batch),
@@ -185,11 +185,6 @@ def _without_size(scale: ScaleReport) -> dict[str, Any]:
     return {name: value for name, value in scale._asdict().items() if name != "size"}
 
 
-def _stack(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns images as [B, H, W, 3]; a single one, which may be large, is not copied."""
-    return images[0][None] if len(images) == 1 else np.stack(images)
-
-
 def _initial(batch: Batch) -> np.ndarray | None:
     """Returns the first pictures [B, H, W, 3]: those that are given, or each the batch's one
     stretched to the photo's size, whatever its aspect; None if there is none.
@@ -197,6 +192,6 @@ def _initial(batch: Batch) -> np.ndarray | None:
     if batch.initial is None:
         return None
     if not isinstance(batch.initial, np.ndarray):
-        return _stack(batch.initial)
+        return stack(batch.initial)
     stretched = resize(tf.constant(batch.initial)[None], batch.size)[0].numpy()
-    return _stack([np.clip(stretched, 0.0, 1.0)] * len(batch.contents))
+    return stack([np.clip(stretched, 0.0, 1.0)] * len(batch.contents))

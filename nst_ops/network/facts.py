@@ -169,7 +169,7 @@ def _facts(data: bytes, path: str) -> NetworkFacts:
             str(values["licence"]),
             hashlib.sha256(data).hexdigest(),
         )
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"its {ENTRY} cannot be used ({error!r})", path=path) from error

@@ -1,12 +1,12 @@
 """The settings of a training, without TensorFlow."""
 
-import os
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from nst_ops.settings import PX, STEPS, LayerWeights, NonNegative, TermWeight, ZeroOrShare
-from nst_ops.vgg.weights import LAYERS
+from nst_ops.network.layout import MOST_BLOCKS
+from nst_ops.settings import PX, STEPS, HomePath, LayerWeights, NonNegative, TermWeight, ZeroOrShare
+from nst_ops.vgg.weights import known_layers
 
 LEAST_SEEN = 32  # px: two positions of VGG19's block5
 _TIMES_STYLE = "beside a style of 1: "
@@ -88,11 +88,11 @@ class TrainingSettings(BaseModel):
     width: int = Field(
         16, ge=4, le=128, multiple_of=4, description="channels of the network at full size"
     )
-    blocks: int = Field(5, ge=1, le=7, description="residual blocks of the network")
+    blocks: int = Field(5, ge=1, le=MOST_BLOCKS, description="residual blocks of the network")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of VGG19; `auto` takes bfloat16 where it is fast"
     )
-    weights: str = Field("embedded", min_length=1, description="of VGG19, as in `nst run`")
+    weights: HomePath = Field("embedded", min_length=1, description="of VGG19, as in `nst run`")
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
     checkpoint_seconds: NonNegative = Field(
         300.0, description="between checkpoints", json_schema_extra={"unit": "s"}
@@ -101,13 +101,7 @@ class TrainingSettings(BaseModel):
         300.0, description="between sheets of samples", json_schema_extra={"unit": "s"}
     )
 
-    @field_validator("content_layers", "style_layers", "attention_layers")
-    @classmethod
-    def _of_vgg19(cls, layers: dict[str, float]) -> dict[str, float]:
-        for layer in layers:
-            if layer not in LAYERS:
-                raise ValueError(f"no layer {layer!r} in VGG19; its layers are {', '.join(LAYERS)}")
-        return layers
+    _of_vgg19 = field_validator("content_layers", "style_layers", "attention_layers")(known_layers)
 
     @field_validator("octaves")
     @classmethod
@@ -115,11 +109,6 @@ class TrainingSettings(BaseModel):
         if not any(octaves):
             raise ValueError("all weights are 0; give at least one above 0")
         return octaves
-
-    @field_validator("weights")
-    @classmethod
-    def _home(cls, path: str) -> str:
-        return os.path.expanduser(path)
 
     @model_validator(mode="after")
     def _large_enough(self) -> "TrainingSettings":

@@ -40,6 +40,18 @@ class Weights(NamedTuple):
     sha256: str
 
 
+def known_layers(layers: dict[str, float]) -> dict[str, float]:
+    """Returns layers and their weights as they are; validators of settings call it.
+
+    Raises:
+      ValueError: VGG19 has no such layer.
+    """
+    for layer in layers:
+        if layer not in LAYERS:
+            raise ValueError(f"no layer {layer!r} in VGG19; its layers are {', '.join(LAYERS)}")
+    return layers
+
+
 @functools.lru_cache(maxsize=2)
 def load_weights(source: str = "embedded") -> Weights:
     """Loads weights; a process keeps the last two sources that it has loaded.

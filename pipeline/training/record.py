@@ -11,7 +11,6 @@ import numpy as np
 from nst_ops.atomic import replacing
 from nst_ops.errors import InputError
 from nst_ops.network.facts import NetworkFacts
-from nst_ops.network.model import save_network
 from nst_ops.network.painter import Painter
 from pipeline.report.contact_sheet import Cell, contact_sheet
 
@@ -112,10 +111,6 @@ class TrainingRecord:
         )
         with replacing(self._folder / _PAGE, sync=False) as file:
             file.write(page.encode())
-
-    def write_network(self, path: str, model: Any, facts: NetworkFacts) -> None:
-        """Writes the network as it is now."""
-        save_network(path, model, facts)
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

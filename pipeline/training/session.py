@@ -1,5 +1,6 @@
 """Carries a training out, from its checkpoint if there is one, until it ends or is stopped."""
 
+import dataclasses
 import datetime
 import os
 import time
@@ -15,7 +16,7 @@ from nst_ops.errors import InputError
 from nst_ops.images.codec import decode
 from nst_ops.images.margins import decode_scan
 from nst_ops.network.facts import NetworkFacts
-from nst_ops.network.model import add_styles, load_network, make_network
+from nst_ops.network.model import add_styles, load_network, make_network, save_network
 from nst_ops.network.painter import Painter
 from nst_ops.training.photos import Photos
 from nst_ops.training.settings import LEAST_SEEN, TrainingSettings
@@ -56,10 +57,11 @@ class TrainingSession:
         before = plan.known.styles if plan.known else ()
         self._facts = NetworkFacts((*before, *plan.styles), settings.width, settings.blocks)
         with strategy.scope():
-            model = make_network(len(plan.styles), settings.width, settings.blocks, settings.seed)
             if plan.base:
-                base, known = load_network(plan.base)
-                model = add_styles(base, known, len(plan.styles), settings.seed)
+                model = add_styles(*load_network(plan.base), len(plan.styles), settings.seed)
+            else:
+                count = len(plan.styles)
+                model = make_network(count, settings.width, settings.blocks, settings.seed)
         numbers = range(len(before), len(before) + len(plan.styles))
         self._photos = Photos(plan.photos, settings.crop, numbers, settings.seed)
         paintings = [_painting(path, settings) for path in plan.paintings.values()]
@@ -97,7 +99,7 @@ class TrainingSession:
             finally:  # also of a loss that was not finite: the state is that of the step before
                 self._save()
             if not stopped:
-                self._record.write_network(self._plan.output, trainer.averaged(), self._told())
+                save_network(self._plan.output, trainer.averaged(), self._told())
             self._show(0.0)
         return Ended(not stopped, trainer.step, self._photos.unusable)
 
@@ -152,7 +154,7 @@ class TrainingSession:
         }
         try:
             path = str(self._plan.folder / "network.keras")
-            self._record.write_network(path, model, self._told())
+            save_network(path, model, self._told())
             samples = list(self._samples())
             self._record.show(Painter(model), self._facts, samples, trainer.curve, words)
         except OSError as error:
@@ -183,8 +185,7 @@ class TrainingSession:
             "losses": trainer.curve[-1].losses if trainer.curve else {},
             "base": {"sha256": known.sha256, **known.training} if known else {},
         }
-        facts = self._facts
-        return NetworkFacts(facts.styles, facts.width, facts.blocks, training, _LICENCE)
+        return dataclasses.replace(self._facts, training=training, licence=_LICENCE)
 
 
 def _painting(path: str, settings: TrainingSettings) -> np.ndarray:
