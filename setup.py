@@ -6,6 +6,12 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 VERSION = re.search(r'__version__ = "(.+)"', Path("nst_ops/__init__.py").read_text())[1]
+# Networks for phones and browsers: converters, and the runtimes in which each file is tried.
+_EXPORT = [
+    "ai-edge-litert>=2.3",  # TFLite's runtime, as phones have it; tf.lite's own is to be removed
+    "onnxruntime>=1.32",
+    "tf2onnx>=1.17",
+]
 
 setup(
     name="nst",
@@ -20,10 +26,12 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["nst_ops*", "pipeline*"]),
     package_data={
+        "nst_ops.export": ["photos/*"],
         "nst_ops.network": ["data/*"],
         "nst_ops.vgg": ["data/*"],
         "pipeline.report": ["templates/*"],
         "pipeline.training": ["templates/*"],
+        "pipeline.web": ["page/*", "runtime/*"],
     },
     install_requires=[
         "apache-beam>=2.77,<2.78",  # the engine; the wheel's job service must match its SDK
@@ -41,7 +49,9 @@ setup(
     extras_require={
         "aws": ["boto3>=1.34"],  # s3://
         "gcp": ["apache-beam[gcp]>=2.77,<2.78"],  # gs://, Dataflow
+        "export": _EXPORT,
         "dev": [
+            *_EXPORT,
             "boto3>=1.34",
             "hypothesis>=6",  # fuzzing of what users give
             "ipykernel>=6.29",  # runs examples/walkthrough.ipynb

@@ -13,6 +13,7 @@ IMAGES = Path(__file__).parent.parent / "examples" / "images"
 
 def pytest_addoption(parser):
     parser.addoption("--run-slow", action="store_true", help="run the proofs of minutes too")
+    parser.addoption("--screenshot", help="where the page's picture for the README is written")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -31,6 +31,7 @@ def test_notice_names_everything_that_others_made():
     made = [*(ROOT / "examples/images").iterdir(), *(ROOT / "nst_ops/vgg/data").glob("*.npz")]
     assert len(made) == 9
     assert not [path.name for path in made if path.name not in notice]
+    assert "onnxruntime-web" in notice and "Microsoft" in notice
     assert "Simonyan" in notice and "creativecommons.org/licenses/by/4.0" in notice
 
 

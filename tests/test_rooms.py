@@ -12,10 +12,10 @@ ORDER = (
     *("nst_ops.errors", "nst_ops.atomic", "nst_ops.archives", "nst_ops.compiled"),
     *("nst_ops.settings", "nst_ops.images", "nst_ops.vgg", "nst_ops.losses", "nst_ops.quality"),
     *("nst_ops.optimizers", "nst_ops.coarse_to_fine"),
-    *("nst_ops.network", "nst_ops.training", "nst_ops.engines"),
+    *("nst_ops.network", "nst_ops.training", "nst_ops.export", "nst_ops.engines"),
     *("pipeline.errors", "pipeline.jobs", "pipeline.store", "pipeline.config", "pipeline.machine"),
     *("pipeline.manifest", "pipeline.planning", "pipeline.workers", "pipeline.report"),
-    *("pipeline.runs", "pipeline.training", "pipeline.cli"),
+    *("pipeline.runs", "pipeline.training", "pipeline.web", "pipeline.cli"),
 )
 MOST_FILES = 9
 FRONT_DOORS = ("nst_ops", "pipeline", "pipeline.__main__")  # which offer what is behind them

@@ -10,6 +10,7 @@ import os
 import tempfile
 import warnings
 import zipfile
+from collections.abc import Mapping
 
 import h5py
 import keras
@@ -20,6 +21,7 @@ from nst_ops.atomic import replacing
 from nst_ops.errors import InputError
 from nst_ops.network.facts import ENTRY, NetworkFacts, read_network
 from nst_ops.network.layers import ConditionalInstanceNorm, apply, make_layers
+from nst_ops.network.thumbnails import entry_name
 
 _WEIGHTS = "model.weights.h5"
 _TOLD_BY_KERAS = "metadata.json"
@@ -67,13 +69,21 @@ def add_styles(model: keras.Model, facts: NetworkFacts, count: int, seed: int = 
     return larger
 
 
-def save_network(path: str, model: keras.Model, facts: NetworkFacts, *, half: bool = True) -> None:
+def save_network(
+    path: str,
+    model: keras.Model,
+    facts: NetworkFacts,
+    *,
+    thumbnails: Mapping[str, bytes] | None = None,
+    half: bool = True,
+) -> None:
     """Writes a network as a `.keras` file, whole or not at all.
 
     Args:
       path: of the file.
       model: as `make_network` gave it.
       facts: what is known of it.
+      thumbnails: {style: its painting, as `thumbnail` gives it}.
       half: whether weights are stored in 16 bits.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -86,6 +96,9 @@ def save_network(path: str, model: keras.Model, facts: NetworkFacts, *, half: bo
     told = json.loads(entries[_TOLD_BY_KERAS])
     entries[_TOLD_BY_KERAS] = json.dumps({**told, "date_saved": ""}).encode()
     entries[ENTRY] = facts.to_json().encode()
+    for number, name in enumerate(facts.names):
+        if thumbnails and name in thumbnails:
+            entries[entry_name(number)] = thumbnails[name]
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in sorted(entries.items()):
             archive.writestr(zipfile.ZipInfo(name, _LONG_AGO), data, zipfile.ZIP_DEFLATED)

@@ -341,6 +341,7 @@ def doctor(options: argparse.Namespace, rest: list[str], console: Console) -> in
     start_tensorflow()
     import tensorflow as tf
 
+    from nst_ops.export.formats import NEEDED, missing_packages
     from nst_ops.network.facts import EMBEDDED as EMBEDDED_NETWORK
     from nst_ops.network.facts import network_facts
     from nst_ops.vgg.precision import device_name, fast_bfloat16
@@ -359,6 +360,15 @@ def doctor(options: argparse.Namespace, rest: list[str], console: Console) -> in
         "weights": f"{EMBEDDED.name}, SHA-256 {load_weights().sha256}, verified",
         "network": f"{len(network.styles)} styles, {', '.join(network.names)}",
     }
+    for format in NEEDED:
+        missing = missing_packages(format)
+        facts[f"to {format}"] = (
+            f"needs {' and '.join(missing)}: install 'nst[export]'"
+            if missing
+            else "can be made and tried here"
+        )
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    facts["browser"] = f"{browser}, tests of the page" if browser else "none, for tests of the page"
     for name, value in facts.items():
         print(f"{name:12} {value}")
     return OK

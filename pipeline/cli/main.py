@@ -12,7 +12,7 @@ from rich.console import Console
 
 from nst_ops import __version__
 from nst_ops.errors import InputError
-from pipeline.cli import commands, train
+from pipeline.cli import commands, export, train
 from pipeline.cli.commands import BAD_INPUT, INTERRUPTED, OK, RUN_FAILED
 from pipeline.errors import ConfigError, LockedError, ManifestError
 from pipeline.machine.messages import (
@@ -235,6 +235,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_limits(sub)
 
+    sub = add("export", "write a network for phones, other runtimes or browsers", config=False)
+    sub.add_argument("network", metavar="NETWORK", help="a .keras file of nst train, or embedded")
+    sub.add_argument(
+        "--to",
+        required=True,
+        choices=export.FORMATS,
+        help="tflite: phones; onnx: any size, any system; web: a page that paints",
+    )
+    sub.add_argument(
+        "--precision", choices=export.PRECISIONS, help="of tflite, one alone (default: both)"
+    )
+    sub.add_argument("-o", "--output", required=True, metavar="DIR", help="the files' folder")
+
+    sub = add("web", "serve a page that paints on this machine", config=False)
+    sub.add_argument(
+        "network",
+        nargs="?",
+        default="embedded",
+        metavar="NETWORK",
+        help="a .keras file, embedded (default), or a page's folder",
+    )
+    sub.add_argument("--host", default="127.0.0.1", help="to listen at (default: %(default)s)")
+    sub.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
+
     sub = add("manifest", "make a manifest from files", config=False)
     sub.add_argument(
         "--content", required=True, metavar="GLOB", help="photos, quoted: 'photos/**/*.jpg'"
@@ -339,6 +363,8 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, list[str], Console], int]] = 
     "stylize": commands.stylize,
     "sweep": commands.sweep,
     "train": train.train,
+    "export": export.export,
+    "web": export.web,
     "manifest": commands.manifest,
     "validate": commands.validate,
     "report": commands.report,

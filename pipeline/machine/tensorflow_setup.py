@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pipeline.machine.devices import cores, gpus, use_gpu, visible_gpus
 from pipeline.machine.messages import is_verbose
@@ -31,28 +31,40 @@ def quiet_logs() -> None:
 def start_tensorflow(processes: int = 1) -> None:
     """Imports TensorFlow, once, with the C++ side's start-up lines kept from the terminal.
 
-    They are written to file descriptor 2 before TensorFlow has a log level. With `--verbose` all of
-    it is shown.
+    They are written before TensorFlow has a log level. With `--verbose` all of it is shown.
 
     Args:
       processes: how many share this machine, each with its part of the cores or with its GPU.
     """
-    if is_verbose():
+    if not is_verbose():
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with native_chatter_hidden():
         _start(processes)
+    if not is_verbose():
+        # Importing TensorFlow sends Python's own warnings to absl too.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def native_chatter_hidden() -> Iterator[None]:
+    """Keeps what libraries write to file descriptor 2 from the terminal, unless with `--verbose`.
+
+    Nothing of ours may be printed meanwhile.
+    """
+    if is_verbose():
+        yield
         return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     terminal = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
-        _start(processes)
+        yield
+        sys.stderr.flush()
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
         os.close(nowhere)
-        # Importing TensorFlow sends Python's own warnings to absl too.
-        logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def _start(processes: int) -> None:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -18,6 +19,7 @@ from nst_ops.images.margins import decode_scan
 from nst_ops.network.facts import NetworkFacts
 from nst_ops.network.model import add_styles, load_network, make_network, save_network
 from nst_ops.network.painter import Painter
+from nst_ops.network.thumbnails import read_thumbnails, thumbnail
 from nst_ops.training.photos import Photos
 from nst_ops.training.settings import LEAST_SEEN, TrainingSettings
 from nst_ops.training.trainer import Trainer
@@ -65,6 +67,8 @@ class TrainingSession:
         numbers = range(len(before), len(before) + len(plan.styles))
         self._photos = Photos(plan.photos, settings.crop, numbers, settings.seed)
         paintings = [_painting(path, settings) for path in plan.paintings.values()]
+        self._thumbnails = dict(read_thumbnails(plan.base)) if plan.base else {}
+        self._thumbnails |= zip(plan.paintings, map(thumbnail, paintings), strict=True)
         self._trainer = Trainer(
             settings,
             model,
@@ -99,7 +103,7 @@ class TrainingSession:
             finally:  # also of a loss that was not finite: the state is that of the step before
                 self._save()
             if not stopped:
-                save_network(self._plan.output, trainer.averaged(), self._told())
+                self._write(self._plan.output, trainer.averaged())
             self._show(0.0)
         return Ended(not stopped, trainer.step, self._photos.unusable)
 
@@ -153,12 +157,14 @@ class TrainingSession:
             "photos": f"{len(self._plan.photos)}, of no use so far {len(self._photos.unusable)}",
         }
         try:
-            path = str(self._plan.folder / "network.keras")
-            save_network(path, model, self._told())
+            self._write(str(self._plan.folder / "network.keras"), model)
             samples = list(self._samples())
             self._record.show(Painter(model), self._facts, samples, trainer.curve, words)
         except OSError as error:
             warnings.warn(f"{self._plan.folder}: no samples: {error}", stacklevel=2)
+
+    def _write(self, path: str, model: keras.Model) -> None:
+        save_network(path, model, self._told(), thumbnails=self._thumbnails)
 
     def _samples(self) -> Iterator[np.ndarray]:
         """Yields the first photos that can be read, small."""

@@ -127,8 +127,10 @@ def test_what_a_pixel_depends_on_ends_within_reach():
     changed[:, size // 2, size // 2] = 1.0
     painter = Painter(model)
     style = tf.ones([1, 1])
-    moments = painter._observe(tf.constant(photo), style)
-    one, other = (painter._part(tf.constant(each), style, moments) for each in (photo, changed))
+    moments = painter._passes.observe(tf.constant(photo), style)
+    one, other = (
+        painter._passes.part(tf.constant(each), style, moments) for each in (photo, changed)
+    )
     rows = np.nonzero(np.abs(one - other).max(axis=(0, 2, 3)) > 0.0)[0]
     assert 8 < rows.max() - size // 2 < REACH and 8 < size // 2 - rows.min() < REACH
 

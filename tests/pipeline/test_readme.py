@@ -10,11 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
-from nst_ops.network.facts import network_facts
+from nst_ops.network.facts import EMBEDDED, LearnedStyle, NetworkFacts, network_facts
+from nst_ops.network.model import load_network, make_network, save_network
+from nst_ops.network.painter import Painter
 from pipeline.cli.main import _COMMANDS
 
 from ..conftest import IMAGES
@@ -22,6 +25,7 @@ from ..shell_commands import ROOT, check_command, commands_in
 from .conftest import settings, write_manifest
 
 TEXT = (ROOT / "README.md").read_text()
+MOBILE = (ROOT / "docs/mobile.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 
 
@@ -85,6 +89,7 @@ def test_every_block_is_tested_here():
         ("sh", "source .venv/bin/activate"),
         ("sh", "nst stylize photo.jpg"),
         ("sh", "nst stylize photo.jpg"),
+        ("sh", "nst web --port"),
         ("sh", "source <(nst completion"),
         ("python", "import nst_ops def"),
         ("python", "import pyarrow.dataset as"),
@@ -103,8 +108,8 @@ def test_installation():
     )
     packaging = (ROOT / "setup.py").read_text()
     extras = re.findall(r"'\.\[(\w+)\]'", TEXT)
-    assert {"dev", "gpu", "aws", "gcp"} <= set(extras)
-    assert all(f'"{extra}": [' in packaging for extra in extras)
+    assert {"dev", "gpu", "aws", "gcp", "export"} <= set(extras)
+    assert all(f'"{extra}": ' in packaging for extra in extras)
 
 
 def test_first_command(clone):
@@ -144,6 +149,31 @@ def test_in_one_pass(clone):
     with Image.open(clone / "result.png") as image:
         assert image.size == (64, 43)
     assert network_facts(str(clone / "more.keras")).names == ["cafe", "church", "new"]
+
+
+def test_on_phones_and_in_browsers(clone):
+    """Behind what it trains; the page is not served for ever."""
+    facts = NetworkFacts((LearnedStyle("cafe", "0"),), 4, 1)
+    save_network(str(clone / "mine.keras"), make_network(1, 4, 1), facts)
+    script = block("sh", "nst web").replace("nst web --port 8000", "timeout 1 nst web page || true")
+    shell(script, clone)
+    assert (clone / "page/index.html").exists()
+    assert (clone / "phone/paintings.int8.tflite").exists()
+    assert (clone / "onnx/mine.onnx").exists()
+
+
+def test_a_program_paints_with_an_exported_file(clone, monkeypatch):
+    """The snippet of docs/mobile.md, behind the export above."""
+    (snippet,) = re.findall(r"^```python\n(.*?)^```$", MOBILE, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(clone)
+    Path("result.png").unlink(missing_ok=True)
+    exec(compile(snippet, "mobile.md", "exec"), {})
+    with Image.open("result.png") as image:
+        made = np.asarray(image, np.float32) / 255
+    model, facts = load_network(EMBEDDED)
+    photo = np.asarray(Image.open("photo.jpg").convert("RGB"), np.float32) / 255
+    wanted = Painter(model).paint(photo[None], [facts.weights_of([("cafe", 1.0)])])[0]
+    assert np.abs(made - wanted).max() < 0.01
 
 
 def test_completion(clone):

@@ -26,6 +26,7 @@ from pipeline.report.page import render, write_report
 from pipeline.report.thumbnails import thumbnail
 from pipeline.store import files, layout, metadata
 
+from ..chromium import chromium
 from ..conftest import IMAGES
 
 FIRST, SECOND, THIRD = (f"2026010{day}T220000Z-abcdef" for day in (1, 2, 3))
@@ -276,20 +277,8 @@ def test_a_run_that_is_not_there(folder):
 
 @pytest.fixture(scope="module")
 def browser():
-    """Headless Chromium that records what it logs and asks for."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs the dev extra: selenium")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("NO BROWSER TESTS: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    # Root, as in most containers, must forgo Chromium's sandbox; it opens our own files only.
-    for argument in ("--headless=new", "--no-sandbox", "--window-size=1400,1000"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    opened = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield opened
-    opened.quit()
+    with chromium("--window-size=1400,1000") as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

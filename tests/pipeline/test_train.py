@@ -1,5 +1,6 @@
 """`nst train` as a user runs it: a network, its samples, going on after an end of any kind."""
 
+import io
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from PIL import Image
 
 from nst_ops.network.facts import network_facts
 from nst_ops.network.model import load_network
+from nst_ops.network.thumbnails import read_thumbnails
 
 from ..conftest import IMAGES
 
@@ -54,6 +56,8 @@ def test_a_network_and_its_samples(trained, tmp_path):
     assert facts.training["steps"] == 6 and facts.training["photos"] == 4
     assert facts.training["settings"]["crop"] == 64
     assert str(IMAGES) not in facts.to_json()
+    for thumbnail in read_thumbnails(str(trained)).values():
+        assert max(Image.open(io.BytesIO(thumbnail)).size) == SMALL["style_size"]
     folder = trained.with_suffix(".training")
     with Image.open(folder / "samples.png") as sheet:
         assert min(sheet.size) > 256
@@ -116,6 +120,8 @@ def test_more_styles_are_added(trained, tmp_path):
     facts, before = network_facts(str(path)), network_facts(str(trained))
     assert facts.names == ["church_at_auvers", "pere_tanguy", "langlois_bridge"]
     assert facts.training["base"] == {"sha256": before.sha256, **before.training}
+    assert read_thumbnails(str(path)).items() >= read_thumbnails(str(trained)).items()
+    assert list(read_thumbnails(str(path))) == facts.names
     said = nst(command(path, "--add_to", trained, styles=("pere_tanguy",), steps=3), code=2)
     assert "has a style 'pere_tanguy' already" in said
 
