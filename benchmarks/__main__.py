@@ -27,18 +27,21 @@ NAMES = (
     "network",
     "network_run",
     "hybrid",
+    "training",
+    "exports",
+    "page",
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=NAMES)
-    parser.add_argument("counts", nargs="*", type=int, help="of rows, for `rows`")
+    parser.add_argument("words", nargs="*", help="for `rows`, counts; for `training`, photos")
     given = parser.parse_args()
-    name, counts = given.name, given.counts
-    if counts and name != "rows":
-        parser.error(f"{name} takes no numbers")
-    text = table.markdown(importlib.import_module(f"benchmarks.{name}").main(*counts))
+    name, words = given.name, given.words
+    if words and name not in ("rows", "training"):
+        parser.error(f"{name} takes nothing more")
+    text = table.markdown(importlib.import_module(f"benchmarks.{name}").main(*words))
     print(text)
     print(f"kept as {table.write(name, text).relative_to(table.RESULTS.parents[1])}")
 

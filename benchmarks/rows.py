@@ -25,9 +25,9 @@ _LINKS = 10_000  # that one file may have on most file systems, and more
 _SETTINGS = ("scales=[{size: 48, steps: 1}]", "octaves=[1]", "precision=float32")
 
 
-def main(*counts: int) -> Table:
+def main(*counts: str) -> Table:
     rows = []
-    for count in counts or ROWS:
+    for count in map(int, counts or ROWS):
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
             rows += [
