@@ -30,6 +30,7 @@ NAMES = (
     "training",
     "exports",
     "page",
+    "rival",
 )
 
 

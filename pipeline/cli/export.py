@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import tempfile
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from nst_ops.network.facts import EMBEDDED
 from pipeline.cli.commands import OK
 from pipeline.machine.devices import cores
 from pipeline.machine.messages import printable
+from pipeline.machine.signals import stopping
 from pipeline.machine.tensorflow_setup import native_chatter_hidden, start_tensorflow
 
 if TYPE_CHECKING:
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 
 FORMATS, PRECISIONS = ("tflite", "onnx", "web"), ("float16", "int8")
 _STEM = "paintings"  # of the embedded network's files
-_PAGE = ("index.html", "network.json")  # which tell a page of ours
+# Of a page the first is written first and the second last: a folder that has the first is ours, and
+# one that has both is whole.
+_FIRST, _LAST = "network.json", "index.html"
 
 
 def export(options: argparse.Namespace, rest: list[str], console: Console) -> int:
@@ -33,7 +37,8 @@ def export(options: argparse.Namespace, rest: list[str], console: Console) -> in
     folder = Path(options.output)
     if folder.exists() and not folder.is_dir():
         raise InputError("is a file; give a folder to -o", path=str(folder))
-    if options.to == "web" and folder.is_dir() and any(folder.iterdir()) and not _is_page(folder):
+    ours = not folder.is_dir() or not any(folder.iterdir()) or (folder / _FIRST).is_file()
+    if options.to == "web" and not ours:
         raise InputError(
             "holds other files than a page of nst; give an empty folder to -o", path=str(folder)
         )
@@ -47,9 +52,9 @@ def web(options: argparse.Namespace, rest: list[str], console: Console) -> int:
 
     with contextlib.ExitStack() as at_end:
         folder = Path(options.network)
-        if not _is_page(folder):
+        if not all((folder / name).is_file() for name in (_FIRST, _LAST)):
             if folder.is_dir():
-                raise InputError("is no page that nst has exported", path=options.network)
+                raise InputError("is no page that nst export has written", path=options.network)
             folder = Path(at_end.enter_context(tempfile.TemporaryDirectory()))
             _write(folder, _export(options.network, "web", console))
         try:
@@ -62,7 +67,7 @@ def web(options: argparse.Namespace, rest: list[str], console: Console) -> int:
         host = f"[{options.host}]" if ":" in options.host else options.host
         print(f"http://{host}:{server.server_port}/", flush=True)
         console.print("Ctrl-C ends it")
-        with contextlib.suppress(KeyboardInterrupt):
+        with stopping(lambda signal: threading.Thread(target=server.shutdown).start()):
             server.serve_forever()
     return OK
 
@@ -124,10 +129,6 @@ def _tell(
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    for name, data in files.items():
+    for name in sorted(files, key=lambda name: (name != _FIRST, name == _LAST, name)):
         with replacing(folder / name, sync=False) as file:
-            file.write(data)
-
-
-def _is_page(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in _PAGE)
+            file.write(files[name])

@@ -113,6 +113,16 @@ def test_a_network_that_cannot_be_read(mine, tmp_path, capsys, format, spoil, me
     assert not (tmp_path / "out").exists()
 
 
+def test_a_page_that_was_not_written_whole_is_written_again(mine, tmp_path, capsys):
+    folder = tmp_path / "page"
+    folder.mkdir()
+    (folder / "network.json").write_text("{")  # what is written first; then the process died
+    assert main(["web", str(folder)]) == 2
+    assert "is no page" in capsys.readouterr().err
+    assert main(["export", str(mine), "--to", "web", "-o", str(folder)]) == 0
+    assert (folder / "index.html").exists()
+
+
 def test_others_files_are_not_touched(mine, tmp_path, capsys):
     folder = tmp_path / "site"
     folder.mkdir()
@@ -123,7 +133,7 @@ def test_others_files_are_not_touched(mine, tmp_path, capsys):
     assert main(["export", str(mine), "--to", "onnx", "-o", str(folder / "index.html")]) == 2
     assert "is a file" in capsys.readouterr().err
     assert main(["web", str(tmp_path)]) == 2
-    assert "is no page that nst has exported" in capsys.readouterr().err
+    assert "is no page that nst export has written" in capsys.readouterr().err
 
 
 def test_a_precision_is_of_tflite(capsys):
@@ -132,7 +142,8 @@ def test_a_precision_is_of_tflite(capsys):
     assert "--precision is for --to tflite" in capsys.readouterr().err
 
 
-def test_web_serves_a_page_until_it_is_interrupted(mine, tmp_path):
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_web_serves_a_page_until_it_is_ended(mine, tmp_path, end):
     folder = tmp_path / "page"
     main(["export", str(mine), "--to", "web", "-o", str(folder)])
     command = [sys.executable, "-m", "pipeline", "web", str(folder), "--port", "0"]
@@ -154,7 +165,7 @@ def test_web_serves_a_page_until_it_is_interrupted(mine, tmp_path):
         taken = [*command[:-1], port]
         second = subprocess.run(taken, capture_output=True, text=True, timeout=60)
         assert second.returncode == 2 and "give another --port" in second.stderr
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         assert process.wait(timeout=30) == 0
 
 

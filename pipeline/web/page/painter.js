@@ -3,10 +3,15 @@
 const MOST_THREADS = 4; // more were not seen to help a network of this size
 
 export class PaintError extends Error {
-  /** @param {boolean} memory whether a smaller picture may work */
-  constructor(message, memory) {
+  /**
+   * @param {string} message a sentence for people
+   * @param {{memory?: boolean, said?: boolean}} of `memory`: a smaller picture may work; `said`: by
+   *   the painting thread, which was given something that it cannot use
+   */
+  constructor(message, { memory = false, said = false } = {}) {
     super(message);
     this.memory = memory;
+    this.said = said;
   }
 }
 
@@ -66,18 +71,21 @@ export class Painter {
       if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
       model = new Uint8Array(await answer.arrayBuffer());
     } catch (error) {
-      throw new PaintError(`The network could not be loaded (${error.message}).`, false);
+      throw new PaintError(`The network could not be loaded (${error.message}).`);
     }
     this.#stop();
     this.worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
     this.worker.onmessage = ({ data }) => this.#hear(data);
-    this.worker.onerror = () => this.#fail(new PaintError("The painting thread broke down.", false));
+    this.worker.onerror = (event) => {
+      const why = event.message ? ` (${event.message})` : "";
+      this.#fail(new PaintError(`This browser cannot run the painting thread${why}.`));
+    };
     try {
       await this.#ask({ kind: "load", geometry: this.network.geometry, model, threads: this.threads });
     } catch (error) {
+      if (!error.said || error.memory) throw error;
       throw new PaintError(
         `${this.network.model} is damaged, or no network of this page (${error.message}).`,
-        false,
       );
     }
   }
@@ -91,9 +99,10 @@ export class Painter {
 
   #hear(answer) {
     if (!this.waiting) return;
-    if (answer.kind === "progress") this.waiting.onProgress(answer.done, answer.parts);
-    else if (answer.kind === "failed") this.#fail(new PaintError(answer.message, answer.memory));
-    else this.#settle("resolve", answer.kind === "cancelled" ? null : answer);
+    const { kind, memory, message, done, parts } = answer;
+    if (kind === "progress") this.waiting.onProgress(done, parts);
+    else if (kind === "failed") this.#fail(new PaintError(message, { memory, said: true }));
+    else this.#settle("resolve", kind === "cancelled" ? null : answer);
   }
 
   #fail(error) {
