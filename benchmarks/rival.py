@@ -18,7 +18,7 @@ from nst_ops.quality import measure
 from pipeline.report.contact_sheet import Cell, contact_sheet
 
 PAIR = ("cat", "church_at_auvers")
-MINUTES = 12
+MINUTES = 6
 WEIGHTS = (0.0, 0.1)
 STRENGTHS = (1.0, 0.9)  # of the pictures: what is judged at equal cin lies between
 _SETTINGS = {"content_weight": 0.15, "tv_weight": 0.02, "checkpoint_seconds": 60}

@@ -161,10 +161,17 @@ def _facts(data: bytes, path: str) -> NetworkFacts:
                 "use the version that trained it, or train it again",
                 path=path,
             )
+        styles = tuple(LearnedStyle(str(s["name"]), str(s["sha256"])) for s in values["styles"])
+        names = [style.name for style in styles]
+        if not all(names) or len(set(names)) < len(names) or not names:
+            raise ValueError("its styles need names, each another")
+        width, blocks = int(values["width"]), int(values["blocks"])
+        if width < 1 or blocks < 0:
+            raise ValueError(f"width {width}, blocks {blocks}")
         return NetworkFacts(
-            tuple(LearnedStyle(str(s["name"]), str(s["sha256"])) for s in values["styles"]),
-            int(values["width"]),
-            int(values["blocks"]),
+            styles,
+            width,
+            blocks,
             dict(values["training"]),
             str(values["licence"]),
             hashlib.sha256(data).hexdigest(),

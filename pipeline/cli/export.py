@@ -2,15 +2,17 @@
 
 import argparse
 import contextlib
+import fnmatch
+import json
+import os
 import tempfile
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from nst_ops.atomic import replacing
+from nst_ops.atomic import TEMPORARY, replacing
 from nst_ops.errors import InputError
 from nst_ops.network.facts import EMBEDDED
 from pipeline.cli.commands import OK
@@ -25,24 +27,19 @@ if TYPE_CHECKING:
 
 FORMATS, PRECISIONS = ("tflite", "onnx", "web"), ("float16", "int8")
 _STEM = "paintings"  # of the embedded network's files
-# Of a page the first is written first and the second last: a folder that has the first is ours, and
-# one that has both is whole.
-_FIRST, _LAST = "network.json", "index.html"
+_FACTS, _INDEX = "network.json", "index.html"  # of a page
 
 
 def export(options: argparse.Namespace, rest: list[str], console: Console) -> int:
     """`nst export`: files that paint what the network paints, or none."""
     if options.precision and options.to != "tflite":
         raise InputError(f"--precision is for --to tflite; --to {options.to} loses nothing")
-    folder = Path(options.output)
-    if folder.exists() and not folder.is_dir():
-        raise InputError("is a file; give a folder to -o", path=str(folder))
-    ours = not folder.is_dir() or not any(folder.iterdir()) or (folder / _FIRST).is_file()
-    if options.to == "web" and not ours:
-        raise InputError(
-            "holds other files than a page of nst; give an empty folder to -o", path=str(folder)
-        )
-    _write(folder, _export(options.network, options.to, console, options.precision))
+    folder = _folder(options.output)
+    _check_free(folder, options.to, _stem(options.network))
+    files = _export(options.network, options.to, console, options.precision)
+    _write(folder, files)
+    if options.to == "web":
+        console.print(f"to see it: nst web {printable(folder)}")
     return OK
 
 
@@ -50,26 +47,84 @@ def web(options: argparse.Namespace, rest: list[str], console: Console) -> int:
     """`nst web`: a page on this machine, until Ctrl-C."""
     from pipeline.web.server import serve
 
-    with contextlib.ExitStack() as at_end:
-        folder = Path(options.network)
-        if not all((folder / name).is_file() for name in (_FIRST, _LAST)):
-            if folder.is_dir():
-                raise InputError("is no page that nst export has written", path=options.network)
-            folder = Path(at_end.enter_context(tempfile.TemporaryDirectory()))
-            _write(folder, _export(options.network, "web", console))
+    is_folder = options.network != EMBEDDED and os.path.isdir(options.network)
+    if is_folder and not (_is_page(Path(options.network)) and _is_whole(Path(options.network))):
+        raise InputError("is no page that nst export has written", path=options.network)
+    with stopping(_interrupt), contextlib.ExitStack() as at_end:
+        folder = options.network if is_folder else at_end.enter_context(_temporary_folder())
         try:
-            server = at_end.enter_context(serve(folder, options.host, options.port))
+            server = at_end.enter_context(serve(Path(folder), options.host, options.port))
         except (OSError, OverflowError) as error:
             raise InputError(
                 f"{options.host}:{options.port} cannot be listened at ({error}); give another "
-                "--port, or 0 for any that is free"
+                "--host or --port; port 0 is any that is free"
             ) from error
+        if not is_folder:
+            _write(Path(folder), _export(options.network, "web", console))
         host = f"[{options.host}]" if ":" in options.host else options.host
         print(f"http://{host}:{server.server_port}/", flush=True)
         console.print("Ctrl-C ends it")
-        with stopping(lambda signal: threading.Thread(target=server.shutdown).start()):
+        with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
     return OK
+
+
+def _interrupt(signal: str) -> None:
+    raise KeyboardInterrupt
+
+
+def _temporary_folder() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="nst-web-")
+
+
+def _stem(network: str) -> str:
+    return _STEM if network == EMBEDDED else Path(network).stem
+
+
+def _folder(path: str) -> Path:
+    """Returns the folder of `-o`; if it cannot be there, it is known before anything is done."""
+    if not path:
+        raise InputError("-o: is empty; give a folder")
+    folder = Path(path)
+    there = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError("is no folder that can be written to; give another -o", path=str(there))
+    return folder
+
+
+def _check_free(folder: Path, format: str, stem: str) -> None:
+    """Checks that nothing is overwritten but what an earlier export has written."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    names = {name for name in names if not fnmatch.fnmatch(name, TEMPORARY)}
+    if format == "web":
+        if names and not _is_page(folder):
+            raise InputError(
+                "holds other files than a page of nst; give an empty folder to -o", path=str(folder)
+            )
+    elif _is_page(folder):
+        raise InputError("holds a page; give another folder to -o", path=str(folder))
+    elif f"{stem}.json" in names and not _has(folder / f"{stem}.json", "geometry", "files"):
+        raise InputError(
+            "is no file of an export, and would be overwritten; give another folder to -o",
+            path=str(folder / f"{stem}.json"),
+        )
+
+
+def _is_page(folder: Path) -> bool:
+    return _has(folder / _FACTS, "geometry", "model", "styles")
+
+
+def _is_whole(folder: Path) -> bool:
+    return (folder / _INDEX).is_file()
+
+
+def _has(path: Path, *keys: str) -> bool:
+    """Whether a file is a JSON object with these keys."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.keys() >= set(keys)
 
 
 def _export(
@@ -91,7 +146,7 @@ def _export(
     formats.check_installed(format)
     model, facts = load_network(network)
     painter = Painter(model)
-    stem = _STEM if network == EMBEDDED else Path(network).stem
+    stem = _stem(network)
     console.print("converting, then painting photos with both")
     with native_chatter_hidden():
         files = formats.exported(
@@ -129,6 +184,17 @@ def _tell(
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    for name in sorted(files, key=lambda name: (name != _FIRST, name == _LAST, name)):
+    """Writes files in the place of those of an earlier export. A page has its index last, and so is
+    a page when it is whole.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(TEMPORARY):  # by an export that was killed
+        left.unlink()
+    if _INDEX in files:
+        (folder / _INDEX).unlink(missing_ok=True)
+        for old in folder.glob("styles/*.jpg"):
+            if f"styles/{old.name}" not in files:
+                old.unlink()
+    for name in sorted(files, key=lambda name: (name != _FACTS, name == _INDEX, name)):
         with replacing(folder / name, sync=False) as file:
             file.write(files[name])

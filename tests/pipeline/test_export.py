@@ -115,12 +115,29 @@ def test_a_network_that_cannot_be_read(mine, tmp_path, capsys, format, spoil, me
 
 def test_a_page_that_was_not_written_whole_is_written_again(mine, tmp_path, capsys):
     folder = tmp_path / "page"
-    folder.mkdir()
-    (folder / "network.json").write_text("{")  # what is written first; then the process died
+    words = ["export", str(mine), "--to", "web", "-o", str(folder)]
+    assert main(words) == 0
+    (folder / "index.html").unlink()  # what is written last
+    (folder / ".nst-0123456789abcdef").write_bytes(b"what a kill leaves")
+    (folder / "styles" / "2.jpg").write_bytes(b"of a network of three styles")
     assert main(["web", str(folder)]) == 2
     assert "is no page" in capsys.readouterr().err
-    assert main(["export", str(mine), "--to", "web", "-o", str(folder)]) == 0
-    assert (folder / "index.html").exists()
+    assert main(words) == 0
+    assert (folder / "index.html").exists() and not list(folder.glob(".nst-*"))
+    assert not (folder / "styles" / "2.jpg").exists()
+
+
+def test_a_page_is_none_while_it_is_overwritten(mine, tmp_path, monkeypatch):
+    folder = tmp_path / "page"
+    words = ["export", str(mine), "--to", "web", "-o", str(folder)]
+    assert main(words) == 0
+
+    def full(path, **_):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("pipeline.cli.export.replacing", full)
+    assert main(words) == 1
+    assert main(["web", str(folder)]) == 2
 
 
 def test_others_files_are_not_touched(mine, tmp_path, capsys):
@@ -131,7 +148,15 @@ def test_others_files_are_not_touched(mine, tmp_path, capsys):
     assert "holds other files than a page of nst" in capsys.readouterr().err
     assert (folder / "index.html").read_text() == "mine"
     assert main(["export", str(mine), "--to", "onnx", "-o", str(folder / "index.html")]) == 2
-    assert "is a file" in capsys.readouterr().err
+    assert "is no folder that can be written to" in capsys.readouterr().err
+    (folder / "network.json").write_text('{"nodes": []}')  # not ours either
+    assert main(["export", str(mine), "--to", "web", "-o", str(folder)]) == 2
+    assert main(["web", str(folder)]) == 2
+    (folder / "mine.json").write_text("{}")
+    assert main(["export", str(mine), "--to", "onnx", "-o", str(folder)]) == 2
+    assert "would be overwritten" in capsys.readouterr().err
+    assert (folder / "mine.json").read_text() == "{}"
+    assert main(["export", str(mine), "--to", "onnx", "-o", ""]) == 2
     assert main(["web", str(tmp_path)]) == 2
     assert "is no page that nst export has written" in capsys.readouterr().err
 
@@ -164,9 +189,22 @@ def test_web_serves_a_page_until_it_is_ended(mine, tmp_path, end):
         port = address.rstrip("/").rpartition(":")[2]
         taken = [*command[:-1], port]
         second = subprocess.run(taken, capture_output=True, text=True, timeout=60)
-        assert second.returncode == 2 and "give another --port" in second.stderr
+        assert second.returncode == 2 and "give another --host or --port" in second.stderr
         process.send_signal(end)
         assert process.wait(timeout=30) == 0
+
+
+def test_a_page_is_not_overwritten_by_files(mine, tmp_path, capsys):
+    folder = tmp_path / "page"
+    assert main(["export", str(mine), "--to", "web", "-o", str(folder)]) == 0
+    assert main(["export", str(mine), "--to", "onnx", "-o", str(folder)]) == 2
+    assert "holds a page" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["nosuch.invalid", "127.0.0.1"])
+def test_what_cannot_be_listened_at_is_known_at_once(mine, capsys, host):
+    assert main(["web", str(mine), "--host", host, "--port", "99999"]) == 2
+    assert "give another --host or --port" in capsys.readouterr().err
 
 
 def test_exports_need_their_extra(mine, tmp_path, capsys, monkeypatch):

@@ -1,9 +1,13 @@
 """The page in a real browser: what it paints is what Python paints, and nothing stops it."""
 
+import contextlib
 import http.server
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 
@@ -73,7 +77,11 @@ def test_an_address_carries_style_blend_strength_and_size(
     assert "the photo has 400 × 300 px" in said
     weights = {STYLES[3]: 0.75, STYLES[1]: 0.25}
     near(page.saved(), expected(path.read_bytes(), 256, 0.6, **weights))
-    assert chosen.partition("?")[2] in page.browser.current_url
+    page.set("strength", 40)
+    for value in range(100, 39, -1):  # a hand that drags
+        page.set("strength", value)
+    page.wait(lambda: "strength=0.4" in page.browser.current_url, "the address")
+    assert chosen.partition("&strength")[0] in page.browser.current_url
 
 
 def test_nonsense_in_an_address_is_left_out(browser_page, address):
@@ -148,6 +156,55 @@ def test_dropped_and_pasted_photos_are_painted(page, site_folder):
     assert page.saved_name.startswith("pasted-")
 
 
+@pytest.mark.parametrize("size", [(1, 1), (50, 40), (3, 300)])
+def test_small_photos_are_painted(page, tmp_path, expected, size):
+    path = png(tmp_path / "small.png", size=size)
+    page.choose(path)
+    page.painted(size[::-1])
+    near(page.saved(), expected(path.read_bytes(), **{STYLES[0]: 1.0}))
+
+
+DROP_TWO = """
+const answers = ['photos/cat.jpg', 'styles/1.jpg'].map((name) => fetch(name));
+const blobs = Promise.all(answers).then((found) => Promise.all(found.map((each) => each.blob())));
+blobs.then((both) => {
+  for (const [number, blob] of both.entries()) {
+    const data = new DataTransfer();
+    data.items.add(new File([blob], `${number}.jpg`, {type: 'image/jpeg'}));
+    document.dispatchEvent(new DragEvent('drop', {dataTransfer: data}));
+  }
+})
+"""
+
+
+def test_of_two_photos_the_newer_is_painted(page, site_folder):
+    page.run(
+        """const open = createImageBitmap;
+        let slow = true;
+        window.createImageBitmap = async (...given) => {
+          if (slow) { slow = false; await new Promise((resolve) => setTimeout(resolve, 1500)); }
+          return open(...given);
+        }"""
+    )
+    page.run(DROP_TWO)
+    size = Image.open(site_folder / "styles" / "1.jpg").size[::-1]
+    page.painted(size)
+    time.sleep(2)
+    page.painted(size)
+    page.saved()
+    assert page.saved_name.startswith("1-")
+
+
+def test_a_file_is_named_after_the_style_that_it_shows(page, tmp_path, expected):
+    path = png(tmp_path / "large.png", "coffee", (1700, 1100))
+    page.choose(path)
+    page.wait_for("status", "part 2")  # what is shown is the quick picture of the first style
+    page.find("styles").find_elements("css selector", "input")[2].send_keys(" ")
+    picture = page.saved()
+    style = page.saved_name.removeprefix("large-").removesuffix(".png")
+    assert distance(picture, expected(path.read_bytes(), 512, **{style: 1.0})) <= NEAR
+
+
 def test_before_and_after_share_the_easel(page):
     page.find("example").click()
     page.painted((300, 451))
@@ -173,7 +230,7 @@ def test_what_is_no_image_is_a_sentence_and_the_page_goes_on(page, tmp_path, nam
 def test_a_camera_is_painted_live_and_a_photo_taken(page):
     page.find("camera").click()
     page.wait_for("speed", "frames a second")
-    assert page.find("camera").get_attribute("aria-pressed") == "true"
+    assert page.text("camera") == "Stop the camera"
     first = page.saved()
     assert max(first.shape) == 256
     # The fake camera's picture moves.
@@ -203,6 +260,46 @@ def test_no_camera_at_all_is_a_sentence(address, tmp_path):
         assert page.text("problem").startswith("No camera was found")
 
 
+def live_tracks(page) -> int:
+    return page.run("return window.streams.flatMap((s) => s.getTracks()).filter(live).length")
+
+
+WATCHED = """
+window.streams = [];
+window.live = (track) => track.readyState === 'live';
+const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+navigator.mediaDevices.getUserMedia = async (wish) => {
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  const stream = await ask(wish);
+  window.streams.push(stream);
+  return stream;
+};
+"""
+
+
+def test_the_newest_wish_wins_over_a_camera_that_is_slow(page):
+    page.run(WATCHED)
+    page.run("for (let i = 0; i < 2; i += 1) document.getElementById('camera').click()")
+    page.wait(lambda: page.run("return window.streams.length") == 1, "the camera's answer")
+    time.sleep(0.5)
+    assert live_tracks(page) == 0  # clicked twice: it is off
+    assert page.text("camera") == "Use the camera" and page.text("problem") == ""
+    page.find("camera").click()
+    page.find("example").click()
+    page.painted((300, 451))
+    page.wait(lambda: page.run("return window.streams.length") == 2, "the camera's answer")
+    time.sleep(0.5)
+    assert live_tracks(page) == 0 and page.text("speed") == ""
+    page.painted((300, 451))
+    page.find("camera").click()
+    page.wait_for("speed", "frames a second")
+    assert live_tracks(page) == 1
+    page.run("for (const id of ['snap', 'camera']) document.getElementById(id).click()")
+    page.find("example").click()
+    page.painted((300, 451))
+    page.wait(lambda: live_tracks(page) == 0, "no camera")
+
+
 def foreign_model():
     """An ONNX file that is not a network of ours."""
     from onnx import TensorProto, helper
@@ -210,6 +307,23 @@ def foreign_model():
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", *([v] for v in values))
     return helper.make_model(graph, ir_version=9).SerializeToString()
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"styles": [{"na'])
+def test_a_broken_description_is_a_sentence(copy_of_site, tmp_path, text):
+    (copy_of_site / "network.json").write_text(text)
+    with (
+        serving(serve(copy_of_site, "127.0.0.1", 0)) as address,
+        open_page(tmp_path / "saved") as page,
+    ):
+        page.browser.get(address)
+        page.wait_for("problem", "network.json is missing or damaged")
+
+
+def test_a_page_that_is_opened_as_a_file_says_what_it_needs(site_folder, tmp_path):
+    with open_page(tmp_path) as page:
+        page.browser.get((site_folder / "index.html").as_uri())
+        assert "it needs a web server" in page.text("status")
 
 
 @pytest.mark.parametrize("kind", ["missing", "cut off", "foreign"])
@@ -220,7 +334,6 @@ def test_a_broken_network_is_a_sentence_and_the_photo_is_shown(copy_of_site, tmp
         model.unlink()
     else:
         model.write_bytes(foreign_model() if kind == "foreign" else data[: len(data) // 2])
-    (copy_of_site / "service_worker.js").unlink()  # whose files must all be there
     with (
         serving(serve(copy_of_site, "127.0.0.1", 0)) as address,
         open_page(tmp_path / "saved") as page,
@@ -246,7 +359,6 @@ def test_no_request_leaves_the_origin(address, site_folder, tmp_path):
         page.find("camera").click()
         page.wait_for("speed", "frames a second")
         page.saved()
-        page.run("return navigator.serviceWorker.ready.then(() => true)")
         logged = [entry["message"] for entry in page.browser.get_log("browser")]
     assert not logged  # a breach of the content security policy would be among them
     asked = json.loads(log.read_text())
@@ -273,17 +385,19 @@ class Plain(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+def plain_server(folder, port=0):
+    def handler(*given):
+        return Plain(*given, directory=str(folder))
+
+    return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+
+
 def test_works_from_a_sub_folder_of_a_plain_server_and_offline_once_loaded(
     site_folder, tmp_path, expected
 ):
     shutil.copytree(site_folder, tmp_path / "www" / "art" / "paint")
-
-    def handler(*given):
-        return Plain(*given, directory=str(tmp_path / "www"))
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     with open_page(tmp_path / "saved") as page:
-        with serving(server) as address:
+        with serving(plain_server(tmp_path / "www")) as address:
             page.open(f"{address}art/paint/")
             # The service worker gives it the headers that threads need, at once.
             page.wait(lambda: page.run("return crossOriginIsolated"), "isolation")
@@ -296,11 +410,12 @@ def test_works_from_a_sub_folder_of_a_plain_server_and_offline_once_loaded(
         near(page.saved(), expected(path.read_bytes(), **{STYLES[1]: 1.0}))
 
 
-def test_a_new_version_replaces_the_old(copy_of_site, tmp_path):
-    with (
-        serving(serve(copy_of_site, "127.0.0.1", 0)) as address,
-        open_page(tmp_path / "saved") as page,
-    ):
+def heading(page) -> str:
+    return page.browser.find_element("css selector", "h1").text
+
+
+def test_a_new_version_replaces_the_old_when_its_pages_are_closed(copy_of_site, tmp_path):
+    with serving(plain_server(copy_of_site)) as address, open_page(tmp_path / "saved") as page:
         page.open(address)
         page.run("return navigator.serviceWorker.ready.then(() => true)")
         files = copy_of_site / "files.js"
@@ -311,9 +426,46 @@ def test_a_new_version_replaces_the_old(copy_of_site, tmp_path):
         def renewed():
             page.browser.get(address)
             time.sleep(3)  # browsers look for a new version a second after a page is loaded
-            return page.browser.find_element("css selector", "h1").text == "Paint it anew"
+            assert heading(page) in ("Paint a photo", "Paint it anew")
+            found = heading(page) == "Paint it anew"
+            page.browser.get("about:blank")
+            time.sleep(1)
+            return found
 
-        page.wait(renewed, "the new version")
+        page.browser.set_page_load_timeout(60)
+        end = time.monotonic() + 60
+        while not renewed():
+            assert time.monotonic() < end
+
+
+@contextlib.contextmanager
+def nst_web(folder, port=0):
+    """A process, whose connections end with it."""
+    command = [sys.executable, "-m", "pipeline", "web", str(folder), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        yield process.stdout.readline().decode().strip()
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+
+
+def test_what_is_served_later_at_the_same_address_is_seen(site_folder, copy_of_site, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "index.html").write_text("<h1>Another program</h1>")
+    index = copy_of_site / "index.html"
+    index.write_text(index.read_text().replace("<h1>Paint a photo", "<h1>Paint it anew"))
+    os.utime(index, (1e9, 1e9))  # older files
+    with open_page(tmp_path / "saved") as page:
+        with nst_web(site_folder) as address:
+            page.open(address)
+            assert heading(page) == "Paint a photo"
+        port = int(address.rstrip("/").rpartition(":")[2])
+        with nst_web(copy_of_site, port):
+            page.open(address)
+            assert heading(page) == "Paint it anew"
+        with serving(plain_server(other, port)):
+            page.browser.get(address)
+            assert heading(page) == "Another program"
 
 
 def test_every_control_has_a_name_and_a_phone_shows_the_page_whole(page):

@@ -17,9 +17,10 @@ let network;
 let painter;
 let choices;
 let photo = null; // {name, image}
-let painted = null; // {picture, before, width, height}: what is shown
+let painted = null; // {picture, before, width, height, fileName}: what is shown
 let wish = 0; // number of the newest wish for a picture
-let live = false;
+let source = 0; // number of the newest wish for a photo, or for the camera
+let live = false; // whether the camera runs, or is about to
 const camera = new Camera(page.video);
 
 function say(text) {
@@ -74,23 +75,32 @@ function lay(image) {
 }
 
 const take = carefully(async (file, name) => {
+  const mine = (source += 1);
   say(`Opening ${name} …`);
   let opened;
   try {
     opened = await openPhoto(file, name);
   } catch (error) {
+    if (mine !== source) return;
     say(photo ? `${photo.name} is still there.` : "Choose another photo.");
     throw error;
   }
+  if (mine === source) await put(opened);
+});
+
+/** Has a photo painted in the place of what was there. */
+async function put(opened) {
   endCamera();
   photo = opened;
   painted = null;
   page.save.disabled = true;
   choices.tellOwnSize(photo.image.width, photo.image.height);
   lay(photo.image);
-  if (photo.reduced) complain(`${name} is larger than this browser can open; it was made smaller.`);
+  if (photo.reduced) {
+    complain(`${photo.name} is larger than this browser can open; it was made smaller.`);
+  }
   await paint();
-});
+}
 
 /** Paints the photo: small at once, then as large as is wished. */
 async function paint() {
@@ -109,7 +119,8 @@ async function paint() {
       if (mine !== wish) return;
     }
   } catch (error) {
-    say("The photo is shown as it is.");
+    if (mine !== wish) return;
+    say(painted ? "The picture is shown as it was before." : "The photo is shown as it is.");
     throw error;
   } finally {
     if (mine === wish) page.progress.hidden = true;
@@ -123,6 +134,7 @@ async function paintAt(longSide, wanted) {
     const [width, height] = fit(photo.image.width, photo.image.height, side);
     const size = dimensions({ width, height });
     say(`Painting ${size} …`);
+    const fileName = choices.fileName(photo.name);
     try {
       const found = await painter.paint(photo.image, choices.weights, side, (done, parts) => {
         if (!wanted()) return;
@@ -131,7 +143,7 @@ async function paintAt(longSide, wanted) {
         say(`Painting ${size}: part ${done + 1} of ${parts}`);
       });
       if (!found || !wanted()) return;
-      painted = found;
+      painted = { ...found, fileName };
       show();
       const seconds = `${found.seconds.toFixed(found.seconds < 10 ? 1 : 0)} s`;
       const less = size === own ? "" : `; the photo has ${own}`;
@@ -144,23 +156,21 @@ async function paintAt(longSide, wanted) {
   }
 }
 
-/** Paints what the camera sees, frame by frame, until it is stopped. */
-async function film() {
-  live = true;
+/** Paints what the camera sees, frame by frame, until there is another wish. */
+async function film(mine) {
   photo = null;
   wish += 1;
   painter.cancel();
-  page.camera.setAttribute("aria-pressed", "true");
-  page.camera.textContent = "Stop the camera";
   page.snap.hidden = false;
   page.invitation.hidden = true;
   page.pictures.hidden = false;
   page.stage.classList.add("full");
-  page.turn.hidden = !(await hasOtherCamera());
+  const other = await hasOtherCamera();
+  if (mine !== source) return;
+  page.turn.hidden = !other;
   say("Painting what the camera sees.");
-  const mine = wish;
   let rate = 0;
-  for (let before = performance.now(); live && mine === wish; ) {
+  for (let before = performance.now(); mine === source; ) {
     const [width, height] = camera.size;
     const side = Number.isFinite(choices.longSide) ? choices.longSide : LIVE;
     const frame = width && pixelsOf(page.video, ...fit(width, height, side));
@@ -168,9 +178,10 @@ async function film() {
       await new Promise(requestAnimationFrame);
       continue;
     }
+    const fileName = choices.fileName("camera");
     const found = await painter.paint(frame, choices.weights, side);
-    if (!found || !live || mine !== wish) break;
-    painted = found;
+    if (!found || mine !== source) break;
+    painted = { ...found, fileName };
     show();
     await new Promise(requestAnimationFrame);
     const now = performance.now();
@@ -183,19 +194,24 @@ async function film() {
 function endCamera() {
   if (live) say("The camera is off.");
   live = false;
+  source += 1;
   camera.stop();
-  page.camera.setAttribute("aria-pressed", "false");
+  page.camera.classList.remove("live");
   page.camera.textContent = "Use the camera";
   page.snap.hidden = page.turn.hidden = true;
   page.speed.textContent = "";
 }
 
 async function startCamera() {
+  const mine = (source += 1);
+  live = true;
+  page.camera.classList.add("live");
+  page.camera.textContent = "Stop the camera";
   say("Starting the camera …");
   try {
-    await camera.start(endCamera);
-    await film();
+    if ((await camera.start(endCamera)) && mine === source) await film(mine);
   } catch (error) {
+    if (mine !== source) return;
     endCamera();
     say(photo ? "The photo is still there." : "Choose a photo.");
     throw error;
@@ -228,18 +244,16 @@ function listen() {
   page.snap.addEventListener(
     "click",
     carefully(async () => {
-      const image = pixelsOf(page.video, ...camera.size);
-      const name = `camera ${new Date().toISOString().slice(0, 19).replaceAll(":", ".")}`;
-      endCamera();
-      photo = { name, image };
-      choices.tellOwnSize(image.width, image.height);
-      lay(image);
-      await paint();
+      const [width, height] = camera.size;
+      const image = width ? pixelsOf(page.video, width, height) : null;
+      if (!image) throw new Error("The camera shows nothing yet; try again.");
+      const name = `camera ${new Date().toISOString().slice(0, 19).replaceAll(":", "-")}`;
+      await put({ name, image });
     }),
   );
   page.save.addEventListener(
     "click",
-    carefully(() => savePng(page.after, choices.fileName(photo?.name ?? "camera"))),
+    carefully(() => savePng(page.after, painted.fileName)),
   );
   page.compare.addEventListener("input", compare);
   page.palette.addEventListener("submit", (event) => event.preventDefault());
@@ -286,7 +300,7 @@ function about() {
 async function keepForLater() {
   if (!navigator.serviceWorker) return;
   try {
-    await navigator.serviceWorker.register("service_worker.js");
+    await navigator.serviceWorker.register("service_worker.js", { updateViaCache: "none" });
     await navigator.serviceWorker.ready;
     if (!globalThis.crossOriginIsolated && !photo && !live && !sessionStorage.getItem("reloaded")) {
       sessionStorage.setItem("reloaded", "yes");
@@ -298,18 +312,18 @@ async function keepForLater() {
 }
 
 async function begin() {
+  say("Loading …");
   if (typeof WebAssembly !== "object" || typeof OffscreenCanvas === "undefined") {
     throw new Error("This browser is too old for this page; any current Chrome, Edge, Firefox or Safari will do.");
   }
-  const answer = await fetch("network.json");
-  if (!answer.ok) throw new Error(`network.json could not be loaded (${answer.status}); export the page again.`);
-  network = await answer.json();
-  painter = new Painter(network);
-  choices = new Choices(network, {
-    repaint: carefully(paint),
-    remix: () => painted && show(),
-  });
-  about();
+  try {
+    network = await (await fetch("network.json")).json();
+    painter = new Painter(network);
+    choices = new Choices(network, { repaint: carefully(paint), remix: () => painted && show() });
+    about();
+  } catch (error) {
+    throw new Error(`network.json is missing or damaged (${error.message}); export the page again.`);
+  }
   page.camera.disabled = Boolean(cameraProblem());
   page.camera.title = cameraProblem();
   listen();

@@ -19,19 +19,34 @@ export class Camera {
   constructor(video) {
     this.video = video;
     this.facing = "environment";
+    this.turns = 0; // starts and stops so far
+    this.stream = null;
   }
 
-  /** Starts the camera; `onEnd` is called if it is taken away. */
+  /**
+   * Starts the camera; gives whether it runs, which it does not if it was stopped, or started once
+   * more, before it answered.
+   *
+   * @param {() => void} onEnd called if it is taken away
+   */
   async start(onEnd) {
     const problem = cameraProblem();
     if (problem) throw new Error(problem);
+    const mine = (this.turns += 1);
     try {
       const wish = { facingMode: this.facing, width: { ideal: 1280 } };
-      this.stream = await navigator.mediaDevices.getUserMedia({ video: wish, audio: false });
-      this.stream.getVideoTracks()[0].addEventListener("ended", onEnd);
-      this.video.srcObject = this.stream;
+      const stream = await navigator.mediaDevices.getUserMedia({ video: wish, audio: false });
+      if (mine !== this.turns) {
+        end(stream);
+        return false;
+      }
+      this.stream = stream;
+      stream.getVideoTracks()[0].addEventListener("ended", onEnd);
+      this.video.srcObject = stream;
       await this.video.play();
+      return mine === this.turns;
     } catch (error) {
+      if (mine !== this.turns) return false;
       this.stop();
       throw new Error(REASONS[error.name] ?? `The camera cannot be used (${error.message}).`);
     }
@@ -39,7 +54,8 @@ export class Camera {
 
   /** Stops it; `turn` has the next start take the camera on the other side. */
   stop({ turn = false } = {}) {
-    for (const track of this.stream?.getTracks() ?? []) track.stop();
+    this.turns += 1;
+    end(this.stream);
     this.stream = null;
     this.video.srcObject = null;
     if (turn) this.facing = this.facing === "user" ? "environment" : "user";
@@ -48,6 +64,10 @@ export class Camera {
   get size() {
     return [this.video.videoWidth, this.video.videoHeight];
   }
+}
+
+function end(stream) {
+  for (const track of stream?.getTracks() ?? []) track.stop();
 }
 
 /** Whether there is more than one camera to turn to. */

@@ -3,6 +3,8 @@
 
 const SIZES = [256, 512, 1024, 2048];
 const OWN = "own";
+const CALM = 300; // ms without a change, before the address is: browsers count how often it is
+const LONGEST = 80; // letters of each part of a file's name
 
 export class Choices {
   /**
@@ -49,11 +51,11 @@ export class Choices {
     return this.element.size.value === OWN ? Infinity : Number(this.element.size.value);
   }
 
-  /** The name of a picture's file. */
+  /** The name of a picture's file, as things are chosen now. */
   fileName(photo) {
     const stem = photo.replace(/\.[^.]*$/, "") || "photo";
-    const blend = this.#share() ? `-${this.element.with.value}` : "";
-    return `${stem}-${this.style}${blend}.png`;
+    const styles = this.#share() ? [this.style, this.element.with.value] : [this.style];
+    return `${[stem, ...styles].map((part) => part.slice(0, LONGEST)).join("-")}.png`;
   }
 
   /** Says what the photo's own size is. */
@@ -117,6 +119,7 @@ export class Choices {
     }
     if (this.strength < 1) said.set("strength", this.strength);
     if (this.element.size.value !== OWN) said.set("size", this.element.size.value);
-    history.replaceState(null, "", `?${said}`);
+    clearTimeout(this.telling);
+    this.telling = setTimeout(() => history.replaceState(null, "", `?${said}`), CALM);
   }
 }

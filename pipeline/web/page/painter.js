@@ -84,6 +84,9 @@ export class Painter {
       await this.#ask({ kind: "load", geometry: this.network.geometry, model, threads: this.threads });
     } catch (error) {
       if (!error.said || error.memory) throw error;
+      if (/backend|wasm/i.test(error.message)) {
+        throw new PaintError(`The files in runtime/ are missing or damaged (${error.message}).`);
+      }
       throw new PaintError(
         `${this.network.model} is damaged, or no network of this page (${error.message}).`,
       );

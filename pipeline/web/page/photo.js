@@ -1,6 +1,6 @@
 // Photos as files and as pixels.
 
-const LEAST = 64; // px, of the long side: a photo that cannot be opened even so is given up
+const LEAST = 64; // px, of the long side: a photo that cannot even be opened so small is given up
 
 /**
  * Opens an image file, upright as its EXIF orientation says, in the colours of the screen's sRGB.
@@ -19,7 +19,7 @@ export async function openPhoto(file, name) {
   }
   try {
     let { width, height } = bitmap;
-    for (let reduced = false; Math.max(width, height) >= LEAST; reduced = true) {
+    for (let reduced = false; !reduced || Math.max(width, height) >= LEAST; reduced = true) {
       const image = pixelsOf(bitmap, width, height);
       if (image) return { name, image, reduced };
       [width, height] = [Math.ceil(width / 2), Math.ceil(height / 2)];

@@ -11,7 +11,7 @@ self.addEventListener("install", (event) => {
     const cache = await caches.open(NAME);
     // Not from the browser's own cache, which may hold files of another version.
     await cache.addAll(PAGE.files.map((file) => new Request(file, { cache: "reload" })));
-    await self.skipWaiting();
+    // A new version waits until the old one's pages are closed, so that no page has files of both.
   };
   event.waitUntil(keep());
 });
