@@ -23,6 +23,7 @@ from nst_ops.network.facts import (
 from nst_ops.network.layout import REACH
 from nst_ops.network.model import add_styles, load_network, make_network, save_network
 from nst_ops.network.painter import Painter
+from nst_ops.network.thumbnails import read_thumbnails
 
 FACTS = NetworkFacts((LearnedStyle("night", "aa"), LearnedStyle("nightfall", "bb")), 4, 2)
 
@@ -211,6 +212,17 @@ def test_weights_of_another_network_are_an_error(model, tmp_path, change):
         load_network(str(path))
 
 
+@pytest.mark.parametrize(
+    ("names", "width"), [(["", "b"], 4), (["a", "a"], 4), ([], 4), (["a", "b"], -4)]
+)
+def test_styles_need_names_and_networks_a_width(model, tmp_path, names, width):
+    path = tmp_path / "n.keras"
+    styles = tuple(LearnedStyle(name, str(number)) for number, name in enumerate(names))
+    save_network(str(path), model, NetworkFacts(styles, width, 2))
+    with pytest.raises(InputError, match=f"{path.name}.*cannot be used"):
+        read_network(str(path))
+
+
 def test_a_file_that_changes_is_read_anew(model, tmp_path):
     path = str(tmp_path / "n.keras")
     save_network(path, model, FACTS)
@@ -222,6 +234,7 @@ def test_a_file_that_changes_is_read_anew(model, tmp_path):
 def test_the_network_in_the_package_is_small_and_knows_the_example_paintings():
     facts, data = read_network(EMBEDDED)
     assert len(data) <= 1_500_000
+    assert list(read_thumbnails(EMBEDDED)) == facts.names
     assert {"cafe_terrace_at_night", "church_at_auvers", "langlois_bridge", "pere_tanguy"} <= set(
         facts.names
     )
