@@ -2,16 +2,15 @@
 example images, one of them with a rival; judged on a photo that neither has seen.
 """
 
-import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
 
 from benchmarks import pairs
 from benchmarks.network import CACHE, FIGURES
 from benchmarks.table import Table
+from benchmarks.training import trained_for
 from nst_ops.images.codec import decode
-from nst_ops.network.facts import network_facts
 from nst_ops.network.model import load_network
 from nst_ops.network.painter import Painter
 from nst_ops.quality import measure
@@ -51,16 +50,11 @@ def main() -> Table:
     )
 
 
-def _trained(weight: float):
+def _trained(weight: float) -> Path:
     """A network after so many minutes; trained once."""
-    output = CACHE / f"rival_{weight:g}.keras"
-    now = output.with_suffix(".training") / "network.keras"
-    done = network_facts(str(now)).training["seconds"] / 60 if now.exists() else 0.0
-    if done < MINUTES:
-        command = [sys.executable, "-m", "pipeline", "train", "-o", str(output)]
-        for key, value in (_SETTINGS | {"adversarial_weight": weight}).items():
-            command += ["--set", f"{key}={value}"]
-        photos = sorted(str(path) for path in pairs.IMAGES.glob("*.jpg") if path.stem != PAIR[0])
-        command += ["--max_hours", str((MINUTES - done) / 60), "--content", *photos]
-        subprocess.run([*command, "--style", str(pairs.IMAGES / f"{PAIR[1]}.jpg")], check=False)
-    return now
+    words = []
+    for key, value in (_SETTINGS | {"adversarial_weight": weight}).items():
+        words += ["--set", f"{key}={value}"]
+    photos = sorted(str(path) for path in pairs.IMAGES.glob("*.jpg") if path.stem != PAIR[0])
+    words += ["--content", *photos, "--style", str(pairs.IMAGES / f"{PAIR[1]}.jpg")]
+    return trained_for(MINUTES, CACHE / f"rival_{weight:g}.keras", words)

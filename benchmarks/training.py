@@ -42,15 +42,26 @@ def table(networks: Iterable[Path]) -> Table:
     return Table("Networks by their time of training", rows, ("Mean of the example pairs.",))
 
 
-def _trained(photos: tuple[str, ...], minutes: int) -> Path:
+def _trained(photos: tuple[str, ...], minutes: float) -> Path:
     """The network after so many minutes."""
-    output = CACHE / "training.keras"
+    words = ["--config", str(_CONFIG), "--set", "steps=100000", "--content", *photos, "--style"]
+    words += [str(IMAGES / f"{painting}.jpg") for _, painting in NAMES]
+    return trained_for(minutes, CACHE / "training.keras", words)
+
+
+def trained_for(minutes: float, output: Path, words: list[str]) -> Path:
+    """The network as it is after so many minutes of a training, which is gone on with as need be.
+
+    Args:
+      minutes: from its beginning.
+      output: of the training, which is not meant to reach its end.
+      words: of `nst train`, but for the output.
+    """
     now = output.with_suffix(".training") / "network.keras"
     done = network_facts(str(now)).training["seconds"] / 60 if now.exists() else 0.0
     if done < minutes:
-        command = [sys.executable, "-m", "pipeline", "train", "--config", str(_CONFIG)]
-        command += ["--set", "steps=100000", "--max_hours", str((minutes - done) / 60)]
-        command += ["--content", *photos, "-o", str(output), "--style"]
-        command += [str(IMAGES / f"{painting}.jpg") for _, painting in NAMES]
-        subprocess.run(command, check=False)  # it ends with the code of a training that was stopped
+        command = [sys.executable, "-m", "pipeline", "train", *words, "-o", str(output)]
+        left = str((minutes - done) / 60)
+        # It ends with the code of a training that was stopped.
+        subprocess.run([*command, "--max_hours", left], check=False)
     return now

@@ -47,20 +47,22 @@ def web(options: argparse.Namespace, rest: list[str], console: Console) -> int:
     """`nst web`: a page on this machine, until Ctrl-C."""
     from pipeline.web.server import serve
 
-    is_folder = options.network != EMBEDDED and os.path.isdir(options.network)
-    if is_folder and not (_is_page(Path(options.network)) and _is_whole(Path(options.network))):
+    folder = Path(options.network)
+    is_folder = options.network != EMBEDDED and folder.is_dir()
+    if is_folder and not (_is_page(folder) and (folder / _INDEX).is_file()):
         raise InputError("is no page that nst export has written", path=options.network)
     with stopping(_interrupt), contextlib.ExitStack() as at_end:
-        folder = options.network if is_folder else at_end.enter_context(_temporary_folder())
+        if not is_folder:
+            folder = Path(at_end.enter_context(tempfile.TemporaryDirectory(prefix="nst-web-")))
         try:
-            server = at_end.enter_context(serve(Path(folder), options.host, options.port))
+            server = at_end.enter_context(serve(folder, options.host, options.port))
         except (OSError, OverflowError) as error:
             raise InputError(
                 f"{options.host}:{options.port} cannot be listened at ({error}); give another "
                 "--host or --port; port 0 is any that is free"
             ) from error
         if not is_folder:
-            _write(Path(folder), _export(options.network, "web", console))
+            _write(folder, _export(options.network, "web", console))
         host = f"[{options.host}]" if ":" in options.host else options.host
         print(f"http://{host}:{server.server_port}/", flush=True)
         console.print("Ctrl-C ends it")
@@ -71,10 +73,6 @@ def web(options: argparse.Namespace, rest: list[str], console: Console) -> int:
 
 def _interrupt(signal: str) -> None:
     raise KeyboardInterrupt
-
-
-def _temporary_folder() -> tempfile.TemporaryDirectory:
-    return tempfile.TemporaryDirectory(prefix="nst-web-")
 
 
 def _stem(network: str) -> str:
@@ -112,10 +110,6 @@ def _check_free(folder: Path, format: str, stem: str) -> None:
 
 def _is_page(folder: Path) -> bool:
     return _has(folder / _FACTS, "geometry", "model", "styles")
-
-
-def _is_whole(folder: Path) -> bool:
-    return (folder / _INDEX).is_file()
 
 
 def _has(path: Path, *keys: str) -> bool:

@@ -432,7 +432,6 @@ def test_a_new_version_replaces_the_old_when_its_pages_are_closed(copy_of_site, 
             time.sleep(1)
             return found
 
-        page.browser.set_page_load_timeout(60)
         end = time.monotonic() + 60
         while not renewed():
             assert time.monotonic() < end

@@ -49,12 +49,17 @@ const dimensions = ({ width, height }) => `${width} × ${height} px`;
 function show() {
   const { width, height, before } = painted;
   draw(page.before, new ImageData(before, width, height));
-  draw(page.after, mixed(painted, choices.strength));
+  mix();
   page.after.hidden = false;
   page.compare_label.hidden = false;
   page.save.disabled = false;
   page.save.textContent = `Save as PNG, ${dimensions(painted)}`;
   compare();
+}
+
+/** Mixes what was painted with its photo. */
+function mix() {
+  draw(page.after, mixed(painted, choices.strength));
 }
 
 /** Shows the photo at the left of a line, the picture at its right. */
@@ -319,7 +324,7 @@ async function begin() {
   try {
     network = await (await fetch("network.json")).json();
     painter = new Painter(network);
-    choices = new Choices(network, { repaint: carefully(paint), remix: () => painted && show() });
+    choices = new Choices(network, { repaint: carefully(paint), remix: () => painted && mix() });
     about();
   } catch (error) {
     throw new Error(`network.json is missing or damaged (${error.message}); export the page again.`);
@@ -329,7 +334,6 @@ async function begin() {
   listen();
   keepForLater();
   await painter.load();
-  about();
   say("Ready.");
 }
 

@@ -1,6 +1,6 @@
 // The page's side of worker.js: one picture at a time, the newest wish first.
 
-const MOST_THREADS = 4; // more were not seen to help a network of this size
+const MOST_THREADS = 4; // so that a device stays of use for other things; more were not tried
 
 export class PaintError extends Error {
   /**
@@ -24,7 +24,7 @@ export class Painter {
       : 1;
     this.jobs = 0;
     this.worker = null;
-    this.waiting = null; // {resolve, reject, job, onProgress} of what the worker is at
+    this.waiting = null; // {resolve, reject, onProgress} of what the worker is at
     this.queue = Promise.resolve();
   }
 

@@ -20,7 +20,7 @@ self.onmessage = async ({ data }) => {
     else await paint(data);
   } catch (error) {
     const memory = error instanceof RangeError || /alloc|memory/i.test(String(error));
-    self.postMessage({ kind: "failed", job: data.job, memory, message: String(error) });
+    self.postMessage({ kind: "failed", memory, message: String(error) });
   }
 };
 
@@ -31,7 +31,7 @@ async function load({ geometry: numbers, model, threads }) {
   for (const name of ["image", "style", "given_moments", "given_used"]) {
     if (!session.inputNames.includes(name)) throw new Error(`the file has no input "${name}"`);
   }
-  self.postMessage({ kind: "loaded", threads });
+  self.postMessage({ kind: "loaded" });
 }
 
 async function paint({ job, pixels, width, height, style, longSide }) {
@@ -50,10 +50,10 @@ async function paint({ job, pixels, width, height, style, longSide }) {
     const { moments } = await run(small, all, weights);
     const parts = tiles(photo.width, photo.height, geometry);
     for (const [done, part] of parts.entries()) {
-      self.postMessage({ kind: "progress", job, done, parts: parts.length });
+      self.postMessage({ kind: "progress", done, parts: parts.length });
       await new Promise((resolve) => setTimeout(resolve)); // lets a cancellation in
       if (cancelled >= job) {
-        self.postMessage({ kind: "cancelled", job });
+        self.postMessage({ kind: "cancelled" });
         return;
       }
       copy(await run(photo, part.patch, weights, moments), part, photo, picture);
@@ -62,7 +62,7 @@ async function paint({ job, pixels, width, height, style, longSide }) {
   const seconds = (performance.now() - started) / 1000;
   const before = asBytes(photo);
   self.postMessage(
-    { kind: "painted", job, picture, before, width: photo.width, height: photo.height, seconds },
+    { kind: "painted", picture, before, width: photo.width, height: photo.height, seconds },
     [picture.buffer, before.buffer],
   );
 }
