@@ -12,7 +12,7 @@ from pipeline.report.contact_sheet import Cell, contact_sheet
 SIZE = 256
 SHEET = Path(__file__).parents[1] / "docs" / "attention.jpg"
 # Weight, and after how many steps parts are matched anew.
-CHOICES = ((0.0, 0), (0.3, 10), (0.75, 10), (1.5, 10))
+CHOICES = ((0.0, 0), (0.5, 10), (1.25, 10), (2.5, 10))
 
 
 def main() -> Table:

@@ -62,7 +62,7 @@ _HOMES = {
     "Style": "nst_ops.images.inputs",
     "StyleScale": "nst_ops.settings",
     "Styles": "nst_ops.images.inputs",
-    "TargetCache": "nst_ops.losses.targets",
+    "TargetCache": "nst_ops.losses.targets.cache",
     "decode": "nst_ops.images.codec",
     "encode": "nst_ops.images.codec",
     "load_checkpoint": "nst_ops.coarse_to_fine.checkpoints",
@@ -91,7 +91,7 @@ if TYPE_CHECKING:
     from nst_ops.images.inputs import Painting as Painting
     from nst_ops.images.inputs import Style as Style
     from nst_ops.images.inputs import Styles as Styles
-    from nst_ops.losses.targets import TargetCache as TargetCache
+    from nst_ops.losses.targets.cache import TargetCache as TargetCache
     from nst_ops.network.facts import NetworkFacts as NetworkFacts
     from nst_ops.network.model import load_network as load_network
     from nst_ops.network.painter import Painter as Painter

@@ -138,9 +138,9 @@ class Settings(_Strict):
         3e-2, description="of the painting's textures; 0.01: timid; 0.1: abstract"
     )
     attention_weight: TermWeight = Field(
-        0.75,
+        1.25,
         description="times `style_weight`: strokes follow what the photo shows; 0: they do not; "
-        "0.3: calm areas stay calm; 1.5: things of the painting appear",
+        "0.5: calm areas stay calm; 2.5: things of the painting appear",
     )
     tv_weight: TermWeight = Field(
         10.0, description="of smoothness (total variation); 10: hardly seen; 100: smooth areas"

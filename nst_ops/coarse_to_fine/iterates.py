@@ -25,7 +25,7 @@ class Knobs:
       style_weight: how much of the painting comes, 0 to 1e12; useful 1e-2 to 1e-1.
       tv_weight: how smooth the picture is, 0 to 1e12; useful 10 to 100.
       attention_weight: how much strokes follow what is in the photo, times style_weight, 0 to
-        1e12; useful .3 to 1.5. It has no effect if it is 0 in the settings. None: as there.
+        1e12; useful .5 to 2.5. It has no effect if it is 0 in the settings. None: as there.
 
     Raises:
       InputError: a weight that is set is not a finite number of at least 0.

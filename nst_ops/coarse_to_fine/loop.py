@@ -31,7 +31,10 @@ from nst_ops.images.size import Size
 from nst_ops.losses.objective import Objective, evaluate
 from nst_ops.losses.octaves import layers_in_use
 from nst_ops.losses.regions import regions_of, resized
-from nst_ops.losses.targets import TargetCache, attention_targets, content_targets, style_views
+from nst_ops.losses.targets.attention import attention_targets
+from nst_ops.losses.targets.cache import TargetCache
+from nst_ops.losses.targets.content import content_targets
+from nst_ops.losses.targets.style import style_views
 from nst_ops.losses.terms import LossWeights, Targets
 from nst_ops.losses.tile_grid import side_for
 from nst_ops.losses.tiled import evaluate_tiled
@@ -208,18 +211,10 @@ def stylize(
         regions = [
             regions_of(blend, mask, plan.size) for blend, mask in zip(blends, keeps, strict=True)
         ]
-        match = functools.partial(
-            attention_targets,
-            photo,
-            regions=regions,
-            final=final,
-            settings=settings,
-            objective=objective,
-            cache=cache or CACHE,
-            side=side,
-        )
-        octaves, views = style_views(regions, plan.size, final, settings, objective, cache or CACHE)
-        targets = Targets(content_targets(photo, objective, side), views, {})
+        about = final, settings, objective, cache or CACHE
+        octaves, views = style_views(regions, plan.size, *about)
+        targets = Targets(content_targets(photo, regions, *about, side), views, {})
+        match = functools.partial(attention_targets, photo, regions, *about, side)
         del regions
         if state is None:
             if given is not None:

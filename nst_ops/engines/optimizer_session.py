@@ -18,7 +18,7 @@ from nst_ops.engines.memory import MemoryPlan
 from nst_ops.errors import InputError, NonFiniteError
 from nst_ops.images.inputs import Style
 from nst_ops.images.resampling import resize
-from nst_ops.losses.targets import TargetCache
+from nst_ops.losses.targets.cache import TargetCache
 from nst_ops.settings import Scale, Settings
 from nst_ops.vgg.precision import device_name, resolve_precision
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from nst_ops.images.size import Size
+from nst_ops.losses.moments import Moments, moments
 from nst_ops.losses.octaves import MOST_ANSWERS
 
 _PAIRS_AT_ONCE = 2**24  # similarities that are in memory at a time, 64 MB
@@ -71,35 +72,6 @@ def answers(
     flat = [-1, channels]
     size = None if thinned else (height, width)
     return Answers(tf.reshape(features, flat), tf.reshape(keys, flat), weight, size, silent)
-
-
-class Moments(NamedTuple):
-    """Sums up the channels of features over positions, from which mean and variance follow."""
-
-    count: int
-    total: tf.Tensor  # [B, 1, 1, C] float64
-    squares: tf.Tensor  # likewise
-
-    def join(self, other: "Moments") -> "Moments":
-        """Returns the moments of the positions of both."""
-        return Moments(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
-
-    def normalize(self, features: tf.Tensor) -> tf.Tensor:
-        """Scales features [B, h, w, C] to mean 0, variance 1 over these positions, float32, as
-        instance normalisation does (Ulyanov et al. 2016).
-        """
-        mean = self.total / self.count
-        variance = tf.maximum(self.squares / self.count - tf.square(mean), 0.0)
-        scale = tf.cast(tf.math.rsqrt(variance + 1e-6), tf.float32)
-        return (tf.cast(features, tf.float32) - tf.cast(mean, tf.float32)) * scale
-
-
-def moments(features: tf.Tensor) -> Moments:
-    """Returns the moments of all positions of features [B, h, w, C]."""
-    values = tf.cast(features, tf.float64)
-    total = tf.reduce_sum(values, axis=[1, 2], keepdims=True)
-    squares = tf.reduce_sum(tf.square(values), axis=[1, 2], keepdims=True)
-    return Moments(int(values.shape[1]) * int(values.shape[2]), total, squares)
 
 
 def questions(shown: Sequence[tuple[tf.Tensor, Moments]]) -> tf.Tensor:

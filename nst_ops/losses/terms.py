@@ -5,10 +5,11 @@ the magnitude of a layer's activations:
 
 * style: mean over layers of |G - A|^2 / |A|^2 (Frobenius). The usual absolute form (Gatys et al.
   2016, eq. 5) lets block3 and block4 drown the other layers.
-* content: mean (F - P)^2 / mean P^2, times 1.5e-6. The factor makes the field's ranges the useful
-  ones: measured, a relative content term counts for something between .015 (free) and 1.5 (the
-  photo hardly touched) times the style term, and content_weight / style_weight goes from 1e3 / 1e-1
-  to 1e4 / 1e-2.
+* content: mean (F - T)^2 / mean T^2, times `CONTENT_UNIT`; T are the photo's features in the
+  painting's statistics (`targets.content`). The factor makes the field's ranges the useful ones:
+  measured, a relative content term counts for something between .02 (free) and 2 (the photo hardly
+  touched) times the style term, and content_weight / style_weight goes from 1e3 / 1e-1 to 1e4 /
+  1e-2.
 * attention: as content, but the target of each position is the part of the painting that it matches
   (`losses.attention`). It is also multiplied by style_weight: at attention_weight 1 it counts as
   much as all Gram matrices together.
@@ -22,7 +23,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-CONTENT_UNIT = 1.5e-6
+CONTENT_UNIT = 2.6e-6
 TV_UNIT = 3e-4
 _TV_SOFTNESS = (
     0.02  # gradients below about this length count quadratically: paint's grain is not an edge
@@ -91,7 +92,7 @@ def feature_loss(
     features.
 
     This is eq. 1 of Gatys et al. 2016, made relative. It is the content loss if the targets are
-    features of the photo, and the attention loss if they are the painting's.
+    made from features of the photo, and the attention loss if they are the painting's.
 
     Args:
       features: {layer: [B, h, w, C]} of the picture.

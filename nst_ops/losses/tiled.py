@@ -19,6 +19,7 @@ import tensorflow as tf
 from nst_ops.images import resampling
 from nst_ops.images.size import Size
 from nst_ops.losses.gram import gram_sum
+from nst_ops.losses.moments import Moments, moments
 from nst_ops.losses.objective import Objective, extractor
 from nst_ops.losses.terms import (
     Answered,
@@ -149,9 +150,15 @@ def _per_sum(
 
 
 def tiled_features(
-    objective: Objective, layers: tuple[str, ...], images: tf.Tensor, side: int
+    objective: Objective, layers: tuple[str, ...], images: tf.Tensor, side: int | None
 ) -> Features:
-    """Returns the features of these layers for whole images, {layer: [B, h, w, C]}."""
+    """Returns the features of these layers for whole images, {layer: [B, h, w, C]}.
+
+    Args:
+      side: of the tiles, in px; None: the whole image is one.
+    """
+    if side is None:
+        return extractor(objective, layers)(images)
     whole: dict[str, np.ndarray] = {}
     for tile, features in tile_features(objective, layers, images, side):
         for layer, inner in features.items():
@@ -162,6 +169,28 @@ def tiled_features(
                 whole[layer] = np.empty(shape, inner.dtype.as_numpy_dtype)
             whole[layer][:, *tile.positions(stride)] = inner.numpy()
     return {layer: tf.constant(features) for layer, features in whole.items()}
+
+
+def tiled_moments(
+    objective: Objective,
+    layers: tuple[str, ...],
+    images: tf.Tensor,
+    side: int | None,
+    places: Features | None = None,
+) -> dict[str, Moments]:
+    """Returns the moments of these layers for whole images, without holding all their features.
+
+    Args:
+      side: of the tiles, in px; None: the whole image is one.
+      places: {layer: [B, h, w, 1]}, how much each position counts; None or empty: all alike.
+    """
+    sums: dict[str, Moments] = {}
+    for tile, features in tile_features(objective, layers, images, side):
+        weights = _cut_map(objective, tile, places or {})
+        for layer, part in features.items():
+            found = moments(part, weights.get(layer))
+            sums[layer] = sums[layer].join(found) if layer in sums else found
+    return sums
 
 
 def tile_features(

@@ -10,8 +10,9 @@ from nst_ops.coarse_to_fine import loop
 from nst_ops.coarse_to_fine.checkpoints import load_checkpoint
 from nst_ops.errors import InputError
 from nst_ops.losses import attention
-from nst_ops.losses.attention import answers, attend, moments, questions, thin
-from nst_ops.losses.targets import TargetCache
+from nst_ops.losses.attention import answers, attend, questions, thin
+from nst_ops.losses.moments import moments
+from nst_ops.losses.targets.cache import TargetCache
 from nst_ops.settings import Settings
 
 QUICK = {

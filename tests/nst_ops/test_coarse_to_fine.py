@@ -5,7 +5,7 @@ import tensorflow as tf
 from nst_ops.coarse_to_fine import loop
 from nst_ops.errors import InputError
 from nst_ops.images import colors
-from nst_ops.losses.targets import TargetCache
+from nst_ops.losses.targets.cache import TargetCache
 from nst_ops.optimizers import adam, lbfgs
 from nst_ops.settings import Settings
 
@@ -152,7 +152,8 @@ def test_targets_are_computed_once(photo, painting):
     cache.get = lambda key, compute, name=None: get(key, lambda: calls.append(key) or compute())
     for _ in range(2):
         loop.run(photo, [painting], Settings(**QUICK), cache=cache)
-    assert len(calls) == 2  # on the first run: Gram matrices, and features for attention
+    # On the first run: Gram matrices, moments for content, features for attention.
+    assert len(calls) == 3
 
 
 def test_cache_is_bounded():

@@ -9,7 +9,7 @@ from nst_ops.errors import InputError
 from nst_ops.images.inputs import Style
 from nst_ops.losses.gram import gram_matrix
 from nst_ops.losses.regions import coverage, regions_of
-from nst_ops.losses.targets import TargetCache
+from nst_ops.losses.targets.cache import TargetCache
 from nst_ops.settings import Settings
 from nst_ops.vgg.network import vgg19
 

@@ -7,12 +7,10 @@ from nst_ops.images.inputs import Style
 from nst_ops.losses import tiled
 from nst_ops.losses.objective import Objective, evaluate
 from nst_ops.losses.regions import regions_of
-from nst_ops.losses.targets import (
-    TargetCache,
-    attention_targets,
-    content_targets,
-    style_views,
-)
+from nst_ops.losses.targets.attention import attention_targets
+from nst_ops.losses.targets.cache import TargetCache
+from nst_ops.losses.targets.content import content_targets
+from nst_ops.losses.targets.style import style_views
 from nst_ops.losses.terms import LossWeights, Targets
 from nst_ops.losses.tile_grid import tiles
 from nst_ops.losses.tiled import evaluate_tiled
@@ -66,13 +64,12 @@ def compare(photo, styles, picture, side, settings, keep=None):
     regions = [regions_of(styles, keep, size)]
     both = []
     for tile in (None, side):
-        octaves, views = style_views(regions, size, size, settings, objective, TargetCache())
+        about = size, settings, objective, TargetCache()
+        octaves, views = style_views(regions, size, *about)
         targets = Targets(
-            content_targets(photo, objective, tile),
+            content_targets(photo, regions, *about, tile),
             views,
-            attention_targets(
-                photo, photo, regions, size, settings, objective, TargetCache(), tile
-            ),
+            attention_targets(photo, regions, *about, tile, pictures=photo),
         )
         if tile is None:
             both.append(evaluate(objective, octaves, picture, targets, WEIGHTS))

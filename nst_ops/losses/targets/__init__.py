@@ -1,0 +1,1 @@
+"""What pictures are optimized towards: features of photos, statistics and features of paintings."""
