@@ -9,7 +9,7 @@ from benchmarks.table import Table, means
 from nst_ops.quality import measure
 
 SIZE = 256
-CONTENT_WEIGHTS = (1e3, 2e3, 4e3, 7e3, 1e4)
+CONTENT_WEIGHTS = (1e3, 3e3, 6e3, 1e4)
 _METHODS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "before": (versions.BEFORE_ATTENTION, {}),
     "without attention": (None, {"attention_weight": 0.0}),

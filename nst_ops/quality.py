@@ -1,5 +1,5 @@
-"""Figures of a stylized picture's quality, by judges that no optimizer sees. Lower is better for
-all.
+"""Figures of a stylized picture's quality. Lower is better for all. `swd`, `patch` and `recall`
+are at layers that no loss here uses; `gram` and `cin` are near kin of terms of the loss.
 
 * `swd`: how far the picture's textures are from the painting's. Sliced Wasserstein distance of
   feature distributions at layers that no loss here uses, over 256 fixed random directions and 256

@@ -18,7 +18,7 @@ from nst_ops.optimizers.lbfgs import LBFGSState
 from nst_ops.optimizers.optimizer import State
 from nst_ops.optimizers.rows import take_rows
 
-_FORMAT = 3  # of the file; files of other formats are refused
+_FORMAT = 4  # of the file; files of other formats are refused
 _STATES = {kind.__name__: kind for kind in (LBFGSState, AdamState)}
 
 

@@ -22,7 +22,8 @@ class Knobs:
 
     Attributes:
       content_weight: how much of the photo stays, 0 to 1e12; useful 1e3 to 1e4.
-      style_weight: how much of the painting comes, 0 to 1e12; useful 1e-2 to 1e-1.
+      style_weight: how much of the painting comes, 0 to 1e12; useful 1e-2 to 1e-1. Whether the
+        photo keeps its own contrast, as it does at 0, is said by the settings.
       tv_weight: how smooth the picture is, 0 to 1e12; useful 10 to 100.
       attention_weight: how much strokes follow what is in the photo, times style_weight, 0 to
         1e12; useful .5 to 2.5. It has no effect if it is 0 in the settings. None: as there.

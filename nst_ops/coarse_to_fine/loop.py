@@ -81,7 +81,7 @@ def run(
       initial: first pictures, [B, h, w, 3] float32, sRGB in [0, 1].
       seeds: one per photo, whole numbers of at least 0.
       model: a Keras model in place of VGG19.
-      cache: holds style targets.
+      cache: holds what was seen in paintings.
       tile: side of tiles in px.
       history: steps that L-BFGS remembers.
       resume: returns the checkpoint to go on from.
@@ -154,7 +154,7 @@ def stylize(
       model: a functional Keras model from images [B, H, W, 3] float32, sRGB in [0, 1] and of any
         size, to `{layer: features [B, h, w, C]}`, in place of VGG19. The settings then name its
         layers.
-      cache: holds style targets; None: one that all calls in this process share.
+      cache: holds what was seen in paintings; None: one that all calls in this process share.
       tile: side in px, a multiple of 16, of tiles. Scales larger than a tile are computed in tiles;
         None: all are computed whole. The picture is the same to float tolerance.
       history: steps that L-BFGS remembers; each takes two pictures' memory, half of that in tiles.

@@ -133,7 +133,7 @@ def _answering_values(sources: Sources, settings: Settings) -> float:
 
 
 def _painting_bytes(size: Size, settings: Settings) -> float:
-    """Returns the bytes that it takes to compute the Gram matrices of a painting."""
+    """Returns the bytes that it takes to compute Gram matrices and moments of a painting."""
     side = side_for(size, PAINTING_TILE)
     pixels = size[0] * size[1]
     seen = pixels if side is None else _largest_patch(size, side, settings)

@@ -46,9 +46,9 @@ def moments(features: tf.Tensor, weights: tf.Tensor | None = None) -> Moments:
       weights: how much each position counts, [B, h, w, 1]; None: all alike.
     """
     height, width, channels = (int(side) for side in features.shape[1:])
-    rows = max(1, _AT_ONCE // (width * channels * len(features)))
-    # In strips, since float64 of all would be large.
-    strips = (slice(top, top + rows) for top in range(0, height, rows))
+    rows = max(1, _AT_ONCE // max(1, width * channels * len(features)))
+    # In strips, since float64 of all would be large; one, if a tile has no position of the layer.
+    strips = (slice(top, top + rows) for top in range(0, max(1, height), rows))
     return functools.reduce(
         Moments.join,
         (

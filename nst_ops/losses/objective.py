@@ -167,12 +167,13 @@ def extractor(
     objective: Objective, layers: tuple[str, ...]
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """Returns the network alone, compiled up to these layers: images -> {layer: features}."""
+    chosen = tuple(sorted(layers))  # whatever their order, they are compiled once
 
     def extract(images: tf.Tensor) -> dict[str, tf.Tensor]:
         features = objective.model(images)
-        return {layer: features[layer] for layer in layers}
+        return {layer: features[layer] for layer in chosen}
 
-    return objective.compiled(("extractor", layers), lambda: objective.compile(extract))
+    return objective.compiled(("extractor", chosen), lambda: objective.compile(extract))
 
 
 def evaluate(

@@ -1,8 +1,8 @@
 """Regions: where in a picture the strokes of each painting go, and from where they come.
 
-Masks say so. A mask is taken down to each layer's size, and Gram matrices and attention look at
-each region by itself (guided Gram matrices, Gatys et al. 2017). Edges may be soft: a position
-counts in a region as much as the mask is white there.
+Masks say so. A mask is taken down to each layer's size, and every term of the loss but smoothness
+looks at each region by itself (for Gram matrices: guided ones, Gatys et al. 2017). Edges may be
+soft: a position counts in a region as much as the mask is white there.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,6 +18,7 @@ from nst_ops.images.size import Size
 from nst_ops.losses.objective import Objective
 
 _BLACK = 1 / 255  # a mask that is nowhere brighter says nothing
+OWN_MASK = "a painting's own mask"  # its name in errors
 
 
 class Region(NamedTuple):
@@ -107,9 +108,13 @@ def at_layer(objective: Objective, mask: tf.Tensor, layer: str) -> tf.Tensor:
 
 
 def position_weights(
-    objective: Objective, mask: tf.Tensor, octaves: Sequence[int], names: Sequence[str]
+    objective: Objective,
+    layers: Iterable[str],
+    mask: tf.Tensor,
+    octaves: Sequence[int],
+    names: Sequence[str],
 ) -> dict[int, dict[str, tf.Tensor]]:
-    """Returns how much each position of the style layers counts in a region.
+    """Returns how much each position of some layers counts in a region.
 
     Args:
       mask: [B, H, W, 1] in [0, 1]; black for images that have no such region.
@@ -122,11 +127,12 @@ def position_weights(
     Raises:
       InputError: a region is not seen at a layer.
     """
+    layers = tuple(layers)
     levels = resampling.octaves(mask, max(octaves) + 1)
     found: dict[int, dict[str, tf.Tensor]] = {}
     for octave in octaves:
         found[octave] = {}
-        for layer, _ in objective.style_layers:
+        for layer in layers:
             cells = at_layer(objective, levels[octave], layer)
             sums = tf.reduce_sum(cells, axis=[1, 2, 3], keepdims=True)
             for name, total in zip(names, sums.numpy().ravel(), strict=True):

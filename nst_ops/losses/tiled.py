@@ -186,7 +186,9 @@ def tiled_moments(
     """
     sums: dict[str, Moments] = {}
     for tile, features in tile_features(objective, layers, images, side):
-        weights = _cut_map(objective, tile, places or {})
+        weights = places or {}
+        if side is not None:
+            weights = _cut_map(objective, tile, weights)
         for layer, part in features.items():
             found = moments(part, weights.get(layer))
             sums[layer] = sums[layer].join(found) if layer in sums else found

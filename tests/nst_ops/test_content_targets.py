@@ -4,16 +4,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from nst_ops.errors import InputError
 from nst_ops.images.inputs import Style
 from nst_ops.losses.moments import moments
 from nst_ops.losses.objective import Objective
 from nst_ops.losses.regions import regions_of
+from nst_ops.losses.targets import content
 from nst_ops.losses.targets.cache import TargetCache
 from nst_ops.losses.targets.content import content_targets
 from nst_ops.settings import Settings
 from nst_ops.vgg.geometry import LayerGeometry
 
 SETTINGS = Settings(content_layers=["block1_conv1"], style_layers=["block1_conv1"])
+GEOMETRY = (("block1_conv1", LayerGeometry(1, 16)),)
 PLAIN = np.full((64, 96, 3), 0.5, np.float32)
 
 
@@ -25,19 +28,20 @@ class Colours:
 
     def __call__(self, images):
         self.asked += 1
-        return {"block1_conv1": images}
+        return {"block1_conv1": images, "block3_conv1": images[:, 6::7, 6::7]}
 
 
-def target(photo, blend, *, settings=SETTINGS, keep=None, cache=None, network=None):
+def target(
+    photo, blend, *, settings=SETTINGS, geometry=GEOMETRY, keep=None, cache=None, network=None
+):
     layers = tuple(settings.content_layers.items()), tuple(settings.style_layers.items())
-    geometry = (("block1_conv1", LayerGeometry(1, 16)),)
     objective = Objective(network or Colours(), *layers, (), geometry, "float32", eager=True)
     size = photo.shape[:2]
     regions = [regions_of(blend, keep, size)]
     found = content_targets(
         tf.constant(photo[None]), regions, size, settings, objective, cache or TargetCache()
     )
-    return found["block1_conv1"].numpy()
+    return next(iter(found.values())).numpy()
 
 
 def mean_and_deviation(image):
@@ -110,6 +114,21 @@ def test_a_plain_photo_is_given_no_structure(seen):
     np.testing.assert_allclose(
         found, np.broadcast_to(seen.mean(axis=(0, 1)), found.shape), atol=1e-4
     )
+
+
+def test_a_mask_that_no_position_sees_is_an_error(photo, seen):
+    mask = np.zeros(seen.shape[:2], np.float32)
+    mask[-1] = 1.0
+    settings = SETTINGS.model_copy(update={"content_layers": {"block3_conv1": 1.0}})
+    geometry = (("block1_conv1", LayerGeometry(1, 16)), ("block3_conv1", LayerGeometry(7, 64)))
+    with pytest.raises(InputError, match="own mask is empty at block3_conv1"):
+        target(photo, [Style(seen, painting_mask=mask)], settings=settings, geometry=geometry)
+
+
+def test_float16_does_not_overflow():
+    features = np.float16(60000.0) * np.ones((4, 4, 2), np.float16)
+    content._apply(features, [content._Change(np.float32([4, 1]), np.float32([0, 0]), None)])
+    assert np.isfinite(features).all() and (features[..., 1] == np.float16(60000.0)).all()
 
 
 def test_contrast_grows_only_so_far(seen):

@@ -101,6 +101,18 @@ def test_loss_and_gradient_are_those_of_the_whole_picture(load, octaves, monkeyp
     assert worst < 1e-3
 
 
+@pytest.mark.parametrize("size", [(65, 64), (64, 65)])
+def test_a_tile_may_have_no_position_of_a_layer(load, size):
+    """The last tile is one px wide."""
+    photo = load("cat", 120)[: size[0], : size[1]]
+    settings = Settings(precision="float32", steps=2, size=max(size), octaves=[1.0])
+    whole, parts = (
+        loop.run(photo, [load("pere_tanguy", 96)], settings, tile=tile).images[0]
+        for tile in (None, 32)
+    )
+    assert np.abs(whole - parts).max() < 0.05
+
+
 def slope(height, width):
     """A mask that is soft everywhere, and not the same upside down."""
     rows, columns = np.linspace(0, 1, height)[:, None], np.linspace(0, 1, width)[None]

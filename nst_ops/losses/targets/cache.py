@@ -21,8 +21,8 @@ _FORMAT = 3
 
 
 class TargetCache:
-    """Caches Gram matrices of paintings, in memory and, if wanted, on disk; and, in memory only,
-    their features for attention.
+    """Caches Gram matrices and moments of paintings, in memory and, if wanted, on disk; and, in
+    memory only, their features for attention.
 
     Threads may share it, and processes and users may share the folder: files are named by all that
     their content depends on, appear whole, and carry a checksum.
@@ -30,7 +30,7 @@ class TargetCache:
     Args:
       max_bytes: of all tensors kept in memory; the least recently used go first. The Gram
         matrices of one painting at one resolution take 2.4 MB an octave with default layers.
-      folder: where Gram matrices are kept on disk as well; None: in memory only.
+      folder: where Gram matrices and moments are kept on disk as well; None: in memory only.
     """
 
     def __init__(self, max_bytes: int = 512 * 2**20, folder: str | None = None):
@@ -47,7 +47,7 @@ class TargetCache:
 
         Args:
           key: identifies the entry in memory.
-          compute: computes the entry, a dict for each octave.
+          compute: computes the entry, a dict for each octave that is looked at.
           name: of its file, without the extension; None: it is not kept on disk.
         """
         with self._lock:
@@ -90,9 +90,9 @@ def _load(path: str) -> tuple[Seen, ...] | None:
 
 def _save(path: str, octaves: tuple[Seen, ...]) -> None:
     arrays = {
-        f"{octave}/{layer}": gram.numpy()
-        for octave, grams in enumerate(octaves)
-        for layer, gram in grams.items()
+        f"{octave}/{layer}": values.numpy()
+        for octave, seen in enumerate(octaves)
+        for layer, values in seen.items()
     }
     try:
         with replacing(path, sync=False) as file:
@@ -104,7 +104,7 @@ def _save(path: str, octaves: tuple[Seen, ...]) -> None:
 
 
 def _bytes(octaves: tuple[Seen, ...]) -> int:
-    tensors = [tensor for grams in octaves for tensor in grams.values()]
+    tensors = [tensor for seen in octaves for tensor in seen.values()]
     return sum(tensor.dtype.size * tensor.shape.num_elements() for tensor in tensors)
 
 

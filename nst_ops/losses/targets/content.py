@@ -7,14 +7,22 @@ normalisation, Huang & Belongie 2017), and what remains to be kept is where thin
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from nst_ops.images.inputs import Style
 from nst_ops.images.size import Size
 from nst_ops.losses.moments import Moments, moments
 from nst_ops.losses.objective import Objective
-from nst_ops.losses.regions import Region, at_layer, resized
+from nst_ops.losses.regions import (
+    OWN_MASK,
+    Region,
+    at_layer,
+    position_weights,
+    resized,
+)
 from nst_ops.losses.targets.cache import Seen, TargetCache, file_name
 from nst_ops.losses.targets.paintings import painting_tile, resized_painting, seen_paintings
 from nst_ops.losses.tiled import tiled_features, tiled_moments
@@ -47,25 +55,34 @@ def content_targets(
     Returns:
       {layer: [B, h, w, C]}.
     """
-    layers = tuple(layer for layer, _ in objective.content_layers)
-    shown = tiled_features(objective, layers, photos, side)
+    layers = tuple(dict(objective.content_layers))
+    shown = dict(tiled_features(objective, layers, photos, side))
     if not settings.style_weight:
         return shown
     height, width = photos.shape.as_list()[1:3]
-    found: dict[str, list[tf.Tensor]] = {layer: [] for layer in layers}
-    for row, each in enumerate(regions):
-        painted = [
+    painted = [
+        [
             _painted(region.paintings, (height, width), final, settings, objective, cache)
             for region in each
         ]
-        for layer in layers:
-            features = shown[layer][row : row + 1]
-            given = [
-                (None if region.where is None else at_layer(objective, region.where, layer), seen)
-                for region, seen in zip(each, (of[layer] for of in painted), strict=True)
+        for each in regions
+    ]
+    found: dict[str, tf.Tensor] = {}
+    for layer in layers:
+        features = shown.pop(layer)
+        changes = [
+            [
+                _change(objective, layer, features[row : row + 1], region, seen[layer])
+                for region, seen in zip(each, painted[row], strict=True)
             ]
-            found[layer].append(_retold(features, given))
-    return {layer: tf.concat(rows, axis=0) for layer, rows in found.items()}
+            for row, each in enumerate(regions)
+        ]
+        values = features.numpy()  # a copy; it is changed in place, as features may be gigabytes
+        del features
+        for row, each in enumerate(changes):
+            _apply(values[row], each)
+        found[layer] = tf.constant(values)
+    return found
 
 
 def _painted(
@@ -77,7 +94,7 @@ def _painted(
     cache: TargetCache,
 ) -> dict[str, Moments]:
     """Returns the moments of a blend's paintings together, at all `style_scales`: by layer."""
-    layers = tuple(sorted(layer for layer, _ in objective.content_layers))
+    layers = tuple(sorted(dict(objective.content_layers)))
     sums: dict[str, Moments] = {}
     for style, size, share in seen_paintings(blend, picture, final, settings, objective):
 
@@ -85,7 +102,7 @@ def _painted(
             places: dict[str, tf.Tensor] = {}
             if style.painting_mask is not None:
                 mask = resized(style.painting_mask, size)
-                places = {layer: at_layer(objective, mask, layer) for layer in layers}
+                places = position_weights(objective, layers, mask, [0], [OWN_MASK])[0]
             image, side = resized_painting(style.image, size), painting_tile(size, objective)
             seen = tiled_moments(objective, layers, image, side, places)
             return ({layer: tf.stack([of.mean, of.variance]) for layer, of in seen.items()},)
@@ -99,31 +116,40 @@ def _painted(
     return sums
 
 
-def _retold(features: tf.Tensor, given: Sequence[tuple[tf.Tensor | None, Moments]]) -> tf.Tensor:
-    """Returns a photo's features with the moments of paintings.
+class _Change(NamedTuple):
+    """Says by what features are multiplied, and what is added: float32 [C] each."""
 
-    Args:
-      features: [1, h, w, C].
-      given: where paintings go, [1, h, w, 1], or None for everywhere; and their moments.
-    """
-    changes = []
-    for place, wanted in given:
-        own = moments(features, place)
-        gain = tf.sqrt(tf.math.divide_no_nan(wanted.variance, own.variance))
-        gain = tf.clip_by_value(gain, 1.0 / _MOST_GAIN, _MOST_GAIN)
-        offset = wanted.mean - gain * own.mean
-        changes.append((place, tf.cast(gain - 1.0, tf.float32), tf.cast(offset, tf.float32)))
-    masks = [place for place, _ in given if place is not None]
-    most = tf.maximum(1.0, tf.add_n(masks)) if masks else None  # where masks overlap
-    strips = []
-    for top in range(0, int(features.shape[1]), _STRIP):
+    gain: np.ndarray
+    offset: np.ndarray
+    where: np.ndarray | None  # [h, w, 1]; None: everywhere
+
+
+def _change(
+    objective: Objective, layer: str, features: tf.Tensor, region: Region, wanted: Moments
+) -> _Change:
+    """Returns what gives a photo's features [1, h, w, C] the moments of paintings in a region."""
+    where = None if region.where is None else at_layer(objective, region.where, layer)
+    own = moments(features, where)
+    gain = tf.sqrt(tf.math.divide_no_nan(wanted.variance, own.variance))
+    gain = tf.clip_by_value(gain, 1.0 / _MOST_GAIN, _MOST_GAIN)
+    offset = wanted.mean - gain * own.mean
+    return _Change(
+        *(tf.cast(each, tf.float32).numpy().ravel() for each in (gain, offset)),
+        None if where is None else where[0].numpy(),
+    )
+
+
+def _apply(features: np.ndarray, changes: Sequence[_Change]) -> None:
+    """Changes a photo's features [h, w, C] in place."""
+    masks = [change.where for change in changes if change.where is not None]
+    most = np.maximum(1.0, sum(masks)) if masks else None  # where masks overlap
+    # float16 ends where features of its gain may lie; bfloat16 has float32's range.
+    limit = np.finfo(np.float16).max if features.dtype == np.float16 else np.inf
+    for top in range(0, len(features), _STRIP):
         rows = slice(top, top + _STRIP)
-        part = tf.cast(features[:, rows], tf.float32)
-        total = part
-        for place, gain, offset in changes:
-            change = part * gain + offset
-            if place is not None and most is not None:
-                change *= place[:, rows] / most[:, rows]
-            total += change
-        strips.append(tf.cast(total, features.dtype))
-    return tf.concat(strips, axis=1)
+        part = features[rows].astype(np.float32)
+        total = part.copy()
+        for gain, offset, where in changes:
+            step = part * (gain - 1.0) + offset
+            total += step if where is None or most is None else step * (where / most)[rows]
+        features[rows] = np.clip(total, -limit, limit)

@@ -13,7 +13,7 @@ from nst_ops.images.size import Size
 from nst_ops.losses.gram import gram_matrix
 from nst_ops.losses.objective import Objective, extractor
 from nst_ops.losses.octaves import octaves_in_use
-from nst_ops.losses.regions import Region, position_weights, resized
+from nst_ops.losses.regions import OWN_MASK, Region, position_weights, resized
 from nst_ops.losses.targets.cache import TargetCache, file_name
 from nst_ops.losses.targets.paintings import painting_tile, resized_painting, seen_paintings
 from nst_ops.losses.terms import View
@@ -65,7 +65,9 @@ def style_views(
         if any(region is None or region.where is not None for region in each):
             places = tf.concat([_place(region, picture) for region in each], axis=0)
             names = [region.name if region else "" for region in each]
-            positions = position_weights(objective, places, octaves, names)
+            positions = position_weights(
+                objective, dict(objective.style_layers), places, octaves, names
+            )
         for index, octave in enumerate(octaves):
             weights = [
                 region.share * targets[index].weight / sum(target.weight for target in targets)
@@ -149,7 +151,9 @@ def _grams(
     positions: dict[int, dict[str, tf.Tensor]] = {}
     if style.painting_mask is not None:
         mask = resized(style.painting_mask, size)
-        positions = position_weights(objective, mask, octaves, ["a painting's own mask"])
+        positions = position_weights(
+            objective, dict(objective.style_layers), mask, octaves, [OWN_MASK]
+        )
     return tuple(
         _level_grams(objective, levels[octave], positions.get(octave, {})) for octave in octaves
     )
