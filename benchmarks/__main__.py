@@ -12,6 +12,7 @@ NAMES = (
     "examples",
     "sweep",
     "attention",
+    "frontier",
     "defaults",
     "regions",
     "rim",
