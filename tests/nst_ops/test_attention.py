@@ -286,9 +286,10 @@ def test_knobs_that_do_not_name_it_leave_it_as_the_settings_have_it(pair):
 
 def test_pictures_that_have_converged_are_not_matched_with_their_neighbours(load):
     """Who shares a batch is the scheduler's choice, and must not change a picture."""
-    photos = np.stack([load(name, 96)[:64, :64] for name in ("cat", "astronaut")])
+    names = "rocket", "cafe_terrace_at_night"
+    photos = np.stack([load(name, 96)[:64, :64] for name in names])
     chosen = settings(
-        scales=[{"size": 64, "steps": 24}], tolerance=0.02, patience=3, attention_every=10
+        scales=[{"size": 64, "steps": 24}], tolerance=0.02, patience=3, attention_every=8
     )
     painting = load("cafe_terrace_at_night", 64)
     together = loop.run(photos, [[painting]] * 2, chosen)
@@ -299,4 +300,4 @@ def test_pictures_that_have_converged_are_not_matched_with_their_neighbours(load
         assert together.reports[row].scales[0].steps == steps[-1]
         # Rounding may turn the answer of a position or two.
         assert np.abs(together.images[row] - alone.images[0]).mean() < 0.01
-    assert min(steps) < max(steps)  # else nothing was proved
+    assert min(steps) < 16 < max(steps)  # one has converged when the other is matched again
