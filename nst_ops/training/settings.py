@@ -50,8 +50,9 @@ class TrainingSettings(BaseModel):
     )
     tv_weight: TermWeight = Field(0.1, description=_TIMES_STYLE + "of smoothness (total variation)")
     adversarial_weight: TermWeight = Field(
-        0.0,
-        description=_TIMES_STYLE + "of a second network, which tells pictures from paintings",
+        0.1,
+        description=_TIMES_STYLE
+        + "of a second network, which tells pictures from paintings; 0: without",
     )
     octaves: list[ZeroOrShare] = Field(
         [1.0, 0.5],
