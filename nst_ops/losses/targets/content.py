@@ -16,13 +16,7 @@ from nst_ops.images.inputs import Style
 from nst_ops.images.size import Size
 from nst_ops.losses.moments import Moments, moments
 from nst_ops.losses.objective import Objective
-from nst_ops.losses.regions import (
-    OWN_MASK,
-    Region,
-    at_layer,
-    position_weights,
-    resized,
-)
+from nst_ops.losses.regions import OWN_MASK, Region, at_layer, position_weights, resized
 from nst_ops.losses.targets.cache import Seen, TargetCache, file_name
 from nst_ops.losses.targets.paintings import painting_tile, resized_painting, seen_paintings
 from nst_ops.losses.tiled import tiled_features, tiled_moments
