@@ -125,6 +125,26 @@ def test_a_mask_that_no_position_sees_is_an_error(photo, seen):
         target(photo, [Style(seen, painting_mask=mask)], settings=settings, geometry=geometry)
 
 
+class RoundsUp(Colours):
+    """A model of one's own, which cannot be computed in tiles and has ceil(side / 7) positions."""
+
+    def __call__(self, images):
+        return {"block3_conv1": images[:, ::7, ::7], "block1_conv1": images}
+
+    def compute_output_shape(self, shape):
+        batch, height, width, channels = shape
+        return {"block3_conv1": (batch, -(-height // 7), -(-width // 7), channels)}
+
+
+def test_a_model_that_rounds_up_takes_masks(photo, seen):
+    mask = np.ones(seen.shape[:2], np.float32)
+    settings = SETTINGS.model_copy(update={"content_layers": {"block3_conv1": 1.0}})
+    geometry = (("block1_conv1", LayerGeometry(1, 16)), ("block3_conv1", LayerGeometry(7, None)))
+    changes = {"settings": settings, "geometry": geometry, "network": RoundsUp()}
+    masked = target(photo, [Style(seen, painting_mask=mask)], **changes)
+    np.testing.assert_allclose(masked, target(photo, [Style(seen)], **changes), atol=1e-5)
+
+
 def test_float16_does_not_overflow():
     features = np.float16(60000.0) * np.ones((4, 4, 2), np.float16)
     content._apply(features, [content._Change(np.float32([4, 1]), np.float32([0, 0]), None)])
