@@ -34,6 +34,7 @@ from nst_ops.losses.regions import regions_of, resized
 from nst_ops.losses.targets.attention import attention_targets
 from nst_ops.losses.targets.cache import TargetCache
 from nst_ops.losses.targets.content import content_targets
+from nst_ops.losses.targets.paintings import Sight
 from nst_ops.losses.targets.style import style_views
 from nst_ops.losses.terms import LossWeights, Targets
 from nst_ops.losses.tile_grid import side_for
@@ -189,6 +190,7 @@ def stylize(
     storage = "float32" if tile is None else "bfloat16"
     optimizer = make_optimizer(settings.optimizer, settings.learning_rate, history, storage)
     plans = schedule(final, settings, objective.least_side)
+    sight = Sight(final, settings, objective, cache or CACHE)
     given = None if initial is None else image_batch(initial, "initial", count=len(contents))
     finish = functools.partial(_finished, contents=contents, keeps=keeps, color=settings.color)
     teller = _Teller(plans, finish)
@@ -211,10 +213,9 @@ def stylize(
         regions = [
             regions_of(blend, mask, plan.size) for blend, mask in zip(blends, keeps, strict=True)
         ]
-        about = final, settings, objective, cache or CACHE
-        octaves, views = style_views(regions, plan.size, *about)
-        targets = Targets(content_targets(photo, regions, *about, side), views, {})
-        match = functools.partial(attention_targets, photo, regions, *about, side)
+        octaves, views = style_views(regions, plan.size, sight)
+        targets = Targets(content_targets(photo, regions, sight, side), views, {})
+        match = functools.partial(attention_targets, photo, regions, sight, side)
         del regions
         if state is None:
             if given is not None:

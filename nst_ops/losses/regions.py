@@ -5,7 +5,7 @@ looks at each region by itself (for Gram matrices: guided ones, Gatys et al. 201
 soft: a position counts in a region as much as the mask is white there.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -109,7 +109,7 @@ def at_layer(objective: Objective, mask: tf.Tensor, layer: str) -> tf.Tensor:
 
 def position_weights(
     objective: Objective,
-    layers: Iterable[str],
+    layers: Collection[str],
     mask: tf.Tensor,
     octaves: Sequence[int],
     names: Sequence[str],
@@ -127,7 +127,6 @@ def position_weights(
     Raises:
       InputError: a region is not seen at a layer.
     """
-    layers = tuple(layers)
     levels = resampling.octaves(mask, max(octaves) + 1)
     found: dict[int, dict[str, tf.Tensor]] = {}
     for octave in octaves:

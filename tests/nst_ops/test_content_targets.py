@@ -12,6 +12,7 @@ from nst_ops.losses.regions import regions_of
 from nst_ops.losses.targets import content
 from nst_ops.losses.targets.cache import TargetCache
 from nst_ops.losses.targets.content import content_targets
+from nst_ops.losses.targets.paintings import Sight
 from nst_ops.settings import Settings
 from nst_ops.vgg.geometry import LayerGeometry
 
@@ -38,9 +39,8 @@ def target(
     objective = Objective(network or Colours(), *layers, (), geometry, "float32", eager=True)
     size = photo.shape[:2]
     regions = [regions_of(blend, keep, size)]
-    found = content_targets(
-        tf.constant(photo[None]), regions, size, settings, objective, cache or TargetCache()
-    )
+    sight = Sight(size, settings, objective, cache or TargetCache())
+    found = content_targets(tf.constant(photo[None]), regions, sight)
     return next(iter(found.values())).numpy()
 
 

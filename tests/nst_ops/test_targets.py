@@ -14,6 +14,7 @@ from nst_ops.losses.gram import gram_matrix
 from nst_ops.losses.objective import Objective
 from nst_ops.losses.targets import cache as cache_module
 from nst_ops.losses.targets.cache import TargetCache
+from nst_ops.losses.targets.paintings import Sight
 from nst_ops.losses.targets.style import style_targets
 from nst_ops.settings import Settings, StyleScale
 from nst_ops.vgg.geometry import LayerGeometry
@@ -41,7 +42,9 @@ def targets(styles, settings=SETTINGS, *, extractor=None, cache=None, picture=(6
     objective = Objective(
         extractor or Extractor(), *layers, (), Extractor.geometry, "float32", eager=True
     )
-    return style_targets(styles, picture, (64, 96), settings, objective, cache or TargetCache())
+    return style_targets(
+        styles, picture, Sight((64, 96), settings, objective, cache or TargetCache())
+    )
 
 
 def entry(kilobytes):
@@ -178,7 +181,7 @@ def vgg_targets(styles, extractor, picture=(85, 128), **changes):
     settings = Settings(style_layers=["block1_conv1"], content_layers=["block1_conv2"], **changes)
     layers = tuple(settings.content_layers.items()), tuple(settings.style_layers.items())
     objective = Objective(extractor, *layers, (), VGG_LIKE, "float32", eager=True)
-    return style_targets(styles, picture, (341, 512), settings, objective, TargetCache())
+    return style_targets(styles, picture, Sight((341, 512), settings, objective, TargetCache()))
 
 
 @pytest.mark.parametrize(

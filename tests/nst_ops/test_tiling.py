@@ -10,6 +10,7 @@ from nst_ops.losses.regions import regions_of
 from nst_ops.losses.targets.attention import attention_targets
 from nst_ops.losses.targets.cache import TargetCache
 from nst_ops.losses.targets.content import content_targets
+from nst_ops.losses.targets.paintings import Sight
 from nst_ops.losses.targets.style import style_views
 from nst_ops.losses.terms import LossWeights, Targets
 from nst_ops.losses.tile_grid import tiles
@@ -64,12 +65,12 @@ def compare(photo, styles, picture, side, settings, keep=None):
     regions = [regions_of(styles, keep, size)]
     both = []
     for tile in (None, side):
-        about = size, settings, objective, TargetCache()
-        octaves, views = style_views(regions, size, *about)
+        sight = Sight(size, settings, objective, TargetCache())
+        octaves, views = style_views(regions, size, sight)
         targets = Targets(
-            content_targets(photo, regions, *about, tile),
+            content_targets(photo, regions, sight, tile),
             views,
-            attention_targets(photo, regions, *about, tile, pictures=photo),
+            attention_targets(photo, regions, sight, tile, pictures=photo),
         )
         if tile is None:
             both.append(evaluate(objective, octaves, picture, targets, WEIGHTS))

@@ -12,11 +12,10 @@ from nst_ops.losses.attention import Answers, answers, attend, nearest, question
 from nst_ops.losses.moments import moments
 from nst_ops.losses.objective import Objective, extractor
 from nst_ops.losses.regions import Region, at_layer, coverage, resized
-from nst_ops.losses.targets.cache import Seen, TargetCache
-from nst_ops.losses.targets.paintings import painting_tile, resized_painting, seen_paintings
+from nst_ops.losses.targets.cache import Seen
+from nst_ops.losses.targets.paintings import Sight, painting_tile, resized_painting
 from nst_ops.losses.terms import Answered
 from nst_ops.losses.tiled import tile_features, tiled_features, tiled_moments
-from nst_ops.settings import Settings
 
 _COVERED = 0.999  # share of a place from which on it counts as painted: masks add up with rounding
 
@@ -24,10 +23,7 @@ _COVERED = 0.999  # share of a place from which on it counts as painted: masks a
 def attention_targets(
     photos: tf.Tensor,
     regions: Sequence[Sequence[Region]],
-    final: Size,
-    settings: Settings,
-    objective: Objective,
-    cache: TargetCache,
+    sight: Sight,
     side: int | None = None,
     pictures: tf.Tensor | None = None,
 ) -> dict[str, tf.Tensor | Answered]:
@@ -37,13 +33,14 @@ def attention_targets(
     Args:
       photos: [B, H, W, 3], at the size of the scale.
       regions: of each picture.
-      final: size of the result, which `style_scales` in px refer to.
+      sight: by what paintings are seen.
       side: of tiles, in px; None: photos and pictures are computed whole.
       pictures: the pictures so far, of the same shape; None: the photos alone are matched.
 
     Returns:
       {layer: features [B, h, w, C], or where to find them}; empty if the term is not in use.
     """
+    objective, temperature = sight.objective, sight.settings.attention_temperature
     layers = tuple(layer for layer, _ in objective.attention_layers)
     if not layers:
         return {}
@@ -52,16 +49,14 @@ def attention_targets(
     covered = [coverage(each) for each in regions]
     # A mean of features, or a part of the photo's, is in no list of the painting's.
     bare = any(float(tf.reduce_min(each)) < _COVERED for each in covered)
-    listed = not (bare or settings.attention_temperature)
+    listed = not (bare or temperature)
     shown = tiled_features(objective, layers, photos, side) if bare else {}
     found: dict[str, list] = {layer: [] for layer in layers}
     for row, each in enumerate(regions):
         given = [
             (region.where, painting)
             for region in each
-            for painting in _seen_features(
-                region.paintings, (height, width), final, settings, objective, cache
-            )
+            for painting in _seen_features(region.paintings, (height, width), sight)
         ]
         for layer in layers:
             sources = [_answers(objective, where, painting, layer) for where, painting in given]
@@ -69,7 +64,7 @@ def attention_targets(
                 features = tf.concat([source.features for source in sources], axis=0)
                 found[layer].append((features, nearest(asked[layer][row], sources)))
                 continue
-            answer = attend(asked[layer][row], sources, settings.attention_temperature)
+            answer = attend(asked[layer][row], sources, temperature)
             if bare:
                 share = tf.broadcast_to(covered[row], [1, height, width, 1])
                 share = tf.cast(at_layer(objective, share, layer)[0], answer.dtype)
@@ -144,15 +139,13 @@ class _SeenPainting(NamedTuple):
 def _seen_features(
     blend: Sequence[Style],
     picture: Size,
-    final: Size,
-    settings: Settings,
-    objective: Objective,
-    cache: TargetCache,
+    sight: Sight,
 ) -> list[_SeenPainting]:
     """Returns a blend's paintings at each of the `style_scales`."""
+    objective = sight.objective
     layers = tuple(sorted(layer for layer, _ in objective.attention_layers))
     found = []
-    for style, size, share in seen_paintings(blend, picture, final, settings, objective):
+    for style, size, share in sight.paintings(blend, picture):
 
         def compute(image: np.ndarray = style.image, size: Size = size) -> tuple[Seen, ...]:
             side = painting_tile(size, objective)
@@ -160,6 +153,6 @@ def _seen_features(
             return ({layer: thin(values) for layer, values in features.items()},)
 
         key = ("attention", objective.identity, layers, style.pixels_digest, size)
-        (features,) = cache.get(key, compute)
+        (features,) = sight.cache.get(key, compute)
         found.append(_SeenPainting(style, size, features, share))
     return found

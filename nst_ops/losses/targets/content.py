@@ -17,10 +17,9 @@ from nst_ops.images.size import Size
 from nst_ops.losses.moments import Moments, moments
 from nst_ops.losses.objective import Objective
 from nst_ops.losses.regions import OWN_MASK, Region, at_layer, position_weights, resized
-from nst_ops.losses.targets.cache import Seen, TargetCache, file_name
-from nst_ops.losses.targets.paintings import painting_tile, resized_painting, seen_paintings
+from nst_ops.losses.targets.cache import Seen, file_name
+from nst_ops.losses.targets.paintings import Sight, painting_tile, resized_painting
 from nst_ops.losses.tiled import tiled_features, tiled_moments
-from nst_ops.settings import Settings
 
 # A channel's contrast is at most multiplied or divided by this: what hardly varies in a photo with
 # much plain ground is no structure, and a plain painting must not take away the photo's.
@@ -31,10 +30,7 @@ _STRIP = 64  # rows of positions; all in float32 would be large
 def content_targets(
     photos: tf.Tensor,
     regions: Sequence[Sequence[Region]],
-    final: Size,
-    settings: Settings,
-    objective: Objective,
-    cache: TargetCache,
+    sight: Sight,
     side: int | None = None,
 ) -> dict[str, tf.Tensor]:
     """Returns the features that each position of the pictures should keep to; where no painting
@@ -43,23 +39,20 @@ def content_targets(
     Args:
       photos: [B, H, W, 3], at the size of the scale.
       regions: of each picture.
-      final: size of the result, which `style_scales` in px refer to.
+      sight: by what paintings are seen.
       side: of tiles, in px; None: photos are computed whole.
 
     Returns:
       {layer: [B, h, w, C]}.
     """
+    objective = sight.objective
     layers = tuple(dict(objective.content_layers))
     shown = dict(tiled_features(objective, layers, photos, side))
-    if not settings.style_weight:
+    if not sight.settings.style_weight:
         return shown
     height, width = photos.shape.as_list()[1:3]
     painted = [
-        [
-            _painted(region.paintings, (height, width), final, settings, objective, cache)
-            for region in each
-        ]
-        for each in regions
+        [_painted(region.paintings, (height, width), sight) for region in each] for each in regions
     ]
     found: dict[str, tf.Tensor] = {}
     for layer in layers:
@@ -82,15 +75,13 @@ def content_targets(
 def _painted(
     blend: Sequence[Style],
     picture: Size,
-    final: Size,
-    settings: Settings,
-    objective: Objective,
-    cache: TargetCache,
+    sight: Sight,
 ) -> dict[str, Moments]:
     """Returns the moments of a blend's paintings together, at all `style_scales`: by layer."""
+    objective = sight.objective
     layers = tuple(sorted(dict(objective.content_layers)))
     sums: dict[str, Moments] = {}
-    for style, size, share in seen_paintings(blend, picture, final, settings, objective):
+    for style, size, share in sight.paintings(blend, picture):
 
         def compute(style: Style = style, size: Size = size) -> tuple[Seen, ...]:
             places: dict[str, tf.Tensor] = {}
@@ -103,7 +94,7 @@ def _painted(
 
         key = ("content", objective.identity, layers, style.digest, size)
         name = file_name(objective.network, "content", style.digest, size, layers)
-        (found,) = cache.get(key, compute, name)
+        (found,) = sight.cache.get(key, compute, name)
         for layer, (mean, variance) in found.items():
             part = Moments(share, share * mean, share * (variance + tf.square(mean)))
             sums[layer] = sums[layer].join(part) if layer in sums else part

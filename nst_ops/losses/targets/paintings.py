@@ -1,7 +1,8 @@
-"""Paintings at the sizes at which pictures are compared with them."""
+"""Paintings as they are seen for a picture: by what, and at which sizes."""
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -11,18 +12,29 @@ from nst_ops.images.inputs import Style
 from nst_ops.images.size import Size
 from nst_ops.losses.objective import Objective
 from nst_ops.losses.octaves import first_octave, style_size
+from nst_ops.losses.targets.cache import TargetCache
 from nst_ops.losses.tile_grid import PAINTING_TILE, side_for
 from nst_ops.settings import Settings
 
 
-def seen_paintings(
-    blend: Sequence[Style], picture: Size, final: Size, settings: Settings, objective: Objective
-) -> Iterator[tuple[Style, Size, float]]:
-    """Yields a blend's paintings at each of the `style_scales`: the size there, and the weight."""
-    least, first = objective.least_side, first_octave(settings.octaves)
-    for style, scale in itertools.product(blend, settings.style_scales):
-        size = style_size(style.image.shape[:2], scale, picture, final, first, least)
-        yield style, size, style.weight * scale.weight
+class Sight(NamedTuple):
+    """Holds by what paintings are seen, which is the same for all targets of a batch."""
+
+    final: Size  # of the result, which `style_scales` in px refer to
+    settings: Settings
+    objective: Objective  # whose network sees; part of the cache's keys
+    cache: TargetCache  # of what was seen before
+
+    def paintings(
+        self, blend: Sequence[Style], picture: Size
+    ) -> Iterator[tuple[Style, Size, float]]:
+        """Yields a blend's paintings at each of the `style_scales`: the size at which each is seen
+        for a picture of this size at the present scale, and its weight.
+        """
+        least, first = self.objective.least_side, first_octave(self.settings.octaves)
+        for style, scale in itertools.product(blend, self.settings.style_scales):
+            size = style_size(style.image.shape[:2], scale, picture, self.final, first, least)
+            yield style, size, style.weight * scale.weight
 
 
 def resized_painting(image: np.ndarray, size: Size) -> tf.Tensor:

@@ -14,11 +14,10 @@ from nst_ops.losses.gram import gram_matrix
 from nst_ops.losses.objective import Objective, extractor
 from nst_ops.losses.octaves import octaves_in_use
 from nst_ops.losses.regions import OWN_MASK, Region, position_weights, resized
-from nst_ops.losses.targets.cache import TargetCache, file_name
-from nst_ops.losses.targets.paintings import painting_tile, resized_painting, seen_paintings
+from nst_ops.losses.targets.cache import file_name
+from nst_ops.losses.targets.paintings import Sight, painting_tile, resized_painting
 from nst_ops.losses.terms import View
 from nst_ops.losses.tiled import tiled_grams
-from nst_ops.settings import Settings
 
 Grams = dict[str, tf.Tensor]  # {layer: [1, C, C]}
 
@@ -35,10 +34,7 @@ class StyleTarget(NamedTuple):
 def style_views(
     regions: Sequence[Sequence[Region]],
     picture: Size,
-    final: Size,
-    settings: Settings,
-    objective: Objective,
-    cache: TargetCache,
+    sight: Sight,
 ) -> tuple[tuple[int, ...], tuple[View, ...]]:
     """Returns what the style of a batch is compared in: the number of the octave of each view, and
     the views.
@@ -46,28 +42,25 @@ def style_views(
     Args:
       regions: of each picture.
       picture: size of the pictures at this scale.
-      final: size of the result, which `style_scales` in px refer to.
+      sight: by what paintings are seen.
 
     Raises:
       InputError: a painting is too small for the network, or a region is not seen at a layer.
     """
-    octaves = octaves_in_use(picture, settings.octaves, objective.least_side)
+    objective = sight.objective
+    octaves = octaves_in_use(picture, sight.settings.octaves, objective.least_side)
+    layers = dict(objective.style_layers)
     numbers, views = [], []
     for each in itertools.zip_longest(*regions):  # the first regions of all pictures, the second...
         found = [
-            style_targets(region.paintings, picture, final, settings, objective, cache)
-            if region
-            else None
-            for region in each
+            style_targets(region.paintings, picture, sight) if region else None for region in each
         ]
         blank = next(targets for targets in found if targets)
         positions: dict[int, dict[str, tf.Tensor]] = {}
         if any(region is None or region.where is not None for region in each):
             places = tf.concat([_place(region, picture) for region in each], axis=0)
             names = [region.name if region else "" for region in each]
-            positions = position_weights(
-                objective, dict(objective.style_layers), places, octaves, names
-            )
+            positions = position_weights(objective, layers, places, octaves, names)
         for index, octave in enumerate(octaves):
             weights = [
                 region.share * targets[index].weight / sum(target.weight for target in targets)
@@ -93,10 +86,7 @@ def _place(region: Region | None, picture: Size) -> tf.Tensor:
 def style_targets(
     styles: Sequence[Style],
     picture: Size,
-    final: Size,
-    settings: Settings,
-    objective: Objective,
-    cache: TargetCache,
+    sight: Sight,
 ) -> tuple[StyleTarget, ...]:
     """Returns the mean Gram matrices of a blend of paintings at several resolutions, for each
     octave of the picture.
@@ -108,8 +98,7 @@ def style_targets(
     Args:
       styles: the blend.
       picture: size of the picture at this scale.
-      final: size of the result, which `style_scales` in px refer to.
-      objective: the network; part of the cache's key.
+      sight: by what paintings are seen.
 
     Returns:
       A target for each of `octaves_in_use` at this size, finest first.
@@ -117,17 +106,18 @@ def style_targets(
     Raises:
       InputError: a painting is too small for the network.
     """
+    objective, settings = sight.objective, sight.settings
     least = objective.least_side
     octaves = octaves_in_use(picture, settings.octaves, least)
     sums: dict[int, Grams] = {octave: {} for octave in octaves}
     totals = dict.fromkeys(octaves, 0.0)
-    for style, size, share in seen_paintings(styles, picture, final, settings, objective):
+    for style, size, share in sight.paintings(styles, picture):
         own = octaves_in_use(size, settings.octaves[: max(octaves) + 1], least)
         compute = functools.partial(_grams, style, size, own, objective)
         key = (objective.identity, style.digest, size, own)
         layers = sorted(layer for layer, _ in objective.style_layers)
         name = file_name(objective.network, style.digest, size, list(own), layers)
-        for octave, grams in zip(own, cache.get(key, compute, name), strict=True):
+        for octave, grams in zip(own, sight.cache.get(key, compute, name), strict=True):
             totals[octave] += share
             for layer, gram in grams.items():
                 sums[octave][layer] = sums[octave].get(layer, 0.0) + share * gram
@@ -151,9 +141,8 @@ def _grams(
     positions: dict[int, dict[str, tf.Tensor]] = {}
     if style.painting_mask is not None:
         mask = resized(style.painting_mask, size)
-        positions = position_weights(
-            objective, dict(objective.style_layers), mask, octaves, [OWN_MASK]
-        )
+        layers = dict(objective.style_layers)
+        positions = position_weights(objective, layers, mask, octaves, [OWN_MASK])
     return tuple(
         _level_grams(objective, levels[octave], positions.get(octave, {})) for octave in octaves
     )
